@@ -1,0 +1,1 @@
+"""What everything speaks: plans, tasks, records, errors. No training, no files, no torch at import."""

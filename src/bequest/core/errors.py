@@ -1,0 +1,44 @@
+"""Errors that say what happened, what was expected and how to mend it."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class BequestError(Exception):
+    """Base of every error that a user's input or machine can cause; its text is meant for the user."""
+
+
+class DataError(BequestError):
+    """The labelled data cannot be used as they are; the text names the file, row or field."""
+
+
+class SourceError(BequestError):
+    """The source model is unknown, not installed, or does not fit the data."""
+
+
+class MethodError(BequestError):
+    """A method or a hyperparameter is unknown, or its value is out of range."""
+
+
+class RunError(BequestError):
+    """A run's folder is missing, broken, or belongs to another task."""
+
+
+class TrainingError(BequestError):
+    """Training cannot go on, e.g. the loss is no longer a number."""
+
+
+def nearest(name: str, known: Iterable[str]) -> str:
+    """A sentence that lists the names nearest to a misspelt one, or all of them where none is near.
+
+    Args:
+        name: What the user wrote.
+        known: What exists.
+    """
+    known = sorted(known)
+    near = difflib.get_close_matches(name, known, n=3, cutoff=0.6)
+    if near:
+        return f"Did you mean {' or '.join(map(repr, near))}?"
+    return f"There are: {', '.join(known) or 'none'}."

@@ -1,0 +1,214 @@
+"""What a method is made of: the network after surgery, and stages of two kinds, `Solve` and `Train`.
+
+Nothing here computes; `bequest.engine` carries plans out and never knows a method's name.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, fields, replace
+from typing import TYPE_CHECKING, Any, Literal, Protocol
+
+from bequest.core.errors import MethodError
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+    from torch.optim import Optimizer
+
+    from bequest.core.task import Task
+    from bequest.nn.network import Network
+
+Part = Literal["train", "validation"]
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """The head, and how gradient descent runs. A field left None takes the method's default for the modality.
+
+    Attributes:
+        epochs: Passes over the training part, 1 or more.
+        batch_size: Samples in an optimizer step.
+        learning_rate: Peak rate of the body's trainable parameters.
+        head_learning_rate: Peak rate of the head.
+        weight_decay: Decoupled weight decay of matrices; biases and normalisation have none.
+        warmup: Fraction of the steps over which the rates rise from 0.
+        layer_decay: Factor on the rate for each layer further from the head; 1 is the same rate for all.
+        patience: Epochs without a lower validation loss after which training stops; 0 never stops early.
+        head: 'linear', or 'mlp' for one hidden layer.
+        head_init: 'random', or 'solved' to fit the head on the frozen source's features before all else.
+    """
+
+    epochs: int | None = None
+    batch_size: int | None = None
+    learning_rate: float | None = None
+    head_learning_rate: float | None = None
+    weight_decay: float | None = None
+    warmup: float | None = None
+    layer_decay: float | None = None
+    patience: int | None = None
+    head: Literal["linear", "mlp"] | None = None
+    head_init: Literal["random", "solved"] | None = None
+
+    def over(self, defaults: Recipe) -> Recipe:
+        """This recipe with the fields left None taken from `defaults`, checked for range.
+
+        Raises:
+            MethodError: A field is out of range.
+        """
+        unset = {f.name: getattr(defaults, f.name) for f in fields(self) if getattr(self, f.name) is None}
+        merged = replace(self, **unset)
+        merged.check()
+        return merged
+
+    def check(self) -> None:
+        """Raise `MethodError` naming every field that is out of range."""
+        ranges: dict[str, tuple[Callable[[Any], bool], str]] = {
+            "epochs": (lambda v: v >= 1, "1 or more"),
+            "batch_size": (lambda v: v >= 1, "1 or more"),
+            "learning_rate": (lambda v: v > 0, "above 0"),
+            "head_learning_rate": (lambda v: v > 0, "above 0"),
+            "weight_decay": (lambda v: v >= 0, "0 or more"),
+            "warmup": (lambda v: 0 <= v < 1, "from 0 to below 1"),
+            "layer_decay": (lambda v: 0 < v <= 1, "above 0, at most 1"),
+            "patience": (lambda v: v >= 0, "0 or more"),
+            "head": (lambda v: v in ("linear", "mlp"), "linear or mlp"),
+            "head_init": (lambda v: v in ("random", "solved"), "random or solved"),
+        }
+        faults = [
+            f"{name} is {getattr(self, name)!r}, expected {expected}"
+            for name, (valid, expected) in ranges.items()
+            if getattr(self, name) is not None and not valid(getattr(self, name))
+        ]
+        if faults:
+            raise MethodError("; ".join(faults) + ".")
+
+
+@dataclass(frozen=True)
+class Group:
+    """Parameters that share a rate.
+
+    Attributes:
+        names: Names in `network.named_parameters()`.
+        learning_rate: Peak rate.
+        weight_decay: Decoupled weight decay.
+    """
+
+    names: tuple[str, ...]
+    learning_rate: float
+    weight_decay: float = 0.0
+
+
+class Schedule(Protocol):
+    """Factor on every group's peak rate at optimizer step `step` (from 0) of `num_steps`."""
+
+    def __call__(self, step: int, num_steps: int) -> float: ...
+
+
+@dataclass
+class TrainState:
+    """What an event may change between two optimizer steps."""
+
+    network: Network
+    optimizer: Optimizer
+    step: int
+    num_steps: int
+
+
+class Event(Protocol):
+    """Called after every optimizer step (ReLoRA merges and restarts in one)."""
+
+    def __call__(self, state: TrainState) -> None: ...
+
+
+@dataclass(frozen=True)
+class Train:
+    """Gradient descent on what `groups` names; all else is frozen, in eval mode, and stays bit-identical.
+
+    Attributes:
+        groups: Trainable parameters and their rates.
+        epochs: Passes over the training part.
+        batch_size: Samples in an optimizer step.
+        schedule: Factor on the rates.
+        loss: (outputs (batch, classes), labels (batch,)) → scalar.
+        optimizer: From parameter groups (`params`, `lr`, `weight_decay`) to an optimizer.
+        patience: Epochs without a lower validation loss before stopping; 0 never stops early.
+        events: Called after every step.
+        source_features: The body still computes what the source's does (untouched, or wrappers that start as
+            the identity) and is not trained: the stage runs from the source's stored features.
+    """
+
+    groups: tuple[Group, ...]
+    epochs: int
+    batch_size: int
+    schedule: Schedule
+    loss: Callable[[Tensor, Tensor], Tensor]
+    optimizer: Callable[[list[dict[str, Any]]], Optimizer]
+    patience: int = 0
+    events: tuple[Event, ...] = ()
+    source_features: bool = False
+
+
+@dataclass(frozen=True)
+class Features:
+    """What a solver is fitted on.
+
+    Attributes:
+        values: float32 (samples, width).
+        labels: int64 (samples,).
+        groups: int64 (samples,) or None.
+        num_classes: How many classes the task has; some may be missing from `labels`.
+    """
+
+    values: Any
+    labels: Any
+    groups: Any
+    num_classes: int
+
+
+class Solver(Protocol):
+    """Fits a head. One `Features` for each part the stage asks for; returns the module and what to record."""
+
+    def __call__(self, *parts: Features, seed: int) -> tuple[nn.Module, dict[str, Any]]: ...
+
+
+@dataclass(frozen=True)
+class Solve:
+    """A head fitted on frozen features by a solver, and put in place of the network's head.
+
+    Attributes:
+        solver: The fit.
+        fit_on: The parts it sees, in the order in which the solver takes them.
+        source_features: The body still computes what the source's does: use the source's stored features.
+    """
+
+    solver: Solver
+    fit_on: tuple[Part, ...] = ("train",)
+    source_features: bool = False
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a method does to one source for one task.
+
+    Attributes:
+        network: After surgery; the engine changes it in place.
+        stages: Carried out in order.
+        finish: Merges what may be merged and returns the plain network; None leaves it as it is.
+        merged: Names of frozen parameters that `finish` or an event writes to; all others stay bit-identical.
+    """
+
+    network: Network
+    stages: tuple[Train | Solve, ...]
+    finish: Callable[[Network], Network] | None = None
+    merged: tuple[str, ...] = ()
+
+
+class Method(Protocol):
+    """A frozen dataclass of hyperparameters with a plan; register it with `bequest.core.registry.method`."""
+
+    def plan(self, source: Any, task: Task) -> Plan: ...
+
+
+def recipe_for(recipe: Recipe, defaults: Mapping[str, Recipe], modality: str) -> Recipe:
+    """The user's recipe over the method's defaults for a modality; arrays take the defaults of images."""
+    return recipe.over(defaults.get(modality, defaults["image"]))

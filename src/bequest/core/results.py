@@ -1,0 +1,222 @@
+"""Records of runs, and their JSON."""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import IO, Any
+
+from bequest.core.errors import RunError
+
+
+@dataclass(frozen=True)
+class Epoch:
+    """One epoch of a Train stage; `epoch` 0 is before training.
+
+    Attributes:
+        stage: Which stage of the plan, from 0.
+        epoch: Passes over the training part so far.
+        train_loss: Mean over the epoch; None before training.
+        validation_loss: After the epoch.
+        validation_metric: After the epoch.
+        learning_rate: Of the last group (the head) at the epoch's last step.
+        seconds: Training time of this epoch, validation included.
+    """
+
+    stage: int
+    epoch: int
+    train_loss: float | None
+    validation_loss: float
+    validation_metric: float
+    learning_rate: float | None
+    seconds: float
+
+
+@dataclass(frozen=True)
+class TrialRecord:
+    """One method at one seed.
+
+    Attributes:
+        method: The row's name.
+        seed: Redraws labels, initialisation and order.
+        settings: Every hyperparameter as it was used.
+        error: Why there is no result; None where there is one.
+        metric: Name of the metric.
+        validation: The metric on the held-out labels.
+        validation_loss: Mean cross-entropy on the held-out labels.
+        test: The metric on the test part.
+        test_loss: Mean cross-entropy on the test part.
+        confusion: Test counts (classes × classes), rows are true classes.
+        epochs: The course of training; empty for solved methods.
+        epochs_planned: Epochs the method would run without early stopping; 0 for solved methods.
+        solved: What solvers recorded (penalty, its path).
+        trainable_parameters: Numbers that were trained or solved.
+        stored_bytes: Bytes of what has to be stored beside the source (adapters, head, or all).
+        train_s: Seconds of fitting, the method's share of shared features included.
+        shared_s: The part of `train_s` that stands for passes which all methods share.
+        peak_memory_bytes: Largest resident memory of the process during the trial.
+        inference_per_s: Samples a second through the finished network.
+        frozen_samples: Samples that this trial sent through a frozen body (0 when all were in the store).
+        labels: How many labels it saw.
+        merged: Whether trained low-rank weights were merged into plain layers.
+    """
+
+    method: str
+    seed: int
+    settings: dict[str, Any]
+    error: str | None = None
+    metric: str = "accuracy"
+    validation: float | None = None
+    validation_loss: float | None = None
+    test: float | None = None
+    test_loss: float | None = None
+    confusion: list[list[int]] = field(default_factory=list)
+    epochs: list[Epoch] = field(default_factory=list)
+    epochs_planned: int = 0
+    solved: list[dict[str, Any]] = field(default_factory=list)
+    trainable_parameters: int = 0
+    stored_bytes: int = 0
+    train_s: float = 0.0
+    shared_s: float = 0.0
+    peak_memory_bytes: int = 0
+    inference_per_s: float | None = None
+    frozen_samples: int = 0
+    labels: int = 0
+    merged: bool = False
+
+    @classmethod
+    def from_json(cls, data: dict[str, Any]) -> TrialRecord:
+        """The record that `asdict` made `data` of."""
+        return cls(**{**data, "epochs": [Epoch(**e) for e in data.get("epochs", [])]})
+
+
+@dataclass(frozen=True)
+class Interval:
+    """A mean over seeds.
+
+    Attributes:
+        mean: Over the seeds.
+        sem: Standard error of the mean; None with one seed.
+        seeds: How many.
+        values: One a seed, in the order of the seeds.
+    """
+
+    mean: float
+    sem: float | None
+    seeds: int
+    values: list[float]
+
+
+@dataclass(frozen=True)
+class Row:
+    """One method over its seeds; costs are means over them, memory their maximum."""
+
+    method: str
+    family: str
+    metric: str
+    validation: Interval | None
+    validation_loss: float | None
+    test: Interval | None
+    epochs_planned: int
+    epochs_run: float
+    trainable_parameters: int
+    stored_bytes: int
+    train_s: float
+    shared_s: float
+    peak_memory_bytes: int
+    inference_per_s: float | None
+    labels: int
+    settings: dict[str, Any]
+    errors: list[str]
+    median_seed: int | None
+
+
+@dataclass(frozen=True)
+class Leaderboard:
+    """The outcome of a comparison, best row by validation first.
+
+    Attributes:
+        rows: One a method.
+        task: Name, classes, counts, fingerprint, notes.
+        source: Name, modality, parameters, fingerprint.
+        protocol: Sizes, seeds, what was held out and how rows are ranked.
+        environment: Versions, machine, precision.
+        passes: Samples asked of the frozen body and samples computed.
+        trials: Every trial.
+    """
+
+    rows: list[Row]
+    task: dict[str, Any]
+    source: dict[str, Any]
+    protocol: dict[str, Any]
+    environment: dict[str, Any]
+    passes: dict[str, int]
+    trials: list[TrialRecord]
+
+    @property
+    def best(self) -> Row | None:
+        """The first row that has a result."""
+        return next((r for r in self.rows if r.validation is not None), None)
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain lists, dicts, numbers and strings."""
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, data: dict[str, Any]) -> Leaderboard:
+        """The leaderboard that `to_json` made `data` of."""
+        rows = [
+            Row(**{**r, **{k: Interval(**r[k]) if r[k] else None for k in ("validation", "test")}})
+            for r in data["rows"]
+        ]
+        return cls(**{**data, "rows": rows, "trials": [TrialRecord.from_json(t) for t in data["trials"]]})
+
+
+@contextmanager
+def atomic_open(path: Path) -> Iterator[IO[bytes]]:
+    """A file that appears under `path` whole or not at all."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    try:
+        with os.fdopen(handle, "wb") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        os.chmod(temporary, 0o666 & ~_umask())
+        os.replace(temporary, path)
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise
+
+
+def write_json(path: Path, data: Any) -> None:
+    """Write `data` atomically as indented JSON; raises ValueError for NaN and infinities."""
+    with atomic_open(path) as file:
+        file.write((json.dumps(data, indent=1, allow_nan=False) + "\n").encode())
+
+
+def read_json(path: Path) -> Any:
+    """The content of a JSON file.
+
+    Raises:
+        RunError: The file is missing or is not JSON.
+    """
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise RunError(f"{path} is missing; expected a file that bequest wrote. Name the folder of a run.") from None
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise RunError(
+            f"{path} is not the JSON that bequest wrote ({error}). Restore the file, or remove it and run again."
+        ) from None
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask

@@ -1,0 +1,208 @@
+"""Labelled target data: samples, labels, splits, fingerprints."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any, Literal, Protocol
+
+import numpy as np
+
+from bequest.core.errors import DataError
+
+Modality = Literal["text", "image", "array"]
+IntArray = np.ndarray[Any, np.dtype[np.int64]]
+
+
+class Samples(Protocol):
+    """The inputs of a task, read one at a time so that they need not fit into memory."""
+
+    @property
+    def modality(self) -> Modality:
+        """What a sample is: `text` (str), `image` (PIL image) or `array` (numpy array)."""
+        ...
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, index: int) -> Any:
+        """The decoded sample. Raises `DataError` naming the file or row when it cannot be read."""
+        ...
+
+    def content_hash(self, index: int) -> bytes:
+        """16 bytes that are equal for two samples if and only if their content is."""
+        ...
+
+    def describe(self, index: int) -> str:
+        """Where the sample came from, for messages: a path, or a row of a file."""
+        ...
+
+
+@dataclass(frozen=True)
+class Draw:
+    """Which samples one seed may use, as indices into the task.
+
+    Attributes:
+        train: What stages are fitted on.
+        validation: A fifth of the labels (or the given validation part): early stopping and ranking.
+        test: Scored once per final model; the same for every seed.
+    """
+
+    train: IntArray
+    validation: IntArray
+    test: IntArray
+
+    @property
+    def labelled(self) -> IntArray:
+        """Every label that a method may see before the test."""
+        return np.concatenate([self.train, self.validation])
+
+
+@dataclass(frozen=True)
+class Task:
+    """Labelled target data (dataset B).
+
+    Attributes:
+        name: A short name for tables.
+        samples: The inputs.
+        labels: int64 (samples,): the index of each sample's class.
+        classes: Class names; `labels` index them.
+        split: Given parts, one of `train`, `validation`, `test` a sample; empty where splits are made.
+        groups: int64 (samples,): group of each sample, for worst-group accuracy; None where there are none.
+        notes: What loading found and the user should know (duplicates dropped, files skipped, …).
+        origin: What `bequest.data.load` was called with, so that a run can be replayed; empty for data from Python.
+    """
+
+    name: str
+    samples: Samples
+    labels: IntArray
+    classes: tuple[str, ...]
+    split: tuple[str, ...] = ()
+    groups: IntArray | None = None
+    notes: tuple[str, ...] = ()
+    origin: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def modality(self) -> Modality:
+        """What a sample is."""
+        return self.samples.modality
+
+    @cached_property
+    def hashes(self) -> tuple[bytes, ...]:
+        """The content hash of every sample (16 bytes each)."""
+        return tuple(self.samples.content_hash(i) for i in range(len(self.samples)))
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """Hex digest over samples, labels, classes and given splits; independent of file names and order."""
+        split = self.split or ("",) * len(self.labels)
+        names = [self.classes[i] for i in self.labels]
+        rows = sorted(
+            h + f"\0{name}\0{part}".encode() for h, name, part in zip(self.hashes, names, split, strict=True)
+        )
+        digest = hashlib.blake2b(b"\0\0".join(rows), digest_size=16)
+        return digest.hexdigest()
+
+    def draw(
+        self, seed: int, *, train_size: int | None = None, test_size: int | float = 0.25, split_seed: int = 0
+    ) -> Draw:
+        """Parts for one seed: stratified, without replacement; the test part does not depend on the seed.
+
+        Args:
+            seed: Redraws which labels are seen and how they are divided.
+            train_size: How many labels a method may see before the test (train and validation together);
+                None for all that are not test.
+            test_size: How many samples to test on, or the fraction of all (below 1). Ignored in part where a
+                test split is given: then a number below its size draws from it.
+            split_seed: Chooses the test part.
+
+        Raises:
+            DataError: The sizes ask for more samples than there are, or leave a class without samples to train
+                on and to validate with.
+        """
+        return _draw(self, seed, train_size, test_size, split_seed)
+
+
+def stratified(labels: IntArray, size: int, rng: np.random.Generator, *, least: int = 0) -> IntArray:
+    """Positions of `size` samples whose class proportions are those of `labels`, in random order.
+
+    Shares are rounded by the largest remainder, so that they add up to `size` exactly.
+
+    Args:
+        labels: Class indices.
+        size: How many to draw.
+        rng: Source of randomness.
+        least: Every class that is present gets at least so many, where it has them.
+    """
+    classes, counts = np.unique(labels, return_counts=True)
+    floor = np.minimum(counts, least)
+    exact = size * counts / counts.sum()
+    shares = np.clip(np.floor(exact), floor, counts).astype(np.int64)
+    order = np.argsort(-(exact - np.floor(exact)), kind="stable")
+    while shares.sum() != size:
+        step = 1 if shares.sum() < size else -1
+        for c in order if step > 0 else np.argsort(-(shares - exact), kind="stable"):
+            if shares.sum() == size:
+                break
+            if floor[c] <= shares[c] + step <= counts[c]:
+                shares[c] += step
+    picked = [
+        rng.permutation(np.flatnonzero(labels == c))[:share] for c, share in zip(classes, shares, strict=True)
+    ]
+    return rng.permutation(np.concatenate(picked))
+
+
+def _draw(task: Task, seed: int, train_size: int | None, test_size: int | float, split_seed: int) -> Draw:
+    part = np.array(task.split) if task.split else np.full(len(task.labels), "")
+    test_rng, rng = np.random.default_rng([split_seed, 1]), np.random.default_rng([seed, 2])
+    given_test = np.flatnonzero(part == "test")
+    pool = np.flatnonzero(part != "test")
+    if len(given_test):
+        wanted = min(int(test_size), len(given_test)) if test_size >= 1 else len(given_test)
+        test = given_test[stratified(task.labels[given_test], wanted, test_rng, least=1)]
+    else:
+        wanted = int(test_size) if test_size >= 1 else round(test_size * len(pool))
+        _check_test_size(task, wanted, len(pool))
+        test = pool[stratified(task.labels[pool], wanted, test_rng, least=1)]
+        pool = np.setdiff1d(pool, test)
+    held = pool[part[pool] == "validation"]
+    if len(held):
+        pool = pool[part[pool] != "validation"]
+        _check_train_size(task, train_size, pool, len(held))
+        train = pool if train_size is None else _pick(task, pool, train_size - len(held), rng)
+        return Draw(rng.permutation(train), held, test)
+    _check_train_size(task, train_size, pool, 0)
+    labelled = rng.permutation(pool) if train_size is None else _pick(task, pool, train_size, rng)
+    validation = stratified(task.labels[labelled], max(1, round(len(labelled) / 5)), rng, least=0)
+    train = np.setdiff1d(np.arange(len(labelled)), validation)
+    return Draw(labelled[rng.permutation(train)], labelled[validation], test)
+
+
+def _pick(task: Task, pool: IntArray, size: int, rng: np.random.Generator) -> IntArray:
+    return pool[stratified(task.labels[pool], size, rng, least=min(2, size // len(task.classes)))]
+
+
+def _check_test_size(task: Task, wanted: int, available: int) -> None:
+    if not len(task.classes) <= wanted <= available - 2 * len(task.classes):
+        raise DataError(
+            f"--test-size asks for {wanted} of {available} samples of {task.name!r}; expected from "
+            f"{len(task.classes)} (one a class) to {available - 2 * len(task.classes)} (two a class are left to "
+            "learn from). Give another --test-size."
+        )
+
+
+def _check_train_size(task: Task, wanted: int | None, pool: IntArray, held: int) -> None:
+    counts = np.bincount(task.labels[pool], minlength=len(task.classes))
+    if wanted is not None and not 2 * len(task.classes) <= wanted - held <= len(pool):
+        raise DataError(
+            f"--train-size asks for {wanted} labels of {task.name!r}"
+            + (f", {held} of them the given validation part" if held else "")
+            + f"; expected from {2 * len(task.classes) + held} (two a class, so that one can be held out) to "
+            f"{len(pool) + held} (all that are not test). Give another --train-size."
+        )
+    few = [f"{task.classes[c]!r} ({counts[c]})" for c in np.flatnonzero(counts < 2)]
+    if few:
+        raise DataError(
+            f"Too few samples to learn from, beside the test part, in: {', '.join(few)}; expected two or more a "
+            "class. Add samples, remove the class, or give a smaller --test-size."
+        )
