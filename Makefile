@@ -1,0 +1,58 @@
+# Everything runs from a virtual environment in .venv, which the first target that needs it sets up.
+# Another Python: make demo PYTHON=python3.12. Another build of torch: PIP_ARGS="--index-url …".
+
+PYTHON ?= python3
+PIP_ARGS ?=
+BIN := .venv/bin
+PIP_INSTALL = $(BIN)/python -m pip install --disable-pip-version-check $(PIP_ARGS)
+
+# Pyright would otherwise ask the network at every run whether there is a newer one.
+export PYRIGHT_PYTHON_IGNORE_WARNINGS = 1
+
+.PHONY: help demo demo-images test lint format docs clean
+.NOTPARALLEL:
+
+help: ## Say what can be made.
+	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST) | expand -t 20
+
+demo: .venv/.demo ## Compare methods on a small set of texts that comes with the demo.
+	$(BIN)/bequest demo
+
+demo-images: .venv/.demo ## The same on images.
+	$(BIN)/bequest demo --images
+
+test: .venv/.dev ## Run the tests.
+	$(BIN)/python -m pytest -q
+
+lint: .venv/.dev ## Check style, layers and types.
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/lint-imports
+	$(BIN)/pyright --pythonpath $(BIN)/python
+
+format: .venv/.dev ## Mend style.
+	$(BIN)/ruff check --fix
+	$(BIN)/ruff format
+
+docs: .venv/.dev ## Write docs/methods/ anew from the methods' docstrings.
+	$(BIN)/python docs/generate.py
+
+clean: ## Remove .venv and all that was built or cached here; runs stay.
+	rm -rf .venv build dist src/*.egg-info .pytest_cache .ruff_cache .import_linter_cache
+	find src tests docs -name __pycache__ -type d -prune -exec rm -rf {} +
+
+.venv/.created:
+	@$(PYTHON) -c 'import sys; sys.version_info >= (3, 11) or sys.exit("$(PYTHON) is Python " \
+	  + sys.version.split()[0] + ", expected 3.11 or newer. Name another: make PYTHON=python3.12 …")'
+	$(PYTHON) -m venv .venv
+	@touch $@
+
+.venv/.demo: .venv/.created pyproject.toml
+	@echo "Installing into .venv: once, a few minutes, most of them for torch."
+	$(PIP_INSTALL) -e '.[embedded,demo]'
+	@touch $@
+
+.venv/.dev: .venv/.created pyproject.toml
+	@echo "Installing into .venv: once, a few minutes, most of them for torch."
+	$(PIP_INSTALL) -e '.[embedded,demo,dev]'
+	@touch $@
