@@ -1,1 +1,1 @@
-
+"""Pure pieces of networks: modules in, modules or tensors out."""

@@ -1,0 +1,240 @@
+"""From decoded samples to tensors, in two steps: `encode` one sample (stored), `collate` a batch (cheap)."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from bequest.core.errors import RunError, SourceError
+from bequest.core.task import Modality
+
+TOKENIZER_FILE = "tokenizer.json"
+
+
+class Preprocess(Protocol):
+    """What a source expects of its inputs."""
+
+    @property
+    def modality(self) -> Modality:
+        """What a sample is."""
+        ...
+
+    @property
+    def fingerprint(self) -> str:
+        """Hex digest of everything that changes what `encode` and `collate` make."""
+        ...
+
+    def encode(self, sample: Any) -> np.ndarray[Any, Any]:
+        """The sample as one array whose first dimension may vary between samples (tokens)."""
+        ...
+
+    def collate(self, items: Sequence[np.ndarray[Any, Any]]) -> tuple[Tensor, ...]:
+        """The network's inputs for a batch of encoded samples."""
+        ...
+
+    def describe(self) -> dict[str, Any]:
+        """Plain data for `load`."""
+        ...
+
+    def save(self, folder: Path) -> None:
+        """Write what `describe` cannot hold (a tokenizer's vocabulary)."""
+        ...
+
+
+@dataclass(frozen=True)
+class TextPreprocess:
+    """Tokenise and pad.
+
+    Attributes:
+        tokenizer_json: The tokenizer in the format of the `tokenizers` library.
+        max_tokens: Longer texts are cut off; special tokens count.
+        pad_token: Fills short texts of a batch.
+    """
+
+    tokenizer_json: str
+    max_tokens: int
+    pad_token: str = "[PAD]"
+    modality: Modality = "text"
+
+    @cached_property
+    def _tokenizer(self) -> Any:
+        from tokenizers import Tokenizer
+
+        tokenizer = Tokenizer.from_str(self.tokenizer_json)
+        tokenizer.no_padding()
+        tokenizer.enable_truncation(self.max_tokens)
+        return tokenizer
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """Hex digest of the vocabulary and the token limit."""
+        return _digest(self.tokenizer_json, self.max_tokens, self.pad_token)
+
+    def encode(self, sample: str) -> np.ndarray[Any, Any]:
+        """Token ids, int32 (tokens,)."""
+        return np.array(self._tokenizer.encode(sample).ids, dtype=np.int32)
+
+    def collate(self, items: Sequence[np.ndarray[Any, Any]]) -> tuple[Tensor, ...]:
+        """`input_ids` and `attention_mask`, both int64 (batch, longest)."""
+        longest = max(len(item) for item in items)
+        ids = np.full((len(items), longest), self._tokenizer.token_to_id(self.pad_token), dtype=np.int64)
+        mask = np.zeros((len(items), longest), dtype=np.int64)
+        for row, item in enumerate(items):
+            ids[row, : len(item)] = item
+            mask[row, : len(item)] = 1
+        return torch.from_numpy(ids), torch.from_numpy(mask)
+
+    def describe(self) -> dict[str, Any]:
+        """Plain data for `load`; the vocabulary goes into a file of its own."""
+        return {"kind": "text", "max_tokens": self.max_tokens, "pad_token": self.pad_token}
+
+    def save(self, folder: Path) -> None:
+        """Write the tokenizer."""
+        (folder / TOKENIZER_FILE).write_text(self.tokenizer_json, encoding="utf-8")
+
+
+@dataclass(frozen=True)
+class ImagePreprocess:
+    """Resize the shorter side, crop the centre, scale to [0, 1], normalise.
+
+    Attributes:
+        size: Height and width of the input, pixels.
+        mean: Of each channel.
+        std: Of each channel.
+        crop: Fraction of the resized image's side that the crop keeps.
+        interpolation: `bicubic` or `bilinear`.
+    """
+
+    size: int
+    mean: tuple[float, float, float]
+    std: tuple[float, float, float]
+    crop: float = 0.875
+    interpolation: str = "bicubic"
+    modality: Modality = "image"
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """Hex digest of all settings."""
+        return _digest(json.dumps(asdict(self), sort_keys=True))
+
+    def encode(self, sample: Any) -> np.ndarray[Any, Any]:
+        """uint8 (size, size, 3) of a PIL image of any mode."""
+        from PIL import Image
+
+        image = _to_rgb(sample)
+        method = {"bicubic": Image.Resampling.BICUBIC, "bilinear": Image.Resampling.BILINEAR}[self.interpolation]
+        scale = self.size / self.crop / min(image.size)
+        width, height = (max(self.size, round(side * scale)) for side in image.size)
+        image = image.resize((width, height), method)
+        left, top = (width - self.size) // 2, (height - self.size) // 2
+        return np.asarray(image.crop((left, top, left + self.size, top + self.size)))
+
+    def collate(self, items: Sequence[np.ndarray[Any, Any]]) -> tuple[Tensor, ...]:
+        """Pixels, float32 (batch, 3, size, size)."""
+        pixels = torch.from_numpy(np.stack(items)).permute(0, 3, 1, 2).float()
+        mean = torch.tensor(self.mean).view(3, 1, 1) * 255
+        std = torch.tensor(self.std).view(3, 1, 1) * 255
+        return ((pixels - mean) / std,)
+
+    def describe(self) -> dict[str, Any]:
+        """Plain data for `load`."""
+        return {"kind": "image", **{k: v for k, v in asdict(self).items() if k != "modality"}}
+
+    def save(self, folder: Path) -> None:
+        """Nothing: `describe` holds everything."""
+
+
+@dataclass(frozen=True)
+class FunctionPreprocess:
+    """A user's function from a sample to an array or tensor of one shape.
+
+    Attributes:
+        function: Sample → array or tensor without the batch dimension; None takes arrays as they are.
+        modality: What a sample is.
+        version: Tells two functions of one name apart in the store of features.
+    """
+
+    function: Callable[[Any], Any] | None = None
+    modality: Modality = "array"
+    version: str = ""
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """Hex digest of the function's code, constants and name, and of `version`."""
+        code = getattr(self.function, "__code__", None)
+        name = getattr(self.function, "__qualname__", repr(type(self.function)))
+        return _digest(name, code.co_code.hex() if code else "", str(code.co_consts) if code else "", self.version)
+
+    def encode(self, sample: Any) -> np.ndarray[Any, Any]:
+        """The function's result as an array."""
+        return np.asarray(self.function(sample) if self.function else sample)
+
+    def collate(self, items: Sequence[np.ndarray[Any, Any]]) -> tuple[Tensor, ...]:
+        """The stacked arrays, floating point as float32.
+
+        Raises:
+            SourceError: The arrays differ in shape.
+        """
+        shapes = sorted({item.shape for item in items})
+        if len(shapes) > 1:
+            raise SourceError(
+                f"The preprocessing made arrays of different shapes: {shapes[:4]}; expected one. Resize or pad in it."
+            )
+        batch = torch.from_numpy(np.stack(items))
+        return (batch.float() if batch.is_floating_point() else batch,)
+
+    def describe(self) -> dict[str, Any]:
+        """Only a label: a function cannot be stored."""
+        return {"kind": "function"}
+
+    def save(self, folder: Path) -> None:
+        """Nothing: a function cannot be stored."""
+
+
+def load(description: dict[str, Any], folder: Path | None) -> Preprocess:
+    """The preprocessing that `describe` and `save` stored.
+
+    Raises:
+        RunError: The description is of an unknown kind, or the tokenizer's file is missing.
+    """
+    settings = {k: v for k, v in description.items() if k != "kind"}
+    if description.get("kind") == "text" and folder is not None:
+        file = folder / TOKENIZER_FILE
+        if not file.is_file():
+            raise RunError(f"{file} is missing; expected the model's tokenizer. Copy the folder of the model whole.")
+        return TextPreprocess(file.read_text(encoding="utf-8"), **settings)
+    if description.get("kind") == "image":
+        return ImagePreprocess(**{k: tuple(v) if isinstance(v, list) else v for k, v in settings.items()})
+    raise RunError(
+        f"The model's preprocessing is of kind {description.get('kind')!r}, which cannot be loaded from a file. "
+        "Give the source that it was adapted from: bequest.load(folder, source=...)."
+    )
+
+
+def _to_rgb(image: Any) -> Any:
+    if image.mode.startswith("I;16") or image.mode in ("I", "F"):
+        from PIL import Image
+
+        values = np.asarray(image, dtype=np.float64)
+        scale = 255 / 65535 if values.max(initial=0) > 255 else 1.0
+        image = Image.fromarray((values * scale).clip(0, 255).astype(np.uint8))
+    if "A" in image.getbands() or "transparency" in image.info:
+        from PIL import Image
+
+        # Transparent pixels hold arbitrary colours; on white they look as the image was meant to look.
+        image = image.convert("RGBA")
+        image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
+    return image.convert("RGB")
+
+
+def _digest(*parts: object) -> str:
+    return hashlib.blake2b("\0".join(map(str, parts)).encode(), digest_size=16).hexdigest()

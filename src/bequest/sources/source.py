@@ -1,0 +1,76 @@
+"""The `Source`: a pretrained network, the preprocessing that it expects, and its from-scratch twin."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
+
+import torch
+from torch import nn
+
+from bequest.core.task import Modality
+from bequest.nn.depth import Layer, layers
+from bequest.nn.network import Network, fingerprint
+from bequest.sources.preprocess import Preprocess
+
+
+@dataclass(frozen=True)
+class Source:
+    """A pretrained network (θ_A) and what is needed to use it.
+
+    Attributes:
+        name: As users write it.
+        preprocess: From a decoded sample to tensors.
+        width: Length of the embedding that the body makes.
+        pretrained: Makes the network with its pretrained weights; its head is the source's own, or Identity.
+        untrained: Makes the same network with random weights from torch's global generator.
+        description: Plain data from which `bequest.sources.from_description` makes the untrained network and the
+            preprocessing again; empty where only Python can (an `nn.Module` of the user's).
+        licence: Of the weights.
+    """
+
+    name: str
+    preprocess: Preprocess
+    width: int
+    pretrained: Callable[[], Network]
+    untrained: Callable[[], Network]
+    description: dict[str, Any] = field(default_factory=dict)
+    licence: str = ""
+
+    @property
+    def modality(self) -> Modality:
+        """What a sample is."""
+        return self.preprocess.modality
+
+    @cached_property
+    def _loaded(self) -> Network:
+        network = self.pretrained().eval()
+        return network.requires_grad_(False)
+
+    def network(self) -> Network:
+        """A fresh copy of the pretrained network, in eval mode, nothing trainable."""
+        return copy.deepcopy(self._loaded)
+
+    @property
+    def body(self) -> nn.Module:
+        """The pretrained body itself, to read from: frozen and shared."""
+        return self._loaded.body
+
+    def scratch(self, seed: int) -> Network:
+        """The from-scratch twin: the same network with random weights that depend on the seed alone."""
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            return self.untrained().eval().requires_grad_(False)
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """Hex digest of the body's structure and weights."""
+        return fingerprint(self.body)
+
+    @cached_property
+    def layers(self) -> tuple[Layer, ...]:
+        """The body's layers by depth."""
+        return layers(self.body)
