@@ -37,8 +37,12 @@ def nearest(name: str, known: Iterable[str]) -> str:
         name: What the user wrote.
         known: What exists.
     """
-    known = sorted(known)
-    near = difflib.get_close_matches(name, known, n=3, cutoff=0.6)
+    by_fold = {_fold(k): k for k in sorted(known)}
+    near = difflib.get_close_matches(_fold(name), by_fold, n=3, cutoff=0.6)
     if near:
-        return f"Did you mean {' or '.join(map(repr, near))}?"
-    return f"There are: {', '.join(known) or 'none'}."
+        return f"Did you mean {' or '.join(repr(by_fold[n]) for n in near)}?"
+    return f"There are: {', '.join(by_fold.values()) or 'none'}."
+
+
+def _fold(name: str) -> str:
+    return name.lower().replace("-", "_")

@@ -27,8 +27,11 @@ class Observer(Protocol):
 class Silent:
     """An observer that ignores everything."""
 
-    def note(self, text: str) -> None: ...
+    def note(self, text: str) -> None:
+        """Ignored."""
 
-    def progress(self, label: str, done: int, total: int) -> None: ...
+    def progress(self, label: str, done: int, total: int) -> None:
+        """Ignored."""
 
-    def trial(self, record: TrialRecord, board: Leaderboard) -> None: ...
+    def trial(self, record: TrialRecord, board: Leaderboard) -> None:
+        """Ignored."""

@@ -101,7 +101,9 @@ class Group:
 class Schedule(Protocol):
     """Factor on every group's peak rate at optimizer step `step` (from 0) of `num_steps`."""
 
-    def __call__(self, step: int, num_steps: int) -> float: ...
+    def __call__(self, step: int, num_steps: int) -> float:
+        """The factor, from 0 to 1."""
+        ...
 
 
 @dataclass
@@ -117,7 +119,9 @@ class TrainState:
 class Event(Protocol):
     """Called after every optimizer step (ReLoRA merges and restarts in one)."""
 
-    def __call__(self, state: TrainState) -> None: ...
+    def __call__(self, state: TrainState) -> None:
+        """Change what `state` holds, or leave it."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -168,7 +172,9 @@ class Features:
 class Solver(Protocol):
     """Fits a head. One `Features` for each part the stage asks for; returns the module and what to record."""
 
-    def __call__(self, *parts: Features, seed: int) -> tuple[nn.Module, dict[str, Any]]: ...
+    def __call__(self, *parts: Features, seed: int) -> tuple[nn.Module, dict[str, Any]]:
+        """The fitted head, from (batch, width) to (batch, classes), and what the record tells of the fit."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -206,7 +212,9 @@ class Plan:
 class Method(Protocol):
     """A frozen dataclass of hyperparameters with a plan; register it with `bequest.core.registry.method`."""
 
-    def plan(self, source: Any, task: Task) -> Plan: ...
+    def plan(self, source: Any, task: Task) -> Plan:
+        """The surgery and the stages for this source and task; nothing is trained yet."""
+        ...
 
 
 def recipe_for(recipe: Recipe, defaults: Mapping[str, Recipe], modality: str) -> Recipe:

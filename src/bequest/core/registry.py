@@ -10,14 +10,14 @@ import re
 import types
 import typing
 from collections.abc import Callable, Mapping
-from dataclasses import MISSING, Field, dataclass, fields, is_dataclass
+from dataclasses import MISSING, Field, dataclass, fields, is_dataclass, replace
 from functools import cache
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 from bequest.core.errors import MethodError, nearest
 
 ENTRY_POINTS = "bequest.methods"
-_METHODS: dict[str, "MethodInfo"] = {}
+_METHODS: dict[str, MethodInfo] = {}
 _T = TypeVar("_T", bound=type)
 
 
@@ -51,7 +51,7 @@ class Hyperparameter:
         """The default in words, e.g. `text 5e-05, image 0.0003`."""
         if not isinstance(self.default, Mapping):
             return str(self.default)
-        values: Mapping[str, Any] = self.default
+        values = cast(Mapping[str, Any], self.default)
         if len({repr(v) for v in values.values()}) == 1:
             return str(next(iter(values.values())))
         return ", ".join(f"{modality} {value}" for modality, value in values.items())
@@ -84,7 +84,7 @@ class MethodInfo:
         return tuple(_hyperparameters(self.cls))
 
     def build(self, settings: Mapping[str, Any]) -> Any:
-        """The method with some hyperparameters set.
+        """The method with some hyperparameters set; None leaves a hyperparameter at its default.
 
         Raises:
             MethodError: Names that are not the method's, all at once, with the nearest ones; values of the
@@ -94,12 +94,12 @@ class MethodInfo:
         faults = [f"{n!r} ({nearest(n, known)})" for n in settings if n not in known]
         if faults:
             raise MethodError(f"Method {self.name!r} has no hyperparameter {', '.join(faults)}")
-        values = {n: _convert(self.name, known[n], v) for n, v in settings.items()}
+        values = {n: _convert(self.name, known[n], v) for n, v in settings.items() if v is not None}
         own = {n: v for n, v in values.items() if not known[n].owner}
         for f in fields(self.cls):
             nested = {n: v for n, v in values.items() if known[n].owner == f.name}
             if nested:
-                own[f.name] = type(_default(f))(**nested)
+                own[f.name] = replace(_default(f), **nested)
         return self.cls(**own)
 
 
@@ -110,9 +110,25 @@ def method(name: str, *, family: str, paper: str) -> Callable[[_T], _T]:
         name: As users write it.
         family: The group it is listed under.
         paper: Where it comes from.
+
+    Raises:
+        MethodError: Another class has that name.
+        TypeError: The class is no dataclass, or one of its fields has no default.
     """
 
     def register(cls: _T) -> _T:
+        other = _METHODS.get(name)
+        if other and _path(other.cls) != _path(cls):
+            raise MethodError(
+                f"Two methods are called {name!r}: {_path(other.cls)} and {_path(cls)}. Rename one of them."
+            )
+        if not is_dataclass(cls):
+            raise TypeError(f"{_path(cls)} is no dataclass; put @dataclass(frozen=True) below @method(…).")
+        bare = [f.name for f in fields(cls) if f.init and _default(f) is MISSING]
+        if bare:
+            raise TypeError(
+                f"{_path(cls)} needs a default for {', '.join(bare)}: a method must run as it is."
+            )
         _METHODS[name] = MethodInfo(name, family, paper, cls)
         return cls
 
@@ -133,7 +149,9 @@ def get_method(name: str) -> MethodInfo:
     """
     known = methods()
     if name not in known:
-        raise MethodError(f"There is no method {name!r}. {nearest(name, known)} `bequest ls methods` lists all.")
+        raise MethodError(
+            f"There is no method {name!r}. {nearest(name, known)} `bequest ls methods` lists all."
+        )
     return known[name]
 
 
@@ -143,7 +161,17 @@ def _discover() -> None:
     for module in pkgutil.iter_modules(package.__path__):
         importlib.import_module(f"bequest.methods.{module.name}")
     for point in importlib.metadata.entry_points(group=ENTRY_POINTS):
-        point.load()
+        try:
+            point.load()
+        except Exception as error:
+            raise MethodError(
+                f"{point.value}, which the package {point.dist.name if point.dist else '?'!r} offers as a "
+                f"method, cannot be loaded ({error!r}). Mend that package or uninstall it."
+            ) from error
+
+
+def _path(cls: type) -> str:
+    return f"{cls.__module__}.{cls.__qualname__}"
 
 
 def attribute_docs(cls: type) -> dict[str, str]:
@@ -165,10 +193,14 @@ def _hyperparameters(cls: Any) -> list[Hyperparameter]:
     found: list[Hyperparameter] = []
     for f in fields(cls):
         default = _default(f)
+        if not f.init:
+            continue
         if is_dataclass(default):
             for h in _hyperparameters(type(default)):
-                value = {m: getattr(d, h.name) for m, d in by_modality.items()} or getattr(default, h.name)
-                found.append(Hyperparameter(h.name, h.type, h.choices, value, h.help, f.name))
+                value = getattr(default, h.name)
+                if value is None and by_modality:
+                    value = {m: getattr(d, h.name) for m, d in by_modality.items()}
+                found.append(replace(h, default=value, owner=f.name))
         else:
             kind, choices = _kind(hints[f.name])
             found.append(Hyperparameter(f.name, kind, choices, default, docs.get(f.name, "")))
@@ -181,7 +213,9 @@ def _kind(hint: Any) -> tuple[type, tuple[str, ...]]:
     if isinstance(hint, types.UnionType) or typing.get_origin(hint) is typing.Union:
         options = [a for a in typing.get_args(hint) if a is not type(None)]
     if typing.get_origin(options[0]) is typing.Literal:
-        return str, tuple(typing.get_args(options[0]))
+        choices = typing.get_args(options[0])
+        if all(isinstance(c, str) for c in choices):
+            return str, choices
     for kind in (bool, str, float, int):
         if kind in options:
             return kind, ()
@@ -193,7 +227,7 @@ def _convert(method_name: str, h: Hyperparameter, value: Any) -> Any:
         if h.type is bool and isinstance(value, str):
             return {"true": True, "false": False}[value.lower()]
         converted = h.type(value)
-    except (TypeError, ValueError, KeyError):
+    except (TypeError, ValueError, KeyError, OverflowError):
         expected = "true or false" if h.type is bool else f"a value of type {h.type.__name__}"
         raise MethodError(f"{h.flag} of {method_name!r} is {value!r}, expected {expected}.") from None
     if h.type is int and isinstance(value, float) and value != converted:

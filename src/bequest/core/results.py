@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import json
 import os
-import tempfile
-from collections.abc import Iterator
+import secrets
+from collections.abc import Generator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -75,10 +75,10 @@ class TrialRecord:
     validation_loss: float | None = None
     test: float | None = None
     test_loss: float | None = None
-    confusion: list[list[int]] = field(default_factory=list)
-    epochs: list[Epoch] = field(default_factory=list)
+    confusion: list[list[int]] = field(default_factory=list[list[int]])
+    epochs: list[Epoch] = field(default_factory=list[Epoch])
     epochs_planned: int = 0
-    solved: list[dict[str, Any]] = field(default_factory=list)
+    solved: list[dict[str, Any]] = field(default_factory=list[dict[str, Any]])
     trainable_parameters: int = 0
     stored_bytes: int = 0
     train_s: float = 0.0
@@ -91,8 +91,14 @@ class TrialRecord:
 
     @classmethod
     def from_json(cls, data: dict[str, Any]) -> TrialRecord:
-        """The record that `asdict` made `data` of."""
-        return cls(**{**data, "epochs": [Epoch(**e) for e in data.get("epochs", [])]})
+        """The record that `asdict` made `data` of.
+
+        Raises:
+            RunError: `data` has other fields than this version's.
+        """
+        with _fields_of("a trial's record"):
+            values: dict[str, Any] = {**data, "epochs": [Epoch(**e) for e in data.get("epochs", [])]}
+            return cls(**values)
 
 
 @dataclass(frozen=True)
@@ -169,35 +175,59 @@ class Leaderboard:
 
     @classmethod
     def from_json(cls, data: dict[str, Any]) -> Leaderboard:
-        """The leaderboard that `to_json` made `data` of."""
-        rows = [
-            Row(**{**r, **{k: Interval(**r[k]) if r[k] else None for k in ("validation", "test")}})
-            for r in data["rows"]
-        ]
-        return cls(**{**data, "rows": rows, "trials": [TrialRecord.from_json(t) for t in data["trials"]]})
+        """The leaderboard that `to_json` made `data` of.
+
+        Raises:
+            RunError: `data` has other fields than this version's.
+        """
+        with _fields_of("a leaderboard"):
+            values: dict[str, Any] = {
+                **data,
+                "rows": [_row(r) for r in data["rows"]],
+                "trials": [TrialRecord.from_json(t) for t in data["trials"]],
+            }
+            return cls(**values)
+
+
+def _row(data: dict[str, Any]) -> Row:
+    intervals = {k: Interval(**data[k]) if data[k] else None for k in ("validation", "test")}
+    values: dict[str, Any] = {**data, **intervals}
+    return Row(**values)
 
 
 @contextmanager
-def atomic_open(path: Path) -> Iterator[IO[bytes]]:
+def _fields_of(what: str) -> Generator[None]:
+    """Turns what a missing or unknown field raises into a message for the user."""
+    try:
+        yield
+    except (AttributeError, KeyError, TypeError) as error:
+        raise RunError(
+            f"This is not {what} that this version of bequest wrote ({error}). Read it with the version that "
+            "wrote it, or run again."
+        ) from error
+
+
+@contextmanager
+def atomic_open(path: Path) -> Generator[IO[bytes]]:
     """A file that appears under `path` whole or not at all."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
     try:
-        with os.fdopen(handle, "wb") as file:
+        with temporary.open("xb") as file:
             yield file
             file.flush()
             os.fsync(file.fileno())
-        os.chmod(temporary, 0o666 & ~_umask())
-        os.replace(temporary, path)
+        temporary.replace(path)
     except BaseException:
-        Path(temporary).unlink(missing_ok=True)
+        temporary.unlink(missing_ok=True)
         raise
 
 
 def write_json(path: Path, data: Any) -> None:
     """Write `data` atomically as indented JSON; raises ValueError for NaN and infinities."""
+    text = json.dumps(data, indent=1, allow_nan=False) + "\n"
     with atomic_open(path) as file:
-        file.write((json.dumps(data, indent=1, allow_nan=False) + "\n").encode())
+        file.write(text.encode())
 
 
 def read_json(path: Path) -> Any:
@@ -208,15 +238,11 @@ def read_json(path: Path) -> Any:
     """
     try:
         return json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise RunError(f"{path} is missing; expected a file that bequest wrote. Name the folder of a run.") from None
+    except (FileNotFoundError, NotADirectoryError):
+        raise RunError(
+            f"{path} is missing; expected a file that bequest wrote. Name the folder of a run."
+        ) from None
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
         raise RunError(
             f"{path} is not the JSON that bequest wrote ({error}). Restore the file, or remove it and run again."
         ) from None
-
-
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask

@@ -80,7 +80,7 @@ class Task:
     split: tuple[str, ...] = ()
     groups: IntArray | None = None
     notes: tuple[str, ...] = ()
-    origin: dict[str, Any] = field(default_factory=dict)
+    origin: dict[str, Any] = field(default_factory=dict[str, Any])
 
     @property
     def modality(self) -> Modality:
@@ -96,7 +96,7 @@ class Task:
     def fingerprint(self) -> str:
         """Hex digest over samples, labels, classes and given splits; independent of file names and order."""
         split = self.split or ("",) * len(self.labels)
-        names = [self.classes[i] for i in self.labels]
+        names: list[str] = [self.classes[i] for i in self.labels.tolist()]
         rows = sorted(
             h + f"\0{name}\0{part}".encode() for h, name, part in zip(self.hashes, names, split, strict=True)
         )
