@@ -49,9 +49,10 @@ class Hyperparameter:
     @property
     def default_text(self) -> str:
         """The default in words, e.g. `text 5e-05, image 0.0003`."""
-        if not isinstance(self.default, Mapping):
-            return str(self.default)
-        values = cast(Mapping[str, Any], self.default)
+        default = self.default
+        if not isinstance(default, Mapping):
+            return str(default)
+        values = cast(Mapping[str, Any], default)
         if len({repr(v) for v in values.values()}) == 1:
             return str(next(iter(values.values())))
         return ", ".join(f"{modality} {value}" for modality, value in values.items())
@@ -122,13 +123,7 @@ def method(name: str, *, family: str, paper: str) -> Callable[[_T], _T]:
             raise MethodError(
                 f"Two methods are called {name!r}: {_path(other.cls)} and {_path(cls)}. Rename one of them."
             )
-        if not is_dataclass(cls):
-            raise TypeError(f"{_path(cls)} is no dataclass; put @dataclass(frozen=True) below @method(…).")
-        bare = [f.name for f in fields(cls) if f.init and _default(f) is MISSING]
-        if bare:
-            raise TypeError(
-                f"{_path(cls)} needs a default for {', '.join(bare)}: a method must run as it is."
-            )
+        _check_class(cls)
         _METHODS[name] = MethodInfo(name, family, paper, cls)
         return cls
 
@@ -170,6 +165,14 @@ def _discover() -> None:
             ) from error
 
 
+def _check_class(cls: Any) -> None:
+    if not is_dataclass(cls):
+        raise TypeError(f"{_path(cls)} is no dataclass; put @dataclass(frozen=True) below @method(…).")
+    bare = [f.name for f in fields(cls) if f.init and _default(f) is MISSING]
+    if bare:
+        raise TypeError(f"{_path(cls)} needs a default for {', '.join(bare)}: a method runs as it is.")
+
+
 def _path(cls: type) -> str:
     return f"{cls.__module__}.{cls.__qualname__}"
 
@@ -208,7 +211,7 @@ def _hyperparameters(cls: Any) -> list[Hyperparameter]:
 
 
 def _kind(hint: Any) -> tuple[type, tuple[str, ...]]:
-    """The type that a field's text is converted to, and its choices: `Literal['a', 'b'] | None` → str, (a, b)."""
+    """What a field's text is converted to, and its choices: `Literal['a', 'b'] | None` → str, (a, b)."""
     options = [hint]
     if isinstance(hint, types.UnionType) or typing.get_origin(hint) is typing.Union:
         options = [a for a in typing.get_args(hint) if a is not type(None)]

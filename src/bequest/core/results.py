@@ -244,5 +244,6 @@ def read_json(path: Path) -> Any:
         ) from None
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
         raise RunError(
-            f"{path} is not the JSON that bequest wrote ({error}). Restore the file, or remove it and run again."
+            f"{path} is not the JSON that bequest wrote ({error}). Restore the file, or remove it and run "
+            "again."
         ) from None
