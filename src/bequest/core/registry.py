@@ -165,12 +165,13 @@ def _discover() -> None:
             ) from error
 
 
-def _check_class(cls: Any) -> None:
+def _check_class(cls: type) -> None:
+    name = _path(cls)
     if not is_dataclass(cls):
-        raise TypeError(f"{_path(cls)} is no dataclass; put @dataclass(frozen=True) below @method(…).")
+        raise TypeError(f"{name} is no dataclass; put @dataclass(frozen=True) below @method(…).")
     bare = [f.name for f in fields(cls) if f.init and _default(f) is MISSING]
     if bare:
-        raise TypeError(f"{_path(cls)} needs a default for {', '.join(bare)}: a method runs as it is.")
+        raise TypeError(f"{name} needs a default for {', '.join(bare)}: a method runs as it is.")
 
 
 def _path(cls: type) -> str:

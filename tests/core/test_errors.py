@@ -1,0 +1,33 @@
+import pytest
+
+from bequest.core import errors
+from bequest.core.errors import BequestError, nearest
+
+
+def test_every_error_is_a_bequest_error():
+    raised = [e for e in vars(errors).values() if isinstance(e, type) and issubclass(e, Exception)]
+    assert len(raised) == 6
+    assert all(issubclass(e, BequestError) for e in raised)
+
+
+@pytest.mark.parametrize(
+    ("name", "sentence"),
+    [
+        ("loar", "Did you mean 'lora'?"),
+        ("LoRA", "Did you mean 'lora'?"),
+        ("linear-probe", "Did you mean 'linear_probe'?"),
+        ("xyz", "There are: freeze, full, linear_probe, lora."),
+    ],
+)
+def test_nearest_names_what_is_near_or_all(name: str, sentence: str):
+    assert nearest(name, {"lora", "linear_probe", "full", "freeze"}) == sentence
+
+
+def test_nearest_lists_at_most_three():
+    near = nearest("layer_0", [f"layer_{i}" for i in range(1, 9)])
+    assert near.count("layer_") == 3
+    assert near.count(" or ") == 2
+
+
+def test_nearest_of_nothing():
+    assert nearest("lora", []) == "There are: none."

@@ -1,0 +1,120 @@
+import json
+import os
+import stat
+from dataclasses import asdict, replace
+from pathlib import Path
+
+import pytest
+
+from bequest.core.errors import RunError
+from bequest.core.results import (
+    Epoch,
+    Interval,
+    Leaderboard,
+    Row,
+    TrialRecord,
+    atomic_open,
+    read_json,
+    write_json,
+)
+
+EPOCHS = [Epoch(0, 0, None, 0.7, 0.5, None, 0.1), Epoch(0, 1, 0.6, 0.5, 0.75, 1e-3, 2.5)]
+TRIAL = TrialRecord(
+    "lora", 3, {"rank": 8}, validation=0.75, test=0.7, confusion=[[3, 1], [2, 4]], epochs=EPOCHS, merged=True
+)
+ROW = Row(
+    method="lora",
+    family="low-rank",
+    metric="accuracy",
+    validation=Interval(0.75, None, 1, [0.75]),
+    validation_loss=0.5,
+    test=None,
+    epochs_planned=2,
+    epochs_run=1.0,
+    trainable_parameters=1000,
+    stored_bytes=4000,
+    train_s=2.6,
+    shared_s=0.5,
+    peak_memory_bytes=10**9,
+    inference_per_s=114.0,
+    labels=80,
+    settings={"rank": 8},
+    errors=[],
+    median_seed=3,
+)
+BOARD = Leaderboard([ROW], {"name": "pets"}, {"name": "tiny"}, {"seeds": 1}, {}, {"asked": 10}, [TRIAL])
+
+
+def test_leaderboard_survives_json(tmp_path: Path):
+    write_json(tmp_path / "leaderboard.json", BOARD.to_json())
+    assert Leaderboard.from_json(read_json(tmp_path / "leaderboard.json")) == BOARD
+
+
+def test_trial_survives_json_and_old_trials_lack_only_what_has_a_default():
+    assert TrialRecord.from_json(json.loads(json.dumps(asdict(TRIAL)))) == TRIAL
+    assert TrialRecord.from_json({"method": "full", "seed": 0, "settings": {}}) == TrialRecord("full", 0, {})
+
+
+def test_best_is_the_first_row_with_a_result():
+    failed = replace(ROW, method="full", validation=None, errors=["out of memory"])
+    assert replace(BOARD, rows=[failed, ROW]).best == ROW
+    assert replace(BOARD, rows=[failed]).best is None
+    assert replace(BOARD, rows=[]).best is None
+
+
+def test_a_foreign_field_of_a_trial_is_a_run_error():
+    with pytest.raises(RunError, match=r"not a trial's record that this version.*'colour'.*run again"):
+        TrialRecord.from_json({**asdict(TRIAL), "colour": "red"})
+
+
+@pytest.mark.parametrize(
+    "data", [{}, [], {**BOARD.to_json(), "rows": [{}]}, {**BOARD.to_json(), "trials": None}]
+)
+def test_what_is_no_leaderboard_is_a_run_error(data: object):
+    with pytest.raises(RunError, match=r"not a leaderboard that this version of bequest wrote \(.+\)"):
+        Leaderboard.from_json(data)  # pyright: ignore[reportArgumentType]
+
+
+def test_atomic_open_replaces_only_when_all_went_well(tmp_path: Path):
+    path = tmp_path / "new" / "file"
+    with atomic_open(path) as file:
+        file.write(b"first")
+        assert not path.exists()
+    with pytest.raises(KeyboardInterrupt), atomic_open(path) as file:
+        file.write(b"second")
+        raise KeyboardInterrupt
+    assert path.read_bytes() == b"first"
+    assert os.listdir(path.parent) == ["file"]
+
+
+@pytest.mark.skipif(os.name != "posix", reason="permissions are POSIX's")
+def test_atomic_open_respects_the_umask(tmp_path: Path):
+    before = os.umask(0o027)
+    try:
+        write_json(tmp_path / "file", 1)
+    finally:
+        os.umask(before)
+    assert stat.S_IMODE((tmp_path / "file").stat().st_mode) == 0o640
+
+
+@pytest.mark.parametrize("bad", [float("nan"), float("inf")])
+def test_write_json_refuses_what_json_has_not(tmp_path: Path, bad: float):
+    write_json(tmp_path / "file", {"loss": 1.0})
+    with pytest.raises(ValueError, match="not JSON compliant"):
+        write_json(tmp_path / "file", {"loss": bad})
+    assert read_json(tmp_path / "file") == {"loss": 1.0}
+    assert os.listdir(tmp_path) == ["file"]
+
+
+def test_read_json_says_what_is_missing(tmp_path: Path):
+    (tmp_path / "file").write_text("1")
+    for path in (tmp_path / "none.json", tmp_path / "file" / "none.json"):
+        with pytest.raises(RunError, match=r"none\.json is missing; .* Name the folder of a run\."):
+            read_json(path)
+
+
+@pytest.mark.parametrize("content", [b'{"rows": [', b"\xff\xfe"])
+def test_read_json_says_what_is_broken(tmp_path: Path, content: bytes):
+    (tmp_path / "cut.json").write_bytes(content)
+    with pytest.raises(RunError, match=r"cut\.json is not the JSON that bequest wrote .* run again\."):
+        read_json(tmp_path / "cut.json")
