@@ -131,14 +131,12 @@ def test_build_says_what_is_wrong(settings: dict[str, Any], message: str):
 def test_a_registered_method_is_found():
     assert method("example", family="a", paper="none")(Example) is Example
     assert get_method("example").cls is Example
-    assert list(methods())[0] == "example", "sorted by family first"
+    assert next(iter(methods())) == "example", "sorted by family first"
 
 
 def test_an_unknown_method_is_answered_with_the_nearest():
     method("example", family="a", paper="none")(Example)
-    with pytest.raises(
-        MethodError, match=r"no method 'exampel'\. Did you mean 'example'\? `bequest ls methods`"
-    ):
+    with pytest.raises(MethodError, match=r"'exampel'\. Did you mean 'example'\? `bequest ls methods`"):
         get_method("exampel")
 
 
