@@ -108,17 +108,21 @@ class Task:
     ) -> Draw:
         """Parts for one seed: stratified, without replacement; the test part does not depend on the seed.
 
+        A fifth of what is seen is held out for validation, with every class in it where a fifth has room for
+        all; a given validation part is taken whole instead.
+
         Args:
             seed: Redraws which labels are seen and how they are divided.
             train_size: How many labels a method may see before the test (train and validation together);
                 None for all that are not test.
-            test_size: How many samples to test on, or the fraction of all (below 1). Ignored in part where a
-                test split is given: then a number below its size draws from it.
+            test_size: How many samples to test on, or the fraction (below 1) of all that are not a given
+                validation part. Where a test split is given, a fraction is ignored, and a number below the
+                split's size draws from it.
             split_seed: Chooses the test part.
 
         Raises:
-            DataError: The sizes ask for more samples than there are, or leave a class without samples to train
-                on and to validate with.
+            DataError: The sizes ask for more samples than there are, or leave a class without samples to test
+                on, or with fewer than two to learn from.
         """
         return _draw(self, seed, train_size, test_size, split_seed)
 
@@ -126,54 +130,76 @@ class Task:
 def stratified(labels: IntArray, size: int, rng: np.random.Generator, *, least: int = 0) -> IntArray:
     """Positions of `size` samples whose class proportions are those of `labels`, in random order.
 
-    Shares are rounded by the largest remainder, so that they add up to `size` exactly.
+    A class's share is `size` times its proportion, rounded by the largest remainder, ties at random: so shares
+    are within one of exact, and add up to `size`. Classes that `least` lifts above their share take from the
+    others in proportion.
 
     Args:
-        labels: Class indices.
+        labels: Class indices (samples,).
         size: How many to draw.
         rng: Source of randomness.
         least: Every class that is present gets at least so many, where it has them.
+
+    Raises:
+        DataError: There are fewer samples than `size`, or `least` of each class are more.
     """
     classes, counts = np.unique(labels, return_counts=True)
-    floor = np.minimum(counts, least)
-    exact = size * counts / counts.sum()
-    shares = np.clip(np.floor(exact), floor, counts).astype(np.int64)
-    order = np.argsort(-(exact - np.floor(exact)), kind="stable")
-    while shares.sum() != size:
-        step = 1 if shares.sum() < size else -1
-        for c in order if step > 0 else np.argsort(-(shares - exact), kind="stable"):
-            if shares.sum() == size:
-                break
-            if floor[c] <= shares[c] + step <= counts[c]:
-                shares[c] += step
+    fewest = int(np.minimum(counts, least).sum())
+    if not fewest <= size <= len(labels):
+        raise DataError(
+            f"Asked for {size} samples of {len(classes)} classes; expected {fewest} to {len(labels)}."
+        )
+    shares = _shares(counts.astype(np.int64), size, least, rng)
     picked = [
         rng.permutation(np.flatnonzero(labels == c))[:share] for c, share in zip(classes, shares, strict=True)
     ]
-    return rng.permutation(np.concatenate(picked))
+    return rng.permutation(np.concatenate([np.empty(0, np.int64), *picked]))
+
+
+def _shares(counts: IntArray, size: int, least: int, rng: np.random.Generator) -> IntArray:
+    """How many of each class: in integers throughout, so that no rounding error can upset the sum."""
+    shares = np.minimum(counts, least)
+    free = np.ones(len(counts), bool)  # not held up by `least`
+    while free.any():  # every pass but the last frees fewer classes
+        rest, total = size - int(shares[~free].sum()), int(counts[free].sum())
+        held = free & (rest * counts < shares * total)
+        if not held.any():
+            whole, remainder = np.divmod(rest * counts[free], total)
+            order = rng.permutation(len(whole))
+            order = order[np.argsort(-remainder[order], kind="stable")]
+            whole[order[: rest - int(whole.sum())]] += 1
+            shares[free] = whole
+            break
+        free &= ~held
+    return shares
 
 
 def _draw(task: Task, seed: int, train_size: int | None, test_size: int | float, split_seed: int) -> Draw:
     part = np.array(task.split) if task.split else np.full(len(task.labels), "")
     test_rng, rng = np.random.default_rng([split_seed, 1]), np.random.default_rng([seed, 2])
-    given_test = np.flatnonzero(part == "test")
-    pool = np.flatnonzero(part != "test")
+    given_test, held = np.flatnonzero(part == "test"), np.flatnonzero(part == "validation")
+    pool = np.flatnonzero((part != "test") & (part != "validation"))
+    if not (0 < test_size < 1 or (test_size >= 1 and float(test_size).is_integer())):
+        raise DataError(
+            f"--test-size is {test_size}; expected a fraction between 0 and 1, or a whole number."
+        )
     if len(given_test):
         wanted = min(int(test_size), len(given_test)) if test_size >= 1 else len(given_test)
+        _check_given_test_size(task, wanted, given_test)
         test = given_test[stratified(task.labels[given_test], wanted, test_rng, least=1)]
     else:
         wanted = int(test_size) if test_size >= 1 else round(test_size * len(pool))
-        _check_test_size(task, wanted, len(pool))
+        _check_test_size(task, wanted, pool)
         test = pool[stratified(task.labels[pool], wanted, test_rng, least=1)]
         pool = np.setdiff1d(pool, test)
-    held = pool[part[pool] == "validation"]
+    _check_train_size(task, train_size, pool, len(held))
     if len(held):
-        pool = pool[part[pool] != "validation"]
-        _check_train_size(task, train_size, pool, len(held))
         train = pool if train_size is None else _pick(task, pool, train_size - len(held), rng)
         return Draw(rng.permutation(train), held, test)
-    _check_train_size(task, train_size, pool, 0)
     labelled = rng.permutation(pool) if train_size is None else _pick(task, pool, train_size, rng)
-    validation = stratified(task.labels[labelled], max(1, round(len(labelled) / 5)), rng, least=0)
+    num_held = max(1, round(len(labelled) / 5))
+    least = min(1, num_held // len(task.classes))
+    validation = stratified(task.labels[labelled], num_held, rng, least=least)
     train = np.setdiff1d(np.arange(len(labelled)), validation)
     return Draw(labelled[rng.permutation(train)], labelled[validation], test)
 
@@ -182,17 +208,38 @@ def _pick(task: Task, pool: IntArray, size: int, rng: np.random.Generator) -> In
     return pool[stratified(task.labels[pool], size, rng, least=min(2, size // len(task.classes)))]
 
 
-def _check_test_size(task: Task, wanted: int, available: int) -> None:
-    if not len(task.classes) <= wanted <= available - 2 * len(task.classes):
+def _check_given_test_size(task: Task, wanted: int, given: IntArray) -> None:
+    present = len(np.unique(task.labels[given]))
+    if wanted < present:
         raise DataError(
-            f"--test-size asks for {wanted} of {available} samples of {task.name!r}; expected from "
-            f"{len(task.classes)} (one a class) to {available - 2 * len(task.classes)} (two a class are left to "
+            f"--test-size asks for {wanted} of the {len(given)} given test samples of {task.name!r}; expected "
+            f"{present} (one a class) or more. Give another --test-size."
+        )
+
+
+def _check_test_size(task: Task, wanted: int, pool: IntArray) -> None:
+    num_classes = len(task.classes)
+    few = _smaller(task, pool, 3)
+    if few:
+        raise DataError(
+            f"Too few samples in: {few}; expected three or more a class, one to test on and two to learn from. "
+            "Add samples, or remove the class."
+        )
+    if not num_classes <= wanted <= len(pool) - 2 * num_classes:
+        raise DataError(
+            f"--test-size asks for {wanted} of {len(pool)} samples of {task.name!r}; expected from "
+            f"{num_classes} (one a class) to {len(pool) - 2 * num_classes} (two a class are left to "
             "learn from). Give another --test-size."
         )
 
 
 def _check_train_size(task: Task, wanted: int | None, pool: IntArray, held: int) -> None:
-    counts = np.bincount(task.labels[pool], minlength=len(task.classes))
+    few = _smaller(task, pool, 2)
+    if few:
+        raise DataError(
+            f"Too few samples to learn from, beside the test part, in: {few}; expected two or more a "
+            "class. Add samples, remove the class, or give a smaller --test-size."
+        )
     if wanted is not None and not 2 * len(task.classes) <= wanted - held <= len(pool):
         raise DataError(
             f"--train-size asks for {wanted} labels of {task.name!r}"
@@ -200,9 +247,9 @@ def _check_train_size(task: Task, wanted: int | None, pool: IntArray, held: int)
             + f"; expected from {2 * len(task.classes) + held} (two a class, so that one can be held out) to "
             f"{len(pool) + held} (all that are not test). Give another --train-size."
         )
-    few = [f"{task.classes[c]!r} ({counts[c]})" for c in np.flatnonzero(counts < 2)]
-    if few:
-        raise DataError(
-            f"Too few samples to learn from, beside the test part, in: {', '.join(few)}; expected two or more a "
-            "class. Add samples, remove the class, or give a smaller --test-size."
-        )
+
+
+def _smaller(task: Task, pool: IntArray, least: int) -> str:
+    counts = np.bincount(task.labels[pool], minlength=len(task.classes))
+    few = [f"{task.classes[c]!r} ({counts[c]})" for c in np.flatnonzero(counts < least)]
+    return ", ".join(few[:10]) + (f" and {len(few) - 10} more" if len(few) > 10 else "")

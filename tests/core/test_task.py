@@ -1,0 +1,282 @@
+"""Draws and fingerprints, over many random tasks."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import pytest
+
+from bequest.core.errors import DataError
+from bequest.core.task import Draw, Modality, Task, stratified
+
+
+@dataclass(frozen=True)
+class Words:
+    words: tuple[str, ...]
+
+    @property
+    def modality(self) -> Modality:
+        return "text"
+
+    def __len__(self) -> int:
+        return len(self.words)
+
+    def __getitem__(self, index: int) -> Any:
+        return self.words[index]
+
+    def content_hash(self, index: int) -> bytes:
+        return hashlib.blake2b(self.words[index].encode(), digest_size=16).digest()
+
+    def describe(self, index: int) -> str:
+        return f"word {index}"
+
+
+def task_of(counts: list[int], split: tuple[str, ...] = ()) -> Task:
+    labels = np.repeat(np.arange(len(counts)), counts).astype(np.int64)
+    classes = tuple(f"c{i}" for i in range(len(counts)))
+    return Task("t", Words(tuple(f"word {i}" for i in range(len(labels)))), labels, classes, split)
+
+
+def with_test(train: list[int], test: list[int], validation: list[int] | None = None) -> Task:
+    """A task with given parts, of which each list counts the classes."""
+    parts = [("train", train), ("test", test), ("validation", validation or [0] * len(train))]
+    split = tuple(p for p, counts in parts for n in counts for _ in range(n))
+    labels = np.array([c for _, counts in parts for c, n in enumerate(counts) for _ in range(n)], np.int64)
+    return replace(task_of([len(labels)]), labels=labels, split=split, classes=task_of(train).classes)
+
+
+def per_class(task: Task, indices: Any) -> np.ndarray[Any, Any]:
+    return np.bincount(task.labels[indices], minlength=len(task.classes))
+
+
+def assert_sound(task: Task, draw: Draw) -> None:
+    """Parts are disjoint, have no sample twice, and every class can be learnt and tested."""
+    together = np.concatenate([draw.train, draw.validation, draw.test])
+    assert together.dtype == np.int64
+    assert len(np.unique(together)) == len(together)
+    assert per_class(task, draw.train).min() >= 1
+    assert per_class(task, draw.labelled).min() >= 2
+    assert per_class(task, draw.test).min() >= 1
+
+
+def random_counts(rng: np.random.Generator, least: int) -> list[int]:
+    spread = rng.choice([1, 10, 300])
+    return [int(n) for n in rng.integers(least, least + spread, size=rng.integers(2, 15), endpoint=True)]
+
+
+@pytest.mark.parametrize("seed", range(300))
+def test_stratified_sizes_are_exact_and_shares_within_one(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    counts = np.array(random_counts(rng, 1))
+    labels = rng.permutation(np.repeat(np.arange(len(counts)), counts))
+    size = int(rng.integers(0, len(labels), endpoint=True))
+    picked = stratified(labels, size, rng)
+    assert len(picked) == len(np.unique(picked)) == size
+    shares = np.bincount(labels[picked], minlength=len(counts))
+    assert np.all(np.abs(shares - size * counts / counts.sum()) < 1)
+
+
+@pytest.mark.parametrize("seed", range(300))
+def test_stratified_gives_the_least_and_shares_the_rest_in_proportion(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    counts, least = np.array(random_counts(rng, 1)), int(rng.integers(0, 6))
+    labels = np.repeat(np.arange(len(counts)), counts)
+    fewest = np.minimum(counts, least)
+    size = int(rng.integers(fewest.sum(), len(labels), endpoint=True))
+    picked = stratified(labels, size, rng, least=least)
+    shares = np.bincount(labels[picked], minlength=len(counts))
+    assert shares.sum() == len(np.unique(picked)) == size
+    assert np.all(shares >= fewest)
+    above = shares > fewest
+    if above.any():
+        # Classes that are not held up share one rate, up to rounding: their intervals of possible rates meet.
+        assert ((shares[above] - 1) / counts[above]).max() < ((shares[above] + 1) / counts[above]).min()
+
+
+def test_stratified_takes_all_or_nothing() -> None:
+    labels = np.array([0, 0, 1, 2])
+    rng = np.random.default_rng(0)
+    assert sorted(stratified(labels, 4, rng)) == [0, 1, 2, 3]
+    assert stratified(labels, 0, rng).dtype == np.int64
+    assert len(stratified(labels, 0, rng)) == 0
+    assert len(stratified(np.empty(0, np.int64), 0, rng)) == 0
+
+
+def test_stratified_ties_fall_to_every_class() -> None:
+    labels = np.repeat(np.arange(10), 2)
+    drawn = np.concatenate([labels[stratified(labels, 3, np.random.default_rng(s))] for s in range(60)])
+    assert np.all(np.bincount(drawn, minlength=10) > 0)
+
+
+@pytest.mark.parametrize(("size", "least", "expected"), [(5, 0, "0 to 4"), (-1, 0, "0 to 4"), (2, 1, "3 to 4")])
+def test_stratified_refuses_impossible_sizes(size: int, least: int, expected: str) -> None:
+    with pytest.raises(DataError, match=rf"Asked for {size} samples of 3 classes; expected {expected}\."):
+        stratified(np.array([0, 0, 1, 2]), size, np.random.default_rng(0), least=least)
+
+
+@pytest.mark.parametrize("seed", range(150))
+def test_draw_with_any_valid_sizes(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    task = task_of(random_counts(rng, 4))
+    num_classes, total = len(task.classes), len(task.labels)
+    test_size = int(rng.integers(num_classes, max(num_classes, total // 4), endpoint=True))
+    train_size = int(rng.integers(2 * num_classes, total - test_size, endpoint=True))
+    draw = task.draw(seed, train_size=train_size, test_size=test_size)
+    assert_sound(task, draw)
+    assert len(draw.test) == test_size
+    assert len(draw.labelled) == train_size
+    assert len(draw.validation) == max(1, round(train_size / 5))
+    if len(draw.validation) >= num_classes:
+        assert per_class(task, draw.validation).min() >= 1
+
+
+@pytest.mark.parametrize("seed", range(50))
+def test_draw_of_all_is_stratified_within_one(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    task = task_of(random_counts(rng, 8))
+    total, counts = len(task.labels), per_class(task, slice(None))
+    draw = task.draw(seed)
+    assert_sound(task, draw)
+    assert len(draw.test) == round(total / 4)
+    assert len(draw.labelled) == total - len(draw.test)
+    assert np.all(np.abs(per_class(task, draw.test) - len(draw.test) * counts / total) < 1)
+
+
+def test_test_part_depends_on_the_split_seed_only() -> None:
+    task = task_of([40, 30, 20])
+    first = task.draw(0)
+    for other in (task.draw(1), task.draw(2, train_size=12), task.draw(0, train_size=30)):
+        assert np.array_equal(first.test, other.test)
+    assert set(first.test) != set(task.draw(0, split_seed=1).test)
+
+
+def test_seeds_redraw_labels_and_repeat() -> None:
+    task = task_of([40, 30, 20])
+    for train_size in (None, 20):
+        draws = [task.draw(s, train_size=train_size) for s in range(10)]
+        assert len({tuple(sorted(d.validation)) for d in draws}) == 10
+        assert len({tuple(d.train) for d in draws}) == 10
+        again = task.draw(3, train_size=train_size)
+        assert np.array_equal(again.train, draws[3].train)
+        assert np.array_equal(again.validation, draws[3].validation)
+
+
+def test_order_carries_no_labels() -> None:
+    draw = task_of([100, 100]).draw(0)
+    for part in (draw.train, draw.validation, draw.test):
+        assert list(part) != sorted(part)
+
+
+def test_given_test_is_whole_or_drawn_from() -> None:
+    task = with_test([10, 10], [6, 4])
+    given = {i for i, p in enumerate(task.split) if p == "test"}
+    assert set(task.draw(0).test) == given
+    assert set(task.draw(0, test_size=0.1).test) == given
+    assert set(task.draw(0, test_size=1000).test) == given
+    some = task.draw(0, test_size=5)
+    assert_sound(task, some)
+    assert set(some.test) < given
+    assert list(per_class(task, some.test)) == [3, 2]
+    assert len(some.labelled) == 20
+
+
+def test_given_test_smaller_than_its_classes() -> None:
+    task = with_test([10, 10, 10], [6, 4, 0])
+    expected = r"--test-size asks for 1 of the 10 given test samples of 't'; expected 2 \(one a class\) or more"
+    with pytest.raises(DataError, match=expected):
+        task.draw(0, test_size=1)
+
+
+def test_given_validation_is_kept_whole() -> None:
+    task = with_test([20, 20], [0, 0], [4, 6])
+    held = [i for i, p in enumerate(task.split) if p == "validation"]
+    for draw in (task.draw(0), task.draw(1, train_size=20), task.draw(1, test_size=30)):
+        assert_sound(task, draw)
+        assert list(draw.validation) == held
+    assert len(task.draw(0).test) == 10
+    assert len(task.draw(1, train_size=20).train) == 10
+
+
+def test_given_validation_bounds_the_train_size() -> None:
+    task = with_test([20, 20], [5, 5], [4, 6])
+    expected = r"asks for 13 labels of 't', 10 of them the given validation part; expected from 14 .* to 50 "
+    with pytest.raises(DataError, match=expected):
+        task.draw(0, train_size=13)
+    assert len(task.draw(0, train_size=14).train) == 4
+    assert len(task.draw(0, train_size=50).train) == 40
+    with pytest.raises(DataError, match="asks for 51 labels"):
+        task.draw(0, train_size=51)
+
+
+def test_only_train_is_given() -> None:
+    task = with_test([20, 20], [0, 0])
+    assert_sound(task, task.draw(0))
+    assert len(task.draw(0).test) == 10
+
+
+@pytest.mark.parametrize("size", [0, -3, -0.5, 2.5, float("nan"), float("inf")])
+@pytest.mark.parametrize("given", [0, 5])
+def test_senseless_test_sizes(size: float, given: int) -> None:
+    task = with_test([20, 20], [given, given])
+    with pytest.raises(DataError, match=r"--test-size is .*; expected a fraction between 0 and 1, or a whole"):
+        task.draw(0, test_size=size)
+
+
+@pytest.mark.parametrize(("size", "asked"), [(1, 1), (0.01, 0), (37, 37), (0.99, 40), (1000, 1000)])
+def test_test_size_out_of_range(size: float, asked: int) -> None:
+    expected = rf"--test-size asks for {asked} of 40 samples of 't'; expected from 2 \(one a class\) to 36 "
+    with pytest.raises(DataError, match=expected):
+        task_of([20, 20]).draw(0, test_size=size)
+
+
+@pytest.mark.parametrize("size", [-1, 0, 3, 31])
+def test_train_size_out_of_range(size: int) -> None:
+    expected = rf"--train-size asks for {size} labels of 't'; expected from 4 \(two a class.*\) to 30 "
+    with pytest.raises(DataError, match=expected):
+        task_of([20, 20]).draw(0, train_size=size)
+
+
+def test_train_and_test_sizes_at_their_bounds() -> None:
+    task = task_of([20, 20])
+    for train_size, test_size in ((4, 2), (38, 2), (4, 36)):
+        draw = task.draw(0, train_size=train_size, test_size=test_size)
+        assert_sound(task, draw)
+        assert (len(draw.labelled), len(draw.test)) == (train_size, test_size)
+
+
+def test_too_few_samples_are_named_and_counted() -> None:
+    with pytest.raises(DataError, match=r"Too few samples in: 'c1' \(2\), 'c3' \(1\); expected three or more a"):
+        task_of([20, 2, 3, 1]).draw(0)
+    expected = r"Too few samples to learn from, beside the test part, in: 'c1' \(0\); expected two or more a class"
+    with pytest.raises(DataError, match=expected):
+        with_test([5, 0], [5, 5]).draw(0)
+
+
+def test_long_lists_of_small_classes_are_cut() -> None:
+    with pytest.raises(DataError, match=r"'c9' \(1\) and 20 more;"):
+        task_of([1] * 30).draw(0)
+
+
+def test_smallest_task_of_all() -> None:
+    task = task_of([3, 3])
+    draw = task.draw(0, test_size=2)
+    assert_sound(task, draw)
+    assert len(draw.train) == 3
+
+
+def test_fingerprint_ignores_order_and_place_but_nothing_else() -> None:
+    words, labels = ("a", "b", "c", "d"), np.array([0, 0, 1, 1])
+    task = Task("t", Words(words), labels, ("x", "y"))
+    turned = Task("other", Words(words[::-1]), labels[::-1], ("x", "y"))
+    renumbered = Task("t", Words(words), 1 - labels, ("y", "x"))
+    assert task.fingerprint == turned.fingerprint == renumbered.fingerprint
+    others = [
+        replace(task, labels=np.array([0, 1, 0, 1])),
+        replace(task, classes=("x", "z")),
+        replace(task, split=("train", "test", "train", "test")),
+        replace(task, samples=Words(("a", "b", "c", "e"))),
+    ]
+    assert len({t.fingerprint for t in (task, *others)}) == 5
