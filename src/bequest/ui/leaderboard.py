@@ -1,0 +1,115 @@
+"""The leaderboard as a table that fits the terminal."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal
+
+from rich import box
+from rich.cells import cell_len
+from rich.markup import escape
+from rich.table import Table
+from rich.text import Text
+
+from bequest.core.results import Leaderboard, Row
+from bequest.report import units
+
+_GAP = 2
+"""Spaces between two columns."""
+
+
+@dataclass(frozen=True)
+class _Column:
+    """A column.
+
+    Attributes:
+        header: One or two lines.
+        cell: A row's text.
+        importance: Where the terminal is narrow, the columns of least importance give way.
+        justify: How cells are aligned.
+    """
+
+    header: str
+    cell: Callable[[Leaderboard, Row], str]
+    importance: int
+    justify: Literal["left", "right"] = "right"
+
+    def width(self, board: Leaderboard, rows: list[Row]) -> int:
+        texts = [*self.header.split("\n"), *(self.cell(board, row) for row in rows)]
+        return max(map(cell_len, texts))
+
+
+def _validation(board: Leaderboard, row: Row) -> str:
+    return units.mean_sem(row.validation, row.metric) if row.validation else "failed"
+
+
+def _epochs(board: Leaderboard, row: Row) -> str:
+    if not row.epochs_planned:
+        return "solved"
+    return f"{row.epochs_run:.1f}".removesuffix(".0") + f" / {row.epochs_planned}"
+
+
+def _seeds(board: Leaderboard, row: Row) -> str:
+    done = row.validation.seeds if row.validation else 0
+    planned = board.protocol.get("seeds")
+    return f"{done} / {len(planned)}" if isinstance(planned, (list, tuple)) else str(done)
+
+
+_COLUMNS = (
+    _Column("method", lambda board, row: row.method, 10, "left"),
+    _Column("validation", _validation, 9),
+    _Column("test", lambda board, row: units.mean_sem(row.test, row.metric), 8),
+    _Column("epochs\nrun", _epochs, 2),
+    _Column("trainable\nparameters", lambda board, row: units.quantity(row.trainable_parameters), 6),
+    _Column("training\ntime", lambda board, row: units.duration(row.train_s), 7),
+    _Column("stored\nbytes", lambda board, row: units.size(row.stored_bytes), 4),
+    _Column("peak\nmemory", lambda board, row: units.size(row.peak_memory_bytes), 3),
+    _Column("inference\nsamples", lambda board, row: units.rate(row.inference_per_s), 1),
+    _Column("seeds\ndone", _seeds, 5),
+)
+
+
+def leaderboard_table(board: Leaderboard, *, width: int | None = None, num_rows: int | None = None) -> Table:
+    """The leaderboard, best method first.
+
+    Args:
+        board: What to show.
+        width: Columns of the terminal; the least important of the table's give way. None shows all.
+        num_rows: How many rows there is room for; None shows all.
+    """
+    rows = board.rows if num_rows is None else board.rows[: max(num_rows, 1)]
+    columns = _that_fit(board, rows, width)
+    table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, _GAP - 1, 0, 0))
+    for column in columns:
+        table.add_column(column.header, justify=column.justify, no_wrap=True, overflow="ellipsis")
+    for row in rows:
+        style = "bold green" if row is board.best else "" if row.validation else "red"
+        table.add_row(*(Text(c.cell(board, row)) for c in columns), style=style)
+    table.caption = _caption(board, len(rows), columns)
+    table.caption_justify = "left"
+    return table
+
+
+def _that_fit(board: Leaderboard, rows: list[Row], width: int | None) -> list[_Column]:
+    """The columns in order of importance as long as there is room; method and validation always."""
+    chosen: list[_Column] = []
+    used = -_GAP
+    for column in sorted(_COLUMNS, key=lambda c: -c.importance):
+        extent = _GAP + column.width(board, rows)
+        if width is None or len(chosen) < 2 or used + extent <= width:
+            chosen.append(column)
+            used += extent
+    return [c for c in _COLUMNS if c in chosen]
+
+
+def _caption(board: Leaderboard, num_rows: int, columns: list[_Column]) -> str | None:
+    """What the numbers are, and what had no room."""
+    metrics = dict.fromkeys(units.metric_name(row.metric) for row in board.rows)
+    parts = [f"{' and '.join(metrics)}: mean ± standard error over the seeds"] if metrics else []
+    hidden = [c.header.replace("\n", " ") for c in _COLUMNS if c not in columns]
+    if hidden:
+        parts.append(f"not shown: {', '.join(hidden)}")
+    if num_rows < len(board.rows):
+        parts.append(f"{len(board.rows) - num_rows} more rows")
+    return escape("; ".join(parts)) or None

@@ -1,0 +1,102 @@
+from dataclasses import replace
+from io import StringIO
+
+import pytest
+from rich.console import Console
+
+from bequest.core.results import Interval, Leaderboard, Row
+from bequest.ui.leaderboard import leaderboard_table
+
+PROBE = Row(
+    method="linear_probe",
+    family="probes",
+    metric="accuracy",
+    validation=Interval(0.973, 0.004, 3, [0.97, 0.97, 0.979]),
+    validation_loss=0.1,
+    test=Interval(0.96, 0.002, 3, [0.96, 0.958, 0.962]),
+    epochs_planned=0,
+    epochs_run=0.0,
+    trainable_parameters=1540,
+    stored_bytes=6160,
+    train_s=2.4,
+    shared_s=1.0,
+    peak_memory_bytes=1_400_000_000,
+    inference_per_s=410.0,
+    labels=80,
+    settings={},
+    errors=[],
+    median_seed=1,
+)
+FULL = replace(
+    PROBE, method="full", validation=Interval(0.9, None, 1, [0.9]), epochs_planned=8, epochs_run=2.5
+)
+FAILED = replace(PROBE, method="[lora]", validation=None, test=None, errors=["out of memory"])
+BOARD = Leaderboard([PROBE, FULL, FAILED], {}, {}, {"seeds": [0, 1, 2]}, {}, {}, [])
+
+
+def text(board: Leaderboard, width: int | None, num_rows: int | None = None) -> str:
+    file = StringIO()
+    console = Console(file=file, width=width or 200)
+    console.print(leaderboard_table(board, width=width, num_rows=num_rows))
+    return file.getvalue()
+
+
+def line_of(method: str, output: str) -> str:
+    (line,) = [line for line in output.splitlines() if line.startswith(method)]
+    return line
+
+
+def test_a_row_tells_scores_and_costs():
+    cells = line_of("linear_probe", text(BOARD, None)).split("  ")
+    told = [c.strip() for c in cells if c.strip()]
+    assert told == [
+        "linear_probe",
+        "97.3 ± 0.4 %",
+        "96.0 ± 0.2 %",
+        "solved",
+        "1.5 k",
+        "2.4 s",
+        "6.2 kB",
+        "1.4 GB",
+        "410 /s",
+        "3 / 3",
+    ]
+
+
+def test_one_seed_has_no_standard_error_and_early_stopping_shows():
+    line = line_of("full", text(BOARD, None))
+    assert " 90.0 % " in line
+    assert "2.5 / 8" in line
+    assert "1 / 3" in line
+
+
+def test_a_failed_method_says_so_and_brackets_are_no_markup():
+    assert "failed" in line_of("[lora]", text(BOARD, None))
+
+
+@pytest.mark.parametrize("width", [30, 40, 60, 80, 100, 120])
+def test_narrow_terminals_lose_columns_not_legibility(width: int):
+    output = text(BOARD, width)
+    assert all(len(line) <= width for line in output.splitlines())
+    assert "97.3 ± 0.4 %" in line_of("linear_probe", output)
+    assert "…" not in output
+
+
+def test_80_columns_keep_what_matters_most_and_name_what_is_missing():
+    output = text(BOARD, 80)
+    header, caption = output.split("─")[0], " ".join(output.split("accuracy: ")[1].split())
+    assert all(word in header for word in ("method", "validation", "test", "training", "trainable", "seeds"))
+    assert "inference" not in header
+    assert caption.startswith("mean ± standard error over the seeds; not shown: ")
+    assert "inference samples" in caption
+    assert "not shown" not in text(BOARD, None)
+
+
+def test_rows_that_have_no_room_are_counted():
+    output = text(BOARD, None, num_rows=1)
+    assert "full" not in output
+    assert "2 more rows" in output
+
+
+def test_nothing_finished_yet():
+    assert "method" in text(replace(BOARD, rows=[]), 80)
