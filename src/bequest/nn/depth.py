@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from torch import nn
 
 from bequest.core.errors import MethodError, nearest
-from bequest.core.plan import Group
+from bequest.core.plan import Group, Recipe
 from bequest.nn.network import Network
 
 
@@ -62,27 +62,20 @@ def from_depth(body: nn.Module, depth: float | str) -> tuple[Layer, ...]:
     return found[round(fraction * len(found)) :]
 
 
-def groups_by_depth(
-    network: Network,
-    trained: tuple[Layer, ...],
-    *,
-    learning_rate: float,
-    head_learning_rate: float,
-    weight_decay: float,
-    layer_decay: float = 1.0,
-) -> tuple[Group, ...]:
+def groups_by_depth(network: Network, trained: tuple[Layer, ...], recipe: Recipe) -> tuple[Group, ...]:
     """Parameter groups for some of the body's layers and the head.
 
-    The rate falls by `layer_decay` from each layer to the one below it. Matrices decay; vectors (biases,
+    The rate falls by the recipe's `layer_decay` from each layer to the one below it. Matrices decay; vectors (biases,
     normalisation) do not.
     """
+    rate, head_rate, decay = recipe.learning_rate or 0, recipe.head_learning_rate or 0, recipe.weight_decay or 0
     groups: list[Group] = []
     shapes = {name: p.ndim for name, p in network.named_parameters()}
     for distance, layer in enumerate(reversed(trained)):
         names = tuple(f"body.{name}" for name in layer.parameters)
-        groups = _split_decay(names, shapes, learning_rate * layer_decay**distance, weight_decay) + groups
+        groups = _split_decay(names, shapes, rate * (recipe.layer_decay or 1) ** distance, decay) + groups
     head = tuple(name for name in shapes if name.startswith("head."))
-    return tuple(groups + _split_decay(head, shapes, head_learning_rate, weight_decay))
+    return tuple(groups + _split_decay(head, shapes, head_rate, decay))
 
 
 def _split_decay(names: tuple[str, ...], shapes: dict[str, int], rate: float, decay: float) -> list[Group]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import uuid
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
@@ -31,6 +32,11 @@ class Preprocess(Protocol):
     @property
     def fingerprint(self) -> str:
         """Hex digest of everything that changes what `encode` and `collate` make."""
+        ...
+
+    @property
+    def persistent(self) -> bool:
+        """Whether the fingerprint holds beyond this process."""
         ...
 
     def encode(self, sample: Any) -> np.ndarray[Any, Any]:
@@ -64,6 +70,7 @@ class TextPreprocess:
     max_tokens: int
     pad_token: str = "[PAD]"
     modality: Modality = "text"
+    persistent: bool = True
 
     @cached_property
     def _tokenizer(self) -> Any:
@@ -120,6 +127,7 @@ class ImagePreprocess:
     crop: float = 0.875
     interpolation: str = "bicubic"
     modality: Modality = "image"
+    persistent: bool = True
 
     @cached_property
     def fingerprint(self) -> str:
@@ -147,7 +155,7 @@ class ImagePreprocess:
 
     def describe(self) -> dict[str, Any]:
         """Plain data for `load`."""
-        return {"kind": "image", **{k: v for k, v in asdict(self).items() if k != "modality"}}
+        return {"kind": "image", **{k: v for k, v in asdict(self).items() if k not in ("modality", "persistent")}}
 
     def save(self, folder: Path) -> None:
         """Nothing: `describe` holds everything."""
@@ -160,19 +168,24 @@ class FunctionPreprocess:
     Attributes:
         function: Sample → array or tensor without the batch dimension; None takes arrays as they are.
         modality: What a sample is.
-        version: Tells two functions of one name apart in the store of features.
+        version: Names the function for certain, so that what it made may be kept from run to run; change it
+            whenever the function, or anything that it calls, changes. Empty: nothing outlives this process.
     """
 
     function: Callable[[Any], Any] | None = None
     modality: Modality = "array"
     version: str = ""
 
+    @property
+    def persistent(self) -> bool:
+        """Whether a version, or the absence of a function, names what it does for certain."""
+        return bool(self.version) or self.function is None
+
     @cached_property
     def fingerprint(self) -> str:
-        """Hex digest of the function's code, constants and name, and of `version`."""
-        code = getattr(self.function, "__code__", None)
-        name = getattr(self.function, "__qualname__", repr(type(self.function)))
-        return _digest(name, code.co_code.hex() if code else "", str(code.co_consts) if code else "", self.version)
+        """Hex digest of name and version; unique to this object where there is no version."""
+        name = getattr(self.function, "__qualname__", type(self.function).__qualname__)
+        return _digest("function", name, self.version if self.persistent else uuid.uuid4())
 
     def encode(self, sample: Any) -> np.ndarray[Any, Any]:
         """The function's result as an array."""

@@ -1,0 +1,51 @@
+"""Checkpoints of a Train stage: written whole or not at all, read without unpickling code."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+
+from bequest.core.results import atomic_open
+
+
+class Resumable(Protocol):
+    """What a checkpoint saves and restores."""
+
+    def state(self) -> dict[str, Any]: ...
+
+    def load(self, state: dict[str, Any]) -> None: ...
+
+
+class Checkpoint:
+    """One stage's file.
+
+    Args:
+        path: Where it lies; None keeps nothing.
+        identity: What the stage belongs to; a file of another identity is ignored.
+        every_s: Seconds of work that may be lost: writing a large network's state costs seconds itself.
+    """
+
+    def __init__(self, path: Path | None, identity: dict[str, Any], every_s: float = 60.0) -> None:
+        self.path, self.identity, self.every_s = path, identity, every_s
+        self._saved = time.monotonic()
+
+    def restore(self, loop: Resumable) -> bool:
+        """Load the file into `loop`; False where there is none that fits."""
+        if self.path is None or not self.path.is_file():
+            return False
+        content = torch.load(self.path, map_location="cpu", weights_only=True)
+        if content["identity"] != self.identity:
+            return False
+        loop.load(content["state"])
+        return True
+
+    def save(self, loop: Resumable) -> None:
+        """Write the file if enough work would be lost without it."""
+        if self.path is None or (time.monotonic() - self._saved < self.every_s):
+            return
+        with atomic_open(self.path) as file:
+            torch.save({"identity": self.identity, "state": loop.state()}, file)
+        self._saved = time.monotonic()

@@ -1,0 +1,57 @@
+"""What every part of the engine needs to know of a run."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+
+from bequest.core.observe import Observer
+from bequest.core.task import Task
+from bequest.engine.runtime import Runtime
+from bequest.engine.store import Store
+from bequest.sources.source import Source
+
+Indices = np.ndarray[Any, np.dtype[np.int64]] | Sequence[int]
+
+
+@dataclass
+class Passes:
+    """Samples that frozen bodies were asked about, and those that had to be computed."""
+
+    asked: int = 0
+    computed: int = 0
+
+
+@dataclass
+class Context:
+    """One source and one task on one machine.
+
+    Attributes:
+        source: The pretrained network.
+        task: The labelled data.
+        store: Where frozen outputs are kept.
+        runtime: Device, precision, layout.
+        observer: Hears of progress.
+        batch_size: Samples in a forward pass without gradients.
+        passes: Counts frozen passes.
+    """
+
+    source: Source
+    task: Task
+    store: Store
+    runtime: Runtime
+    observer: Observer
+    batch_size: int = 32
+    passes: Passes = field(default_factory=Passes)
+
+    def hashes(self, indices: Indices) -> list[bytes]:
+        """Content hashes of some samples."""
+        return [self.task.hashes[i] for i in indices]
+
+    def labels(self, indices: Indices) -> torch.Tensor:
+        """Labels of some samples, int64 (samples,)."""
+        return torch.from_numpy(self.task.labels[np.asarray(indices, dtype=np.int64)])

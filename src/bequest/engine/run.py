@@ -1,0 +1,207 @@
+"""One trial: a plan carried out on one draw of the labels."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from bequest.core.plan import Method, Plan, Solve, Train
+from bequest.core.results import Epoch
+from bequest.core.task import Draw
+from bequest.engine.checkpoint import Checkpoint
+from bequest.engine.context import Context, Indices
+from bequest.engine.features import embeddings, encoded, forward
+from bequest.engine.fit import Feed, fit
+from bequest.engine.solve import pass_seconds, solve
+from bequest.nn.head import build_head, describe_head
+from bequest.nn.network import Network
+
+
+@dataclass
+class Outcome:
+    """What a trial made.
+
+    Attributes:
+        network: Finished: merged, plain, in eval mode.
+        trained: The tensors that were trained or solved, before merging; with `head` enough to make `network` again.
+        head: Description of the head.
+        validation: Outputs on the held-out labels (samples, classes), of a model that never saw them.
+        test: Outputs on the test part.
+        history: Epochs of Train stages.
+        solved: What solvers recorded.
+        own_s: Seconds of this trial's own fitting.
+        shared_s: Seconds of the frozen passes that it reads and shares.
+    """
+
+    network: Network
+    trained: dict[str, Tensor]
+    head: dict[str, Any]
+    validation: Tensor
+    test: Tensor
+    history: list[Epoch] = field(default_factory=list)
+    solved: list[dict[str, Any]] = field(default_factory=list)
+    own_s: float = 0.0
+    shared_s: float = 0.0
+
+
+def make_plan(context: Context, method: Method, seed: int) -> Plan:
+    """The method's plan; what it initialises at random depends on the seed alone."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return method.plan(context.source, context.task)
+
+
+def run(
+    context: Context, method: Method, draw: Draw, *, seed: int, folder: Path | None = None, identity: Any = None
+) -> Outcome:
+    """Carry out a method on one draw.
+
+    A plan that only solves is scored on the held-out labels first, then fitted again on all labels; a plan that
+    trains keeps them for early stopping.
+
+    Args:
+        context: Source, task, store, runtime.
+        method: The method.
+        draw: Which samples are seen, and tested on.
+        seed: Redraws initialisation and order.
+        folder: Where checkpoints lie; None keeps none.
+        identity: What the trial is, so that a checkpoint of another is not taken for its own.
+
+    Raises:
+        TrainingError: The loss is not a number.
+    """
+    plan = make_plan(context, method, seed)
+    shared_s = _shared_seconds(context, plan, draw)
+    began, waited = time.perf_counter(), context.passes.computed
+    trial = _Trial(context, plan, draw, seed, folder, identity)
+    for number, stage in enumerate(plan.stages):
+        if isinstance(stage, Solve):
+            trial.solve(stage)
+        else:
+            trial.train(stage, number)
+    own_s = time.perf_counter() - began
+    assert waited == context.passes.computed or not plan.stages, "features are computed before the clock starts"
+    validation = trial.outputs(draw.validation)
+    if not trial.trains:
+        began = time.perf_counter()
+        trial.solved.clear()
+        for stage in plan.stages:
+            if isinstance(stage, Solve):
+                trial.solve(stage, refit=True)
+        own_s += time.perf_counter() - began
+    test = trial.outputs(draw.test)
+    return trial.outcome(validation, test, own_s, shared_s)
+
+
+def restore(plan: Plan, trained: dict[str, Tensor], head: dict[str, Any]) -> Network:
+    """The finished network of an earlier trial from its plan, made again with the same seed, and its tensors."""
+    network = plan.network
+    network.head = build_head(head)
+    unexpected = network.load_state_dict(trained, strict=False).unexpected_keys
+    if unexpected:
+        raise KeyError(f"the plan has no tensors named {unexpected}")
+    return (plan.finish(network) if plan.finish else network).eval().requires_grad_(False)
+
+
+class _Trial:
+    """The network of a plan while its stages are carried out."""
+
+    def __init__(
+        self, context: Context, plan: Plan, draw: Draw, seed: int, folder: Path | None, identity: Any
+    ) -> None:
+        self.context, self.plan, self.draw, self.seed = context, plan, draw, seed
+        self.folder, self.identity = folder, identity
+        self.network = plan.network
+        self.history: list[Epoch] = []
+        self.solved: list[dict[str, Any]] = []
+        self.changed: set[str] = set()
+
+    @property
+    def trains(self) -> bool:
+        return any(isinstance(stage, Train) for stage in self.plan.stages)
+
+    @property
+    def body_is_source(self) -> bool:
+        return not any(name.startswith("body.") for name in self.changed)
+
+    def solve(self, stage: Solve, *, refit: bool = False) -> None:
+        body = None if stage.source_features else self.network.body
+        head, record = solve(self.context, stage, self.draw, body, seed=self.seed, refit=refit)
+        self.network.head = head
+        self.solved.append(record)
+        self.changed |= {f"head.{name}" for name in head.state_dict()}
+
+    def train(self, stage: Train, number: int) -> None:
+        checkpoint = Checkpoint(
+            self.folder and self.folder / f"stage{number}.ckpt", {"trial": self.identity, "stage": number}
+        )
+        feed = self.feed(stage)
+        self.history += fit(
+            self.context, self.network, stage, feed, checkpoint, seed=self.seed, number=number
+        )
+        # Trainable parameters and the buffers that moved with them: all that a restored network lacks.
+        self.changed |= {name for name, p in self.network.named_parameters() if p.requires_grad}
+        self.changed |= self.moved_buffers()
+
+    def moved_buffers(self) -> set[str]:
+        trained = {n.rpartition(".")[0] for n, p in self.network.named_parameters() if p.requires_grad}
+        return {n for n, _ in self.network.named_buffers() if n.rpartition(".")[0] in trained}
+
+    def feed(self, stage: Train) -> Feed:
+        part = self.draw.labelled
+        labels, num_train = self.context.labels(part), len(self.draw.train)
+        if stage.source_features:
+            return Feed(self.network.head, embeddings(self.context, part), _stack, labels, num_train)
+        collate = self.context.source.preprocess.collate
+        return Feed(self.network, encoded(self.context, part), collate, labels, num_train)
+
+    def outputs(self, indices: Indices) -> Tensor:
+        """Outputs for some samples; from stored embeddings where the body is still the source's."""
+        if self.body_is_source:
+            values = torch.from_numpy(embeddings(self.context, indices).stack())
+            head = self.network.head.eval().to("cpu")
+            with torch.inference_mode():
+                return head(values).float()
+        network = self.context.runtime.place(self.network).eval()
+        return forward(self.context, network, encoded(self.context, indices), label="scoring")
+
+    def outcome(self, validation: Tensor, test: Tensor, own_s: float, shared_s: float) -> Outcome:
+        state = self.network.state_dict()
+        trained = {name: state[name].detach().cpu().clone() for name in sorted(self.changed & set(state))}
+        network = self.plan.finish(self.network) if self.plan.finish else self.network
+        network.eval().requires_grad_(False)
+        return Outcome(
+            network,
+            trained,
+            describe_head(network.head),
+            validation,
+            test,
+            self.history,
+            self.solved,
+            own_s,
+            shared_s,
+        )
+
+
+def _stack(items: Any) -> tuple[Tensor, ...]:
+    return (torch.from_numpy(np.stack(items)),)
+
+
+def _shared_seconds(context: Context, plan: Plan, draw: Draw) -> float:
+    """Fill the store with what the plan reads of it, and say what that takes, whoever paid for it."""
+    needs: list[Callable[[Context, Indices], float]] = []
+    if any(stage.source_features for stage in plan.stages):
+        needs.append(pass_seconds)
+    else:
+        needs.append(lambda c, i: encoded(c, i).seconds)
+    if not any(isinstance(stage, Train) for stage in plan.stages):
+        embeddings(context, draw.test)
+    encoded(context, np.concatenate([draw.labelled, draw.test]))
+    return sum(need(context, draw.labelled) for need in needs)

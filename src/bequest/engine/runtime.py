@@ -1,0 +1,83 @@
+"""Where and in which precision networks run."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+from accelerate import Accelerator
+from accelerate.state import AcceleratorState
+from torch import Tensor, nn
+
+Precision = Literal["auto", "float32", "bfloat16"]
+
+
+@dataclass(frozen=True)
+class Runtime:
+    """Device, precision and memory layout.
+
+    Attributes:
+        accelerator: Places networks and batches, scales and clips gradients, casts while training.
+        frozen: Precision of frozen passes.
+        trained: Precision of training.
+        channels_last: Convolutions run on channels-last tensors.
+    """
+
+    accelerator: Accelerator
+    frozen: str
+    trained: str
+    channels_last: bool
+
+    @property
+    def device(self) -> torch.device:
+        """Where networks run."""
+        return self.accelerator.device
+
+    def place(self, module: nn.Module) -> nn.Module:
+        """The module on the device, convolution weights in the layout."""
+        layout = torch.channels_last if self.channels_last else torch.preserve_format
+        return module.to(self.device, memory_format=layout)  # pyright: ignore[reportCallIssue]
+
+    def inputs(self, batch: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+        """A batch on the device, images in the layout."""
+        moved = (t.to(self.device, non_blocking=True) for t in batch)
+        if not self.channels_last:
+            return tuple(moved)
+        return tuple(t.contiguous(memory_format=torch.channels_last) if t.ndim == 4 else t for t in moved)
+
+    def describe(self) -> dict[str, Any]:
+        """For records and for the store's keys."""
+        return {
+            "device": self.device.type,
+            "frozen_precision": self.frozen,
+            "training_precision": self.trained,
+            "channels_last": self.channels_last,
+        }
+
+
+def choose_runtime(precision: Precision = "auto", *, channels_last: bool = True) -> Runtime:
+    """The fastest runtime of this machine that keeps accuracy.
+
+    `auto` runs frozen passes in bfloat16 where the processor multiplies it in hardware (AMX, or a GPU that has
+    it: elsewhere it was measured to be slower than float32), and trains in float32 on CPUs and under bfloat16
+    autocast on GPUs.
+
+    Args:
+        precision: `auto`, or one for frozen passes and training alike.
+        channels_last: Measured on EfficientNet-Lite0 at 224 px, 2 cores, float32: 28 → 60 images/s.
+    """
+    # accelerate keeps one state a process; another precision needs a new one.
+    AcceleratorState._reset_state()  # pyright: ignore[reportPrivateUsage]
+    hardware = _bfloat16_in_hardware()
+    on_gpu = torch.cuda.is_available()
+    frozen = ("bfloat16" if hardware else "float32") if precision == "auto" else precision
+    trained = ("bfloat16" if hardware and on_gpu else "float32") if precision == "auto" else precision
+    accelerator = Accelerator(mixed_precision="bf16" if trained == "bfloat16" else "no")
+    return Runtime(accelerator, frozen, trained, channels_last)
+
+
+def _bfloat16_in_hardware() -> bool:
+    if torch.cuda.is_available():
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    return bool(torch.cpu._is_amx_tile_supported())  # pyright: ignore[reportPrivateUsage]

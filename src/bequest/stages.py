@@ -1,0 +1,54 @@
+"""Stages that many methods share, made from a `Recipe`."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from functools import partial
+from typing import Any
+
+from bequest.core.plan import Group, Recipe, Solve, Train
+from bequest.nn.head import new_head
+from bequest.nn.network import Network
+from bequest.optim.logistic import LogisticSolver
+from bequest.optim.schedules import WarmupLinear
+
+_MLP_EPOCHS = 30
+"""Epochs of a hidden-layer head on stored features: cheap, since no body runs, and ended by patience."""
+
+
+def train(recipe: Recipe, groups: tuple[Group, ...]) -> Train:
+    """Gradient descent as the recipe says: AdamW, linear warm-up and decay, cross-entropy."""
+    import torch
+    import torch.nn.functional as F
+
+    return Train(
+        groups=groups,
+        epochs=_set(recipe.epochs),
+        batch_size=_set(recipe.batch_size),
+        schedule=WarmupLinear(_set(recipe.warmup)),
+        loss=F.cross_entropy,
+        optimizer=partial(torch.optim.AdamW, eps=1e-8),
+        patience=_set(recipe.patience),
+    )
+
+
+def with_new_head(network: Network, recipe: Recipe, width: int, num_classes: int) -> tuple[Solve | Train, ...]:
+    """Give the network the recipe's head, and the stages that fit it on the source's features if it asks for that.
+
+    A linear head is solved; one with a hidden layer has no closed optimum and is trained on the stored features.
+    """
+    network.head = new_head(_set(recipe.head), width, num_classes)
+    if recipe.head_init == "random":
+        return ()
+    if recipe.head == "linear":
+        return (Solve(LogisticSolver(), source_features=True),)
+    names = tuple(f"head.{name}" for name, _ in network.head.named_parameters())
+    first = Recipe(epochs=_MLP_EPOCHS, patience=5).over(recipe)
+    stage = train(first, (Group(names, 1e-3, _set(recipe.weight_decay)),))
+    return (replace(stage, source_features=True),)
+
+
+def _set(value: Any) -> Any:
+    if value is None:
+        raise TypeError("the recipe is not complete; call Recipe.over with the method's defaults first")
+    return value
