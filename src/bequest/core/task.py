@@ -70,7 +70,8 @@ class Task:
         split: Given parts, one of `train`, `validation`, `test` a sample; empty where splits are made.
         groups: int64 (samples,): group of each sample, for worst-group accuracy; None where there are none.
         notes: What loading found and the user should know (duplicates dropped, files skipped, …).
-        origin: What `bequest.data.load` was called with, so that a run can be replayed; empty for data from Python.
+        origin: What `bequest.data.load` was called with, so that a run can be replayed; empty for data from
+            Python.
     """
 
     name: str
@@ -130,9 +131,9 @@ class Task:
 def stratified(labels: IntArray, size: int, rng: np.random.Generator, *, least: int = 0) -> IntArray:
     """Positions of `size` samples whose class proportions are those of `labels`, in random order.
 
-    A class's share is `size` times its proportion, rounded by the largest remainder, ties at random: so shares
-    are within one of exact, and add up to `size`. Classes that `least` lifts above their share take from the
-    others in proportion.
+    A class's share is `size` times its proportion, rounded by the largest remainder, ties at random: so
+    shares are within one of exact, and add up to `size`. Classes that `least` lifts above their share take
+    from the others in proportion.
 
     Args:
         labels: Class indices (samples,).
@@ -212,8 +213,8 @@ def _check_given_test_size(task: Task, wanted: int, given: IntArray) -> None:
     present = len(np.unique(task.labels[given]))
     if wanted < present:
         raise DataError(
-            f"--test-size asks for {wanted} of the {len(given)} given test samples of {task.name!r}; expected "
-            f"{present} (one a class) or more. Give another --test-size."
+            f"--test-size asks for {wanted} of the {len(given)} given test samples of {task.name!r}; "
+            f"expected {present} (one a class) or more. Give another --test-size."
         )
 
 
@@ -222,8 +223,8 @@ def _check_test_size(task: Task, wanted: int, pool: IntArray) -> None:
     few = _smaller(task, pool, 3)
     if few:
         raise DataError(
-            f"Too few samples in: {few}; expected three or more a class, one to test on and two to learn from. "
-            "Add samples, or remove the class."
+            f"Too few samples in: {few}; expected three or more a class, one to test on and two to learn "
+            "from. Add samples, or remove the class."
         )
     if not num_classes <= wanted <= len(pool) - 2 * num_classes:
         raise DataError(

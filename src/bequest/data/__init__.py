@@ -1,1 +1,6 @@
+"""Labelled data, from a path or from Python, to a `bequest.core.task.Task`."""
 
+from bequest.data.arrays import from_arrays
+from bequest.data.loading import load
+
+__all__ = ["from_arrays", "load"]

@@ -1,0 +1,307 @@
+"""Labelled data from Python: texts, images, or arrays of numbers."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+
+from bequest.core.errors import DataError, nearest
+from bequest.core.task import IntArray, Modality, Samples, Task
+from bequest.data.assemble import Labelled, assemble, sorted_names
+from bequest.data.images import SUFFIXES, Pictures, Pixels, array_hash, image_files
+from bequest.data.messages import counted, listed, tally
+from bequest.data.samples import Joined
+from bequest.data.text import Texts
+
+Array = np.ndarray[Any, np.dtype[Any]]
+
+
+@dataclass(frozen=True)
+class Arrays:
+    """Arrays of numbers.
+
+    Attributes:
+        values: Any numeric dtype (samples, ...).
+        place: What they are called in messages.
+    """
+
+    values: Array
+    place: str
+
+    @property
+    def modality(self) -> Modality:
+        """Always `array`."""
+        return "array"
+
+    def __len__(self) -> int:
+        return len(self.values)
+
+    def __getitem__(self, index: int) -> Array:
+        return np.asarray(self.values[index])
+
+    def content_hash(self, index: int) -> bytes:
+        """BLAKE2b of dtype, shape and bytes (16 bytes)."""
+        return array_hash(self[index])
+
+    def describe(self, index: int) -> str:
+        """The position in the array."""
+        return f"{self.place}[{index}]"
+
+
+def from_arrays(
+    inputs: Any,
+    labels: Any,
+    *,
+    test: tuple[Any, Any] | None = None,
+    classes: Sequence[str | int] | None = None,
+    groups: Any = None,
+    name: str = "arrays",
+) -> Task:
+    """A task from data in memory.
+
+    Exact duplicates are reduced to one and content under different labels is dropped; `Task.notes` says so.
+
+    Args:
+        inputs: Texts (a list of str); images (PIL images, `pathlib.Path`s of image files, or uint8 (samples,
+            height, width) or (samples, height, width, 3)); or any other numbers (samples, ...). Arrays may be
+            numpy's, torch tensors, or lists. Arrays of equal dtype and shape are not copied.
+        labels: A whole number or a str for each input.
+        test: Inputs and labels of a given test split.
+        classes: Class names in order: str labels are names among them, and so are numbers if the classes are
+            numbers; otherwise number labels index them. None for the labels found, numbers in numeric order.
+        groups: A whole number or a str for each input, then for each of test's, for worst-group accuracy.
+            They are numbered from 0 in sorted order.
+        name: A short name for tables.
+
+    Returns:
+        The task, with an empty `origin`.
+
+    Raises:
+        DataError: Inputs are of no or mixed kinds, sizes do not match, numbers are not finite, labels are
+            missing, fractions or not among `classes`, or there are fewer than two classes.
+    """
+    samples, found = _read(inputs, labels, "inputs", "labels")
+    split: list[str] = []
+    notes = _path_like_note(samples)
+    if test is not None:
+        if len(test) != 2:
+            raise DataError("test is not a pair; expected (inputs, labels).")
+        test_samples, test_found = _read(*test, "test inputs", "test labels")
+        _check_alike(samples, test_samples)
+        split = ["train"] * len(samples) + ["test"] * len(test_samples)
+        samples, found = Joined((samples, test_samples)), [*found, *test_found]
+    names, order = _named(found, classes)
+    labelled = Labelled(samples, names, split, _grouped(groups, len(samples), test is not None))
+    return assemble(labelled, name, classes=order, notes=notes)
+
+
+def _read(inputs: Any, labels: Any, inputs_place: str, labels_place: str) -> tuple[Samples, list[Any]]:
+    samples = _samples(inputs, inputs_place)
+    values = _scalars(labels, labels_place)
+    if len(samples) != len(values):
+        raise DataError(
+            f"{counted(len(samples), 'sample')} in {inputs_place} but {len(values):,} in {labels_place}; "
+            "expected one label a sample."
+        )
+    return samples, values
+
+
+def _samples(inputs: Any, place: str) -> Samples:
+    values = _plain(inputs)
+    array = _array(values)
+    if array is not None and array.dtype.kind not in "OUT":
+        return _array_samples(array, place)
+    items = _items(values)
+    if items is None:
+        raise DataError(
+            f"{place} is one {type(inputs).__name__}; expected a list of texts, images or arrays. For files, "
+            "call bequest.data.load(path)."
+        )
+    if not items:
+        raise DataError(f"{place} is empty; expected samples.")
+    return _item_samples([_plain(item) for item in items], place)
+
+
+def _item_samples(items: list[Any], place: str) -> Samples:
+    from PIL.Image import Image
+
+    if all(isinstance(item, str) for item in items):
+        return Texts(items, [f"{place}[{i}]" for i in range(len(items))])
+    if all(isinstance(item, os.PathLike) for item in items):
+        return image_files([Path(item) for item in items])
+    if all(isinstance(item, Image) for item in items):
+        return Pictures(items, place)
+    if any(isinstance(item, str | bytes | os.PathLike | Image) or item is None for item in items):
+        kinds = tally(type(item).__name__ for item in items)
+        raise DataError(
+            f"{place} holds {kinds}; expected samples of one kind: all str (texts), all PIL images, all "
+            "pathlib.Path (image files), or all arrays."
+        )
+    try:
+        values = np.asarray(items)
+    except ValueError:
+        shapes = sorted({str(np.shape(item)) for item in items})
+        raise DataError(
+            f"{place} holds arrays of different shapes: {listed(shapes, 3)}; expected one shape. Resize or "
+            "pad them."
+        ) from None
+    return _array_samples(values, place)
+
+
+def _array_samples(values: Array, place: str) -> Samples:
+    if values.dtype.kind not in "biuf" or values.ndim == 0:
+        raise DataError(
+            f"{place} is an array of {values.dtype} {values.shape}; expected numbers (samples, ...), texts "
+            "or images."
+        )
+    if len(values) == 0:
+        raise DataError(f"{place} is empty; expected samples.")
+    if values.dtype == np.uint8 and (values.ndim == 3 or (values.ndim == 4 and values.shape[3] == 3)):
+        return Pixels(values, place)
+    if values.dtype.kind == "f":
+        faults = [f"{place}[{i}]" for i in range(len(values)) if not np.isfinite(values[i]).all()]
+        if faults:
+            raise DataError(
+                f"{counted(len(faults), 'sample')} with numbers that are not finite (NaN or infinite): "
+                f"{listed(faults)}. Expected finite numbers. Fill or remove them."
+            )
+    return Arrays(values, place)
+
+
+def _check_alike(samples: Samples, test: Samples) -> None:
+    if samples.modality != test.modality:
+        raise DataError(
+            f"inputs are of kind {samples.modality}, test inputs of kind {test.modality}; expected one."
+        )
+    if isinstance(samples, Arrays) and isinstance(test, Arrays):
+        here, there = (f"{s.values.dtype} {s.values.shape[1:]}" for s in (samples, test))
+        if here != there:
+            raise DataError(f"A sample of inputs is {here}, one of test inputs {there}; expected the same.")
+
+
+def _path_like_note(samples: Samples) -> list[str]:
+    if not isinstance(samples, Texts) or not all(t.lower().endswith(tuple(SUFFIXES)) for t in samples.texts):
+        return []
+    return ["Warning: the texts look like image files' names; pass them as pathlib.Path to read the images."]
+
+
+def _scalars(values: Any, place: str) -> list[Any]:
+    """Labels or groups as plain Python values."""
+    plain = _plain(values)
+    array = _array(plain)
+    if array is not None:
+        if array.ndim != 1:
+            raise DataError(f"{place} has the shape {array.shape}; expected one dimension, (samples,).")
+        return array.tolist()
+    items = _items(plain)
+    if items is None:
+        raise DataError(f"{place} is one {type(values).__name__}; expected a list, one for each sample.")
+    return [_scalar(item, f"{place}[{i}]") for i, item in enumerate(items)]
+
+
+def _scalar(value: Any, place: str) -> Any:
+    """A label or group as a plain Python value."""
+    plain = _plain(value)
+    if isinstance(plain, np.generic) or (isinstance(plain, np.ndarray) and cast(Array, plain).size == 1):
+        plain = cast(Any, plain).item()
+    if plain is not None and not isinstance(plain, str | int | float):
+        raise DataError(f"{place} is {type(value).__name__}; expected a whole number or a str.")
+    return plain
+
+
+def _plain(values: Any) -> Any:
+    """Tensors and data frames' columns as numpy arrays; all else as it is. Neither library is imported."""
+    if isinstance(values, np.ndarray | str):
+        return cast(Any, values)
+    try:
+        if hasattr(values, "detach"):
+            return values.detach().cpu().numpy()
+        for method in ("to_numpy", "numpy"):
+            if hasattr(values, method):
+                return getattr(values, method)()
+    except TypeError as error:  # a dtype that numpy has not, e.g. bfloat16
+        raise DataError(
+            f"Cannot turn a tensor into a numpy array: {error}. Convert it, e.g. to float32."
+        ) from error
+    return values
+
+
+def _array(values: Any) -> Array | None:
+    return cast(Array, values) if isinstance(values, np.ndarray) else None
+
+
+def _items(values: Any) -> list[Any] | None:
+    """The items of a list or another collection; None for what is one thing."""
+    if isinstance(values, str | bytes | os.PathLike | Mapping) or not isinstance(values, Iterable):
+        return None
+    return list(cast(Iterable[Any], values))
+
+
+def _name(value: Any) -> str | None:
+    """The class name of a label; None where it is missing."""
+    if value is None or (isinstance(value, float) and value != value):
+        return None
+    return str(int(value)) if isinstance(value, float) and value.is_integer() else str(value)
+
+
+def _is_index(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def _named(
+    labels: list[Any], classes: Sequence[str | int] | None
+) -> tuple[list[str | None], tuple[str, ...]]:
+    """Labels as class names, and the classes in order."""
+    fractions = sorted({str(v) for v in labels if isinstance(v, float) and v == v and not v.is_integer()})
+    if fractions:
+        raise DataError(
+            f"labels hold fractions: {listed(fractions, 3)}; expected classes: whole numbers or str."
+        )
+    if classes is None:
+        names = [_name(label) for label in labels]
+        return names, sorted_names(name for name in names if name is not None)
+    values = _scalars(classes, "classes")
+    order = tuple(str(value) for value in values)
+    if len(set(order)) < len(order):
+        raise DataError(
+            f"classes holds a name twice: {listed([repr(n) for n in order])}; expected different ones."
+        )
+    if all(_is_index(label) for label in labels) and not all(_is_index(value) for value in values):
+        others = sorted({i for i in labels if not 0 <= i < len(order)})
+        if others:
+            raise DataError(
+                f"labels hold {listed([repr(i) for i in others])}; expected indices of the "
+                f"{len(order)} classes, from 0 to {len(order) - 1}. Correct them, or give all classes."
+            )
+        return [order[i] for i in labels], order
+    names = [_name(label) for label in labels]
+    others = sorted({n for n in names if n is not None and n.strip() and n not in order})
+    if others:
+        raise DataError(
+            f"labels hold {listed([repr(n) for n in others])}, not among the classes. "
+            f"{nearest(others[0], order)}"
+        )
+    return names, order
+
+
+def _grouped(groups: Any, num_samples: int, with_test: bool) -> IntArray | None:
+    if groups is None:
+        return None
+    names = [_name(value) for value in _scalars(groups, "groups")]
+    if len(names) != num_samples:
+        raise DataError(
+            f"{len(names):,} groups for {counted(num_samples, 'sample')}; expected one for each of inputs"
+            + (", then of test's inputs." if with_test else ".")
+        )
+    missing = [f"groups[{i}]" for i, name in enumerate(names) if name is None or not name.strip()]
+    if missing:
+        raise DataError(
+            f"{counted(len(missing), 'sample')} without a group: {listed(missing)}. Expected one for each."
+        )
+    order = {name: i for i, name in enumerate(sorted_names(name for name in names if name is not None))}
+    return np.array([order[name] for name in names if name is not None], np.int64)

@@ -1,0 +1,22 @@
+"""Pieces of messages about data."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Sequence
+
+
+def listed(items: Sequence[str], most: int = 10) -> str:
+    """The items with commas; beyond `most` of them, 'and N more'."""
+    more = f" and {len(items) - most} more" if len(items) > most else ""
+    return ", ".join(items[:most]) + more
+
+
+def counted(num: int, one: str, many: str = "") -> str:
+    """A number with its noun, '1 file' or '2 files'; `many` where the plural is not in -s."""
+    return f"{num:,} {one if num == 1 else many or one + 's'}"
+
+
+def tally(kinds: Iterable[str]) -> str:
+    """How often each kind occurs, most frequent first: '12 .md, 1 .pyc'."""
+    return ", ".join(f"{num:,} {kind}" for kind, num in Counter(kinds).most_common())

@@ -1,0 +1,87 @@
+"""Samples made of other samples: chosen ones, and several one after another."""
+
+from __future__ import annotations
+
+import bisect
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import accumulate
+from typing import Any
+
+from bequest.core.task import Modality, Samples
+
+
+@dataclass(frozen=True)
+class Chosen:
+    """Some of other samples.
+
+    Attributes:
+        samples: What is chosen from.
+        indices: Which, in order.
+    """
+
+    samples: Samples
+    indices: Sequence[int]
+
+    @property
+    def modality(self) -> Modality:
+        """What a sample is."""
+        return self.samples.modality
+
+    def __len__(self) -> int:
+        return len(self.indices)
+
+    def __getitem__(self, index: int) -> Any:
+        return self.samples[self.indices[index]]
+
+    def content_hash(self, index: int) -> bytes:
+        """16 bytes of the sample's content."""
+        return self.samples.content_hash(self.indices[index])
+
+    def describe(self, index: int) -> str:
+        """Where the sample came from."""
+        return self.samples.describe(self.indices[index])
+
+
+@dataclass(frozen=True)
+class Joined:
+    """Samples of one modality, one after another.
+
+    Attributes:
+        parts: The samples, one or more.
+    """
+
+    parts: tuple[Samples, ...]
+
+    @property
+    def modality(self) -> Modality:
+        """What a sample is."""
+        return self.parts[0].modality
+
+    @cached_property
+    def _ends(self) -> list[int]:
+        return list(accumulate(len(part) for part in self.parts))
+
+    def _find(self, index: int) -> tuple[Samples, int]:
+        if not 0 <= index < len(self):
+            raise IndexError(index)
+        i = bisect.bisect_right(self._ends, index)
+        return self.parts[i], index - (self._ends[i - 1] if i else 0)
+
+    def __len__(self) -> int:
+        return self._ends[-1]
+
+    def __getitem__(self, index: int) -> Any:
+        part, i = self._find(index)
+        return part[i]
+
+    def content_hash(self, index: int) -> bytes:
+        """16 bytes of the sample's content."""
+        part, i = self._find(index)
+        return part.content_hash(i)
+
+    def describe(self, index: int) -> str:
+        """Where the sample came from."""
+        part, i = self._find(index)
+        return part.describe(i)
