@@ -1,0 +1,295 @@
+"""The report: one HTML file that needs nothing else."""
+
+from __future__ import annotations
+
+from itertools import zip_longest
+from pathlib import Path
+from typing import Any, cast
+
+from markupsafe import Markup, escape
+
+from bequest.core.results import Leaderboard, Row, TrialRecord, atomic_open
+from bequest.report import plots, units
+from bequest.report.verdict import finished, sentences
+
+_MAX_PAIRS = 6
+_TASK = ("name", "modality", "samples", "classes", "fingerprint")
+_SOURCE = ("name", "modality", "parameters", "width", "fingerprint")
+_PROTOCOL = ("train_size", "train", "validation", "test", "seeds", "split_seed", "ranking")
+
+
+def write(board: Leaderboard, path: Path) -> None:
+    """Write the report of a comparison to `path`, whole or not at all."""
+    with atomic_open(path) as file:
+        file.write(render(board).encode())
+
+
+def render(board: Leaderboard) -> str:
+    """The report of a comparison as one HTML page without any outside reference.
+
+    Args:
+        board: The records. The same board gives the same text.
+    """
+    from jinja2 import Environment, PackageLoader, StrictUndefined
+
+    environment = Environment(
+        loader=PackageLoader("bequest.report", "."),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters["soft"] = _soft
+    return environment.get_template("report.html.j2").render(_page(board))
+
+
+def _soft(name: str) -> Markup:
+    """A name that may break after its underscores and slashes."""
+    text = escape(name)
+    for sign in "_/":
+        text = text.replace(sign, Markup(sign + "<wbr>"))
+    return text
+
+
+def _page(board: Leaderboard) -> dict[str, Any]:
+    first = board.best or (board.rows[0] if board.rows else None)
+    return {
+        "task": str(board.task.get("name", "unnamed task")),
+        "source": str(board.source.get("name", "unnamed source")),
+        "modality": str(board.task.get("modality", "")),
+        "metric": units.metric_name(first.metric) if first else "metric",
+        "verdict": sentences(board),
+        "tiles": _tiles(board),
+        "rows": [_row(board, r) for r in board.rows],
+        "purpose": _purpose(board),
+        "key": [{"name": m, **look.key} for m, look in plots.looks(board).items()],
+        "cost": {s.name: plots.cost_and_score(board, s) for s in (plots.WIDE, plots.NARROW)},
+        "curves": {s.name: plots.curves(board, s) for s in (plots.WIDE, plots.NARROW)},
+        "cost_note": _cost_note(board),
+        "curves_note": _curves_note(board),
+        "confusion": _confusion(board),
+        "classes": _classes(board.task),
+        "notes": [str(n) for n in _list(board.task.get("notes"))],
+        "facts": _facts(board),
+        "passes": _passes(board.passes),
+    }
+
+
+def _tiles(board: Leaderboard) -> list[dict[str, str]]:
+    """The few numbers that stand beside the verdict."""
+    best = board.best
+    if best is None:
+        return []
+    per = "a seed, " if best.validation and best.validation.seeds > 1 else ""
+    tiles = [
+        {"label": "Best by validation", "value": best.method, "note": best.family},
+        {
+            "label": f"Test {units.metric_name(best.metric)}",
+            "value": units.mean_sem(best.test, best.metric),
+            "note": f"mean over {units.plural(best.test.seeds, 'seed')}" if best.test else "not tested",
+        },
+        {"label": "Training", "value": units.duration(best.train_s), "note": per + "on " + _device(board)},
+    ]
+    if best.labels:
+        test = board.protocol.get("test")
+        note = f"tested on {units.plain(test)} others" if test is not None else "training and validation"
+        tiles.append({"label": "Labels used", "value": units.count(best.labels), "note": note})
+    return tiles
+
+
+def _device(board: Leaderboard) -> str:
+    device = str(board.environment.get("device", "") or "this machine")
+    return device.upper() if device in ("cpu", "cuda", "mps") else device
+
+
+def _row(board: Leaderboard, row: Row) -> dict[str, Any]:
+    done = row.validation is not None
+    planned = len(_list(board.protocol.get("seeds")))
+    seeds = row.validation.seeds if row.validation else 0
+    trials = [t for t in board.trials if t.method == row.method]
+    return {
+        "rank": finished(board).index(row) + 1 if done else None,
+        "best": row is board.best,
+        "done": done,
+        "method": row.method,
+        "family": row.family,
+        "seeds": f"{seeds} of {planned} seeds" if done and row.errors and planned else "",
+        "errors": list(dict.fromkeys(row.errors)),
+        "validation": units.mean_sem(row.validation, row.metric),
+        "test": units.mean_sem(row.test, row.metric),
+        "epochs": _epochs(row),
+        "trainable": units.quantity(row.trainable_parameters),
+        "stored": units.size(row.stored_bytes),
+        "train": units.duration(row.train_s),
+        "shared": units.duration(row.shared_s) if row.shared_s > 0 else "",
+        "memory": units.size(row.peak_memory_bytes),
+        "inference": units.rate(row.inference_per_s),
+        "settings": _pairs(row.settings),
+        "solved": _solved(row, trials),
+        "trials": [_trial(t) for t in trials],
+    }
+
+
+def _epochs(row: Row) -> str:
+    if not row.epochs_planned:
+        return "solved"
+    return f"{row.epochs_run:.1f}".removesuffix(".0") + f" / {row.epochs_planned}"
+
+
+def _trial(trial: TrialRecord) -> dict[str, str]:
+    stages = {e.stage for e in trial.epochs}
+    run = sum(max(e.epoch for e in trial.epochs if e.stage == s) for s in stages)
+    loss = "" if trial.validation_loss is None else f"{trial.validation_loss:.3f}"
+    return {
+        "seed": str(trial.seed),
+        "validation": units.score(trial.validation, trial.metric, 2),
+        "loss": loss or units.NONE,
+        "test": units.score(trial.test, trial.metric, 2),
+        "epochs": f"{run} / {trial.epochs_planned}" if trial.epochs_planned else "solved",
+        "train": units.duration(trial.train_s),
+        "frozen": units.count(trial.frozen_samples),
+        "error": trial.error or "",
+    }
+
+
+def _solved(row: Row, trials: list[TrialRecord]) -> list[tuple[str, str]]:
+    """What the solvers of the median seed recorded."""
+    records = [record for t in trials if t.seed == row.median_seed for record in t.solved]
+    return [pair for record in records for pair in _pairs(record)]
+
+
+def _cost_note(board: Leaderboard) -> str:
+    parts = ["Up and to the left is better."]
+    if any(r.test and r.test.sem is not None for r in board.rows):
+        parts.append("Large signs are means, bars one standard error each way; faint signs are single seeds.")
+    if len(finished(board)) > 1:
+        parts.append("The name in bold is the best by validation.")
+    return " ".join([*parts, "The vertical axis does not start at zero."])
+
+
+def _curves_note(board: Leaderboard) -> str:
+    parts = ["Epoch 0 is before training; stages follow one another."]
+    if any(r.validation and r.validation.seeds > 1 for r in board.rows):
+        faint = "; faint lines are single seeds" if plots.shows_single_seeds(board) else ""
+        parts.insert(0, f"Lines are means over the seeds, up to where the first of them stopped{faint}.")
+    if any(r.epochs_planned == 0 for r in finished(board)):
+        parts.append("Dotted horizontal lines are methods that are solved, not trained.")
+    return " ".join(parts)
+
+
+def _purpose(board: Leaderboard) -> str:
+    """What the labels were used for."""
+    get = board.protocol.get
+    train, validation, test = (get(k) for k in ("train", "validation", "test"))
+    parts: list[str] = []
+    if isinstance(train, int) and isinstance(validation, int):
+        parts.append(
+            f"Of {train + validation:,} labels, each seed fits on {train:,} and holds {validation:,} out, "
+            "for early stopping and for the order of this table."
+        )
+    samples = f"{test:,} samples of the test part" if isinstance(test, int) else "test part"
+    verb = "were" if isinstance(test, int) else "was"
+    parts.append(f"The {samples} {verb} scored once per final model and chose nothing.")
+    return " ".join(parts)
+
+
+def _confusion(board: Leaderboard) -> dict[str, Any] | None:
+    best = board.best
+    if best is None:
+        return None
+    trial = next((t for t in board.trials if t.method == best.method and t.seed == best.median_seed), None)
+    if trial is None or not trial.confusion:
+        return None
+    classes = [str(c) for c in _list(board.task.get("classes"))]
+    names = [classes[i] if i < len(classes) else f"class {i + 1}" for i in range(len(trial.confusion))]
+    svg, width = plots.confusion(trial.confusion, names)
+    total, right = sum(map(sum, trial.confusion)), sum(r[i] for i, r in enumerate(trial.confusion))
+    return {
+        "svg": svg,
+        "width": width,
+        "classes": len(names),
+        "method": best.method,
+        "seed": trial.seed,
+        "seeds": best.validation.seeds if best.validation else 1,
+        "numbered": len(names) > plots.MAX_COUNTED_CLASSES,
+        "total": f"{total:,}",
+        "right": f"{right:,}",
+        "pairs": _confused(trial.confusion, names),
+    }
+
+
+def _confused(counts: list[list[int]], names: list[str]) -> list[dict[str, Any]]:
+    """The most frequent confusions, the largest share of its class first among equals."""
+    pairs = [
+        (number, number / sum(row), i, j)
+        for i, row in enumerate(counts)
+        for j, number in enumerate(row)
+        if i != j and number
+    ]
+    pairs.sort(key=lambda p: (-p[0], -p[1], p[2], p[3]))
+    return [
+        {"number": n, "of": sum(counts[i]), "share": f"{100 * s:.0f} %", "true": names[i], "taken": names[j]}
+        for n, s, i, j in pairs[:_MAX_PAIRS]
+    ]
+
+
+def _classes(task: dict[str, Any]) -> list[dict[str, Any]]:
+    names, counts = _list(task.get("classes")), _list(task.get("class_counts"))
+    most = max((c for c in counts if isinstance(c, int)), default=0)
+    return [
+        {
+            "name": str(name) if name is not None else f"class {i + 1}",
+            "count": units.count(number) if isinstance(number, int) else units.NONE,
+            "share": f"{100 * number / most:.1f}" if isinstance(number, int) and most else "0",
+        }
+        for i, (name, number) in enumerate(zip_longest(names, counts))
+    ]
+
+
+def _facts(board: Leaderboard) -> list[tuple[str, list[tuple[str, str]]]]:
+    """Every recorded fact about task, source, protocol and machine, known ones first."""
+    known = {**board.task, "classes": len(_list(board.task.get("classes")))}
+    known["samples"] = units.count(board.task.get("samples"))
+    task = _ordered(known, _TASK, skip=("class_counts", "notes"))
+    source = dict(board.source)
+    parameters = source.pop("parameters", None)
+    size: list[tuple[str, str]] = []
+    if isinstance(parameters, int):
+        size = [("parameters", f"{units.quantity(parameters)} ({parameters:,})")]
+    protocol = dict(board.protocol)
+    if protocol.get("train_size", 0) is None:
+        protocol["train_size"] = "all that are not test"
+    return [
+        ("Task", task),
+        ("Source model", [*_ordered(source, _SOURCE), *size]),
+        ("Protocol", _ordered(protocol, _PROTOCOL)),
+        ("Environment", _ordered(board.environment, ())),
+    ]
+
+
+def _ordered(
+    data: dict[str, Any], order: tuple[str, ...], skip: tuple[str, ...] = ()
+) -> list[tuple[str, str]]:
+    keys = [k for k in order if k in data] + [k for k in data if k not in order]
+    return _pairs({k: data[k] for k in keys if k not in skip})
+
+
+def _pairs(data: dict[str, Any]) -> list[tuple[str, str]]:
+    return [(str(k).replace("_", " "), units.plain(v)) for k, v in data.items()]
+
+
+def _passes(passes: dict[str, int]) -> str:
+    asked, computed = passes.get("asked"), passes.get("computed")
+    parts: list[str] = []
+    if asked is not None and computed is not None:
+        text = f"{asked:,} samples asked of the frozen body, {computed:,} computed"
+        if asked > computed:
+            share = 100 * (asked - computed) / asked
+            text += f"; the other {asked - computed:,} ({share:.0f} %) came from the store"
+        parts.append(text + ".")
+    parts += [f"{k.replace('_', ' ')}: {v:,}." for k, v in passes.items() if k not in ("asked", "computed")]
+    return " ".join(parts)
+
+
+def _list(value: Any) -> list[Any]:
+    return list(cast("list[Any]", value)) if isinstance(value, (list, tuple)) else []

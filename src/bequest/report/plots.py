@@ -1,0 +1,475 @@
+"""The report's figures, drawn with matplotlib's objects and returned as SVG elements."""
+
+# matplotlib's stubs leave most keyword arguments open.
+# pyright: reportUnknownMemberType=false
+
+from __future__ import annotations
+
+import math
+from collections import defaultdict
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from bequest.core.results import Epoch, Leaderboard, Row, TrialRecord
+from bequest.report.labels import Box, place
+from bequest.report.svg import (
+    GRID,
+    HEAT,
+    MUTED,
+    NUM_SERIES,
+    ON_HEAT,
+    SURFACE,
+    TEXT,
+    series_color,
+    style,
+    to_svg,
+)
+from bequest.report.units import is_share, metric_name, shorten
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+MAX_COUNTED_CLASSES = 20
+_MAX_FAINT = 8
+_DASHES = ("-", (0, (5, 2)), (0, (1, 1.5)), (0, (6, 2, 1, 2)))
+_TICKS_S = [0.001, 0.01, 0.1, 1, 10, 60, 600, 3600, 36_000, 360_000]
+_FINE_TICKS_S = sorted(
+    [m * 10.0**k for k in range(-3, 1) for m in (1, 2, 5)]
+    + [10, 20, 30, *(60 * m for m in (1, 2, 5, 10, 20, 30)), *(3600 * h for h in (1, 2, 5, 10, 20, 50, 100))]
+)
+# matplotlib's sign, and the same shape in a box of 12 for the key.
+_MARKERS = (
+    ("o", "M6 2a4 4 0 1 0 .01 0z"),
+    ("s", "M2.5 2.5h7v7h-7z"),
+    ("^", "M6 1.5l4.5 8.5h-9z"),
+    ("D", "M6 1l5 5-5 5-5-5z"),
+    ("v", "M6 10.5L1.5 2h9z"),
+    ("P", "M4.5 1.5h3v3h3v3h-3v3h-3v-3h-3v-3h3z"),
+    ("X", "M3.5 1.5L6 4l2.5-2.5 2 2L8 6l2.5 2.5-2 2L6 8l-2.5 2.5-2-2L4 6 1.5 3.5z"),
+    ("p", "M6 1.2l4.8 3.5L9 10.4H3L1.2 4.7z"),
+)
+
+
+@dataclass(frozen=True)
+class Look:
+    """How a method is drawn in every figure: never told apart by colour alone.
+
+    Attributes:
+        index: The row's place among those that have a result, from 0.
+    """
+
+    index: int
+
+    @property
+    def color(self) -> str:
+        """The colour's stand-in."""
+        return series_color(self.index)
+
+    @property
+    def marker(self) -> str:
+        """The sign, which shifts against the colour from one round of colours to the next."""
+        return _MARKERS[self._sign][0]
+
+    @property
+    def dash(self) -> Any:
+        """The line's pattern."""
+        return _DASHES[self.index // NUM_SERIES % len(_DASHES)]
+
+    @property
+    def key(self) -> dict[str, str]:
+        """Colour and shape for a key in HTML."""
+        return {"color": f"var(--s{self.index % NUM_SERIES})", "path": _MARKERS[self._sign][1]}
+
+    @property
+    def _sign(self) -> int:
+        return (self.index + self.index // NUM_SERIES) % NUM_SERIES
+
+
+@dataclass(frozen=True)
+class Size:
+    """One of the two sizes in which a figure is drawn; 72 units are an inch.
+
+    Attributes:
+        name: `wide` or `narrow`.
+        width: Units.
+        font: Units.
+    """
+
+    name: str
+    width: float
+    font: float
+
+
+WIDE = Size("wide", 960, 12.5)
+NARROW = Size("narrow", 350, 11)
+
+
+def looks(board: Leaderboard) -> dict[str, Look]:
+    """How each method that has a result is drawn."""
+    done = [r for r in board.rows if r.validation is not None]
+    return {r.method: Look(i) for i, r in enumerate(done)}
+
+
+def cost_and_score(board: Leaderboard, size: Size) -> str | None:
+    """The test metric against training time, one point a method; None where nothing was tested."""
+    rows = [r for r in board.rows if r.validation is not None and r.test is not None]
+    if not rows:
+        return None
+    metric = f"test {metric_name(rows[0].metric)}"
+    with style():
+        figure = _figure(size.width, 440 if size is WIDE else 340)
+        ax = _axes(figure, size, (58, 52, 20, 34))
+        _draw_costs(ax, board, rows, size)
+        _title(ax, metric + (" (%)" if is_share(rows[0].metric) else ""), size)
+        ax.set_xlabel("training time (logarithmic)", fontsize=size.font, labelpad=8)
+        names = ", ".join(r.method for r in rows)
+        return to_svg(figure, f"cost-{size.name}", f"{metric} against training time of {names}")
+
+
+def curves(board: Leaderboard, size: Size) -> str | None:
+    """Validation loss and metric by epoch; None where no method was trained by gradient descent."""
+    series = _series(board)
+    if not series:
+        return None
+    metric = next(r.metric for r in board.rows if r.method in series)
+    share = is_share(metric)
+    with style():
+        figure = _figure(size.width, 360 if size is WIDE else 580)
+        left, right = _two_axes(figure, size)
+        _log_where_wide(left, [run for runs in series.values() for run in runs])
+        for ax, attribute in ((left, "validation_loss"), (right, "validation_metric")):
+            scale = 100 if share and ax is right else 1
+            for method, runs in series.items():
+                _draw_runs(ax, runs, attribute, scale, looks(board)[method], faint=shows_single_seeds(board))
+            _finish_curves(ax, size)
+        _draw_solved(right, board, 100 if share else 1)
+        _title(left, "validation loss" + (" (logarithmic)" if _shows_log(left) else ""), size)
+        _title(right, f"validation {metric_name(metric)}" + (" (%)" if share else ""), size)
+        text = f"validation loss and {metric_name(metric)} by training epoch of {', '.join(series)}"
+        return to_svg(figure, f"curves-{size.name}", text)
+
+
+def confusion(counts: list[list[int]], classes: list[str]) -> tuple[str, int]:
+    """A heat map of test counts, and the width in pixels at which it reads best.
+
+    Args:
+        counts: Rows are true classes.
+        classes: Their names.
+    """
+    n = len(counts)
+    names = [shorten(c, 20) for c in classes] if n <= MAX_COUNTED_CLASSES else []
+    cell = min(64.0, max(30.0, 380 / n)) if names else 420 / n
+    font = 12.0 if n <= 12 else 10.5
+    margin = max(map(len, names), default=4) * font * 0.54 + 30
+    # Long names below stand slanted.
+    slanted = bool(names) and max(map(len, names)) * font * 0.58 > cell - 4
+    bottom = (margin * 0.72 + 30 if slanted else 46) if names else 46
+    width, height = margin + n * cell + 12, bottom + n * cell + 10
+    with style():
+        figure = _figure(width, height)
+        ax = figure.add_axes((margin / width, bottom / height, n * cell / width, n * cell / height))
+        _draw_cells(ax, counts, *((0.035, 8) if names else (0.0, 25)))
+        if names:
+            _draw_counts(ax, counts, font)
+        _finish_confusion(ax, n, names, font, slanted)
+        return to_svg(figure, "confusion", f"confusion matrix of {n} classes"), round(width)
+
+
+def shows_single_seeds(board: Leaderboard) -> bool:
+    """Whether learning curves show single seeds; with many methods these would hide more than they show."""
+    return len(_series(board)) <= _MAX_FAINT
+
+
+def _figure(width: float, height: float) -> Figure:
+    from matplotlib.figure import Figure
+
+    return Figure(figsize=(width / 72, height / 72), dpi=72)  # a pixel is a unit
+
+
+def _axes(figure: Figure, size: Size, margins: tuple[float, float, float, float]) -> Axes:
+    """Axes inside margins (left, bottom, right, top) in units."""
+    width, height = (72 * float(i) for i in figure.get_size_inches())
+    left, bottom, right, top = margins
+    ax = figure.add_axes(
+        (left / width, bottom / height, (width - left - right) / width, (height - bottom - top) / height)
+    )
+    _plain_axes(ax, size)
+    return ax
+
+
+def _two_axes(figure: Figure, size: Size) -> tuple[Axes, Axes]:
+    width, height = (72 * float(i) for i in figure.get_size_inches())
+    if size is WIDE:
+        panel = width / 2
+        return (
+            _axes(figure, size, (46, 50, panel + 24, 30)),
+            _axes(figure, size, (panel + 36, 50, 14, 30)),
+        )
+    return (
+        _axes(figure, size, (40, height / 2 + 46, 12, 28)),
+        _axes(figure, size, (40, 46, 12, height / 2 + 28)),
+    )
+
+
+def _title(ax: Axes, text: str, size: Size) -> None:
+    ax.set_title(text, fontsize=size.font, color=MUTED, pad=12)
+
+
+def _plain_axes(ax: Axes, size: Size) -> None:
+    ax.tick_params(labelsize=size.font - 0.5, pad=6)
+    ax.grid(axis="y")
+
+
+def _draw_costs(ax: Axes, board: Leaderboard, rows: list[Row], size: Size) -> None:
+    from matplotlib.ticker import MaxNLocator
+
+    scale = 100 if is_share(rows[0].metric) else 1
+    ax.set_xscale("log")
+    heights: list[float] = []
+    for row in rows:
+        assert row.test is not None
+        look, sem = looks(board)[row.method], scale * (row.test.sem or 0.0)
+        seeds = [t for t in board.trials if t.method == row.method and t.test is not None]
+        xs = [_positive(t.train_s) for t in seeds]
+        ys = [scale * t.test for t in seeds if t.test is not None]
+        ax.plot(
+            xs,
+            ys,
+            look.marker,
+            color=look.color,
+            ms=5.5,
+            alpha=0.45,
+            mew=0,
+        )
+        y = scale * row.test.mean
+        ax.errorbar(
+            [_positive(row.train_s)],
+            [y],
+            yerr=[sem] if row.test.sem is not None else None,
+            fmt=look.marker,
+            color=look.color,
+            ms=10,
+            mec=SURFACE,
+            mew=1.2,
+            elinewidth=1.6,
+            capsize=4,
+            capthick=1.6,
+        )
+        heights += [y - sem, y + sem, *ys]
+    ax.yaxis.set_major_locator(MaxNLocator(nbins=6, steps=[1, 2, 2.5, 5, 10]))
+    _limits(ax, heights, 0.4 if scale == 100 else 0.004)
+    _time_axis(ax, [_positive(t.train_s) for t in [*rows, *board.trials] if t.test is not None], size)
+    _name_points(ax, board, rows, scale, size)
+
+
+def _positive(seconds: float) -> float:
+    return max(seconds, 1e-3)
+
+
+def _limits(ax: Axes, values: list[float], least: float) -> None:
+    low, high = min(values), max(values)
+    pad = max(0.1 * (high - low), least)
+    ax.set_ylim(low - pad, high + pad)
+
+
+def _time_axis(ax: Axes, seconds: list[float], size: Size) -> None:
+    low, high = min(seconds), max(seconds)
+    # Names stand beside the points, so leave room at both ends; at least a factor of 4 altogether.
+    spread = max(math.log10(high / low), 0.6)
+    centre, half = math.log10(high * low) / 2, spread / 2 * (1.3 if size is WIDE else 1.5)
+    low, high = 10 ** (centre - half), 10 ** (centre + half)
+    ax.set_xlim(low, high)
+    ticks = [t for t in _FINE_TICKS_S if low <= t <= high]
+    if len(ticks) > (9 if size is WIDE else 5):
+        ticks = [t for t in _TICKS_S if low <= t <= high]
+    ax.set_xticks(ticks, [_tick(t) for t in ticks])
+    ax.set_xticks([], minor=True)
+
+
+def _tick(seconds: float) -> str:
+    if seconds >= 3600:
+        return f"{seconds / 3600:g} h"
+    return f"{seconds / 60:g} min" if seconds >= 60 else f"{seconds:g} s"
+
+
+def _name_points(ax: Axes, board: Leaderboard, rows: list[Row], scale: float, size: Size) -> None:
+    most = 24 if size is WIDE else 6
+    texts = [shorten(r.method, 18 if size is NARROW or len(rows) > 12 else 26) for r in rows]
+    if len(rows) > most:
+        texts = [str(looks(board)[r.method].index + 1) for r in rows]
+    points: list[tuple[float, float]] = []
+    obstacles: list[Box] = []
+    for row in rows:
+        assert row.test is not None
+        mean, sem = scale * row.test.mean, scale * (row.test.sem or 0.0)
+        x, low, y, high = (
+            float(v)
+            for v in (
+                ax.transData.transform((_positive(row.train_s), mean))[0],
+                *(ax.transData.transform((1, v))[1] for v in (mean - sem, mean, mean + sem)),
+            )
+        )
+        points.append((x, y))
+        obstacles += [Box(x - 6, y - 6, x + 6, y + 6), Box(x - 4, low - 2, x + 4, high + 2)]
+    window = ax.get_window_extent()
+    frame = Box(*(float(v) for v in (window.x0 - 20, window.y0, window.x1 + 14, window.y1 + 6)))
+    extents = [(0.6 * size.font * len(t), 1.15 * size.font) for t in texts]
+    spots = place(points, extents, obstacles, frame)
+    for row, text, point, spot in zip(rows, texts, points, spots, strict=True):
+        _write_name(ax, text, point, spot.box, spot.leader, size, bold=row is board.best)
+
+
+def _write_name(
+    ax: Axes, text: str, point: tuple[float, float], box: Box, leader: bool, size: Size, *, bold: bool
+) -> None:
+    # Anchored on the side that faces the point: the page's fonts are narrower than the estimate.
+    side = "left" if box.x0 >= point[0] else "right" if box.x1 <= point[0] else "center"
+    x = {"left": box.x0, "right": box.x1, "center": (box.x0 + box.x1) / 2}[side]
+    y = (box.y0 + box.y1) / 2
+    if leader:
+        end = min(max(point[0], box.x0), box.x1), min(max(point[1], box.y0), box.y1)
+        (x0, y0), (x1, y1) = (ax.transData.inverted().transform(p) for p in (point, end))
+        ax.plot([x0, x1], [y0, y1], color=GRID, lw=1, zorder=0, scalex=False, scaley=False)
+    ax.annotate(
+        text,
+        (x, y),
+        xycoords="figure points",
+        ha=side,
+        va="center_baseline",
+        fontsize=size.font,
+        color=TEXT,
+        fontweight="bold" if bold else "normal",
+        annotation_clip=False,
+    )
+
+
+def _series(board: Leaderboard) -> dict[str, list[list[tuple[int, Epoch]]]]:
+    """For each trained method that has a result, one run a seed: (training epoch overall, record)."""
+    known = looks(board)
+    found: dict[str, list[list[tuple[int, Epoch]]]] = defaultdict(list)
+    for trial in board.trials:
+        if trial.method in known and trial.epochs and trial.error is None:
+            found[trial.method].append(_overall(trial))
+    return {method: found[method] for method in known if method in found}
+
+
+def _overall(trial: TrialRecord) -> list[tuple[int, Epoch]]:
+    """The epochs of all stages one after the other, numbered through."""
+    ends: dict[int, int] = defaultdict(int)
+    for e in trial.epochs:
+        ends[e.stage] = max(ends[e.stage], e.epoch)
+    return [(e.epoch + sum(n for stage, n in ends.items() if stage < e.stage), e) for e in trial.epochs]
+
+
+def _draw_runs(
+    ax: Axes, runs: list[list[tuple[int, Epoch]]], attribute: str, scale: float, look: Look, *, faint: bool
+) -> None:
+    lines = [[(x, scale * float(getattr(e, attribute))) for x, e in run] for run in runs]
+    if faint and len(lines) > 1:
+        for line in lines:
+            ax.plot(*_columns(line), color=look.color, lw=1, alpha=0.3, ls=look.dash)
+    xs, ys = _mean_line([dict(line) for line in lines])
+    ax.plot(xs, ys, color=look.color, lw=2, ls=look.dash)
+    ax.plot(xs[-1:], ys[-1:], look.marker, color=look.color, ms=7, mec=SURFACE, mew=1, zorder=3)
+
+
+def _columns(line: list[tuple[int, float]]) -> tuple[list[int], list[float]]:
+    return [x for x, _ in line], [y for _, y in line]
+
+
+def _mean_line(lines: list[dict[int, float]]) -> tuple[list[int], list[float]]:
+    """The mean over seeds, up to the epoch at which the first of them stopped."""
+    xs = sorted(x for x in lines[0] if all(x in line for line in lines))
+    return xs, [sum(line[x] for line in lines) / len(lines) for x in xs]
+
+
+def _draw_solved(ax: Axes, board: Leaderboard, scale: float) -> None:
+    for row in board.rows:
+        if row.validation is not None and row.epochs_planned == 0:
+            look = looks(board)[row.method]
+            y = scale * row.validation.mean
+            ax.axhline(y, color=look.color, lw=1.6, ls=(0, (2, 2)))
+            ax.plot(
+                [1], [y], look.marker, color=look.color, ms=7, mec=SURFACE, mew=1, zorder=3, clip_on=False,
+                transform=ax.get_yaxis_transform(),
+            )  # fmt: skip
+
+
+def _shows_log(ax: Axes) -> bool:
+    return ax.get_yscale() == "log"
+
+
+def _log_where_wide(ax: Axes, runs: list[list[tuple[int, Epoch]]]) -> None:
+    """A logarithmic axis where losses fall by more than a factor of 8, so that their ends stay apart."""
+    losses = [e.validation_loss for run in runs for _, e in run]
+    low, high = min(losses), max(losses)
+    if not 0 < 8 * low < high:
+        return
+    ax.set_yscale("log")
+    ax.set_ylim(low / 1.15, high * 1.15)
+    steps = (1, 2, 5) if high / low < 300 else (1,)
+    decades = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
+    ticks = [m * 10.0**k for k in decades for m in steps if low / 1.15 <= m * 10.0**k <= high * 1.15]
+    ax.set_yticks(ticks, [f"{t:g}" for t in ticks])
+    ax.set_yticks([], minor=True)
+
+
+def _finish_curves(ax: Axes, size: Size) -> None:
+    from matplotlib.ticker import MaxNLocator
+
+    ax.set_xlim(left=0)
+    ax.xaxis.set_major_locator(MaxNLocator(nbins=8 if size is WIDE else 6, integer=True))
+    if not _shows_log(ax):
+        ax.yaxis.set_major_locator(MaxNLocator(nbins=6, steps=[1, 2, 2.5, 5, 10]))
+    ax.set_xlabel("training epoch", fontsize=size.font, labelpad=6)
+
+
+def _draw_cells(ax: Axes, counts: list[list[int]], gap: float, least: int) -> None:
+    """Squares whose opacity is the share of the true class, and never below `least` per cent."""
+    from matplotlib.patches import PathPatch
+    from matplotlib.path import Path
+
+    shades: dict[int, list[Path]] = defaultdict(list)
+    for i, row in enumerate(counts):
+        for j, number in enumerate(row):
+            if number:
+                x0, x1, y0, y1 = j - 0.5 + gap, j + 0.5 - gap, i - 0.5 + gap, i + 0.5 - gap
+                square = Path([(x0, y0), (x1, y0), (x1, y1), (x0, y1), (x0, y0)], closed=True)
+                shades[max(least, _shade(number, row))].append(square)
+    for shade, squares in sorted(shades.items()):
+        path = Path.make_compound_path(*squares)
+        ax.add_patch(PathPatch(path, facecolor=HEAT, alpha=shade / 100, linewidth=0))
+
+
+def _shade(number: int, row: list[int]) -> int:
+    """Opacity in per cent, in steps."""
+    share = number / sum(row)
+    return 5 * round(20 * share)
+
+
+def _draw_counts(ax: Axes, counts: list[list[int]], font: float) -> None:
+    for i, row in enumerate(counts):
+        for j, number in enumerate(row):
+            color = GRID if number == 0 else ON_HEAT if _shade(number, row) >= 60 else TEXT
+            ax.text(
+                j, i, str(number), ha="center", va="center_baseline", fontsize=font, color=color,
+                fontweight="bold" if i == j else "normal",
+            )  # fmt: skip
+
+
+def _finish_confusion(ax: Axes, n: int, names: list[str], font: float, slanted: bool) -> None:
+    ax.set_xlim(-0.5, n - 0.5)
+    ax.set_ylim(n - 0.5, -0.5)
+    step = 10 if n <= 120 else 100
+    places = list(range(n)) if names else list(range(step - 1, n, step))
+    texts = names or [str(p + 1) for p in places]
+    turn: dict[str, Any] = {"rotation": 40, "ha": "right", "rotation_mode": "anchor"} if slanted else {}
+    ax.set_xticks(places, texts, fontsize=font, **turn)
+    ax.set_yticks(places, texts, fontsize=font)
+    ax.tick_params(length=0, pad=5, labelcolor=TEXT if names else MUTED)
+    number = "" if names else " (number)"
+    ax.set_xlabel("predicted" + number, fontsize=font, labelpad=6)
+    ax.set_ylabel("true" + number, fontsize=font, labelpad=6)
+    for side in ("top", "right", "left", "bottom"):
+        ax.spines[side].set_visible(not names)

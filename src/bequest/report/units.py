@@ -1,0 +1,127 @@
+"""Numbers in words that people read."""
+
+from __future__ import annotations
+
+import json
+import math
+from typing import Any, cast
+
+from bequest.core.results import Interval
+
+NONE = "–"
+
+
+def is_share(metric: str) -> bool:
+    """Whether the metric is a share of samples, shown in per cent."""
+    return "accuracy" in metric.lower()
+
+
+def metric_name(metric: str) -> str:
+    """The metric's name in words."""
+    return metric.replace("_", " ")
+
+
+def score(value: float | None, metric: str, digits: int = 1) -> str:
+    """A metric's value, e.g. `97.3 %`."""
+    if value is None or not math.isfinite(value):
+        return NONE
+    return f"{100 * value:.{digits}f} %" if is_share(metric) else f"{value:.{digits + 2}f}"
+
+
+def gap(value: float, metric: str) -> str:
+    """A difference between two values of a metric, e.g. `0.3 points`."""
+    return f"{100 * value:.1f} points" if is_share(metric) else f"{value:.3f}"
+
+
+def mean_sem(interval: Interval | None, metric: str) -> str:
+    """A mean with its standard error where there is one, e.g. `97.3 ± 0.4 %`."""
+    if interval is None:
+        return NONE
+    if interval.sem is None:
+        return score(interval.mean, metric)
+    scale, unit, digits = (100.0, " %", 1) if is_share(metric) else (1.0, "", 3)
+    # A standard error that is not zero must not read as zero.
+    if 0 < scale * interval.sem < 0.5 * 10**-digits:
+        digits += 1
+    return f"{scale * interval.mean:.{digits}f} ± {scale * interval.sem:.{digits}f}{unit}"
+
+
+def count(value: float | None) -> str:
+    """A whole number with separators, e.g. `12,345`."""
+    return NONE if value is None else f"{round(value):,}"
+
+
+def plural(number: int, noun: str, nouns: str | None = None) -> str:
+    """A number and its noun, e.g. `3 seeds`."""
+    return f"{number:,} {noun if number == 1 else nouns or noun + 's'}"
+
+
+def quantity(value: float, unit: str = "") -> str:
+    """A number of things in thousands, millions or billions, e.g. `1.8 M`."""
+    return _scaled(value, ["", "k", "M", "G", "T"], unit)
+
+
+def size(num_bytes: float) -> str:
+    """Bytes in decimal units, e.g. `1.5 MB`; a dash where none were recorded."""
+    return _scaled(num_bytes, ["", "k", "M", "G", "T"], "B") if num_bytes else NONE
+
+
+def duration(seconds: float) -> str:
+    """Seconds, minutes or hours with two or three digits that count, e.g. `2.4 s`, `12.3 min`."""
+    if seconds >= 7200:
+        return f"{seconds / 3600:.1f} h"
+    if seconds >= 300:
+        return f"{seconds / 60:.1f} min"
+    if seconds >= 10:
+        return f"{seconds:.0f} s"
+    return f"{seconds:.1f} s" if seconds >= 0.095 else f"{seconds:.2g} s"
+
+
+def rate(per_second: float | None) -> str:
+    """Samples a second, e.g. `410 /s`."""
+    if per_second is None:
+        return NONE
+    return f"{per_second:,.0f} /s" if per_second >= 10 else f"{per_second:.1f} /s"
+
+
+def fraction(part: float, whole: float) -> str:
+    """How much `part` is of `whole`: `1/40` where small, else `72 %`."""
+    if whole >= 1.95 * part > 0:
+        return f"1/{round(whole / part):,}"
+    return f"{100 * part / whole:.0f} %"
+
+
+def plain(value: Any) -> str:
+    """Any recorded value on one line."""
+    if value is None:
+        return "none"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, float):
+        return f"{value:g}"
+    if isinstance(value, int):
+        return f"{value:,}" if abs(value) >= 10_000 else str(value)
+    if isinstance(value, str):
+        return value
+    if isinstance(value, (list, tuple)):
+        items = list(cast("list[Any]", value))
+        if not any(isinstance(v, (list, tuple, dict)) for v in items):
+            return ", ".join(map(plain, items)) or "none"
+    return json.dumps(value, ensure_ascii=False, default=str)
+
+
+def shorten(text: str, length: int) -> str:
+    """One line of at most `length` characters, its middle left out where it is longer."""
+    text = " ".join(text.split())
+    if len(text) <= length:
+        return text
+    tail = (length - 1) // 3
+    return f"{text[: length - 1 - tail].rstrip()}…{text[len(text) - tail :].lstrip()}"
+
+
+def _scaled(value: float, prefixes: list[str], unit: str) -> str:
+    power = 0
+    while abs(value) >= 999.5 and power < len(prefixes) - 1:
+        value, power = value / 1000, power + 1
+    number = f"{value:.0f}" if power == 0 or abs(value) >= 99.5 else f"{value:.1f}"
+    return f"{number} {prefixes[power]}{unit}".strip()

@@ -1,0 +1,250 @@
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Callable
+from dataclasses import replace
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pytest
+
+from bequest.core.results import Leaderboard
+from bequest.report.html import render, write
+
+Make = Callable[..., Leaderboard]
+EVIL = "<script>alert('x')</script>&\"$a_b$"
+
+
+def text_of(page: str) -> str:
+    """The page's words without tags."""
+    body = page[page.index("<body>") :].replace("<wbr>", "")
+    return re.sub(r"\s+", " ", re.sub(r"<[^>]*>", " ", body))
+
+
+class Balance(HTMLParser):
+    """Finds tags that are not closed in order, and collects ids and references."""
+
+    VOID = frozenset({"meta", "link", "wbr", "br", "img"})
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.faults: list[str] = []
+        self.ids: list[str] = []
+        self.references: list[str] = []
+        self.outside: list[str] = []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        if tag not in self.VOID:
+            self.open.append(tag)
+        for name, value in attrs:
+            self.ids += [value or ""] if name == "id" else []
+            self.references += re.findall(r"url\(#([^)]+)\)", value or "")
+            if name in ("href", "src", "xlink:href", "action"):
+                (self.references if (value or "").startswith("#") else self.outside).append(
+                    (value or "").lstrip("#")
+                )
+
+    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.handle_starttag(tag, attrs)
+        if tag not in self.VOID:
+            self.open.pop()
+
+    def handle_endtag(self, tag: str) -> None:
+        if not self.open or self.open.pop() != tag:
+            self.faults.append(tag)
+
+
+def parsed(page: str) -> Balance:
+    parser = Balance()
+    parser.feed(page)
+    parser.close()
+    return parser
+
+
+def assert_sound(page: str) -> None:
+    """Tags nest, ids are unique, every reference has its target, nothing is fetched from elsewhere."""
+    found = parsed(page)
+    assert not found.faults
+    assert not found.open
+    assert len(found.ids) == len(set(found.ids))
+    assert set(found.references) <= set(found.ids)
+    assert found.outside == ["data:,"]
+    assert "nan" not in text_of(page).lower().split()
+    assert "#fe0" not in page, "a stand-in colour was left"
+
+
+def test_numbers_of_every_row_appear(board: Leaderboard) -> None:
+    page = text_of(render(board))
+    for row in board.rows:
+        assert row.validation
+        assert row.validation.sem
+        assert f"{100 * row.validation.mean:.1f} ± {100 * row.validation.sem:.1f} %" in page
+        assert row.family in page
+    for words in (
+        "lora",
+        "solved",
+        "9.3 / 10",
+        "224 k",
+        "22.7 M",
+        "7.7 kB",
+        "1.4 GB",
+        "412 /s",
+        "2.1 s shared",
+    ):
+        assert words in page, words
+    assert "Of 200 labels, each seed fits on 160 and holds 40 out" in page
+    assert "scored once per final model and chose nothing" in page
+    assert "1,234 samples asked of the frozen body, 617 computed" in page
+    assert "bequest replay DIR" in page
+    assert "bequest predict DIR FILES" in page
+
+
+def test_order_is_the_boards(board: Leaderboard) -> None:
+    page = render(replace(board, rows=board.rows[::-1]))
+    table = text_of(page[page.index("<body>") :]).split("Leaderboard")[1]
+    places = [table.index(r.family if r.method == "lora" else r.method) for r in board.rows[::-1]]
+    assert places == sorted(places)
+
+
+def test_the_best_row_is_marked_by_words(board: Leaderboard) -> None:
+    page = render(board)
+    assert page.count(">best by validation<") == 1
+    assert text_of(page).index("best by validation") > text_of(page).index("low-rank adaptation")
+
+
+def test_same_board_same_page(board: Leaderboard) -> None:
+    assert render(board) == render(board)
+    assert render(Leaderboard.from_json(board.to_json())) == render(board)
+
+
+def test_page_is_sound_and_self_contained(board: Leaderboard) -> None:
+    page = render(board)
+    assert_sound(page)
+    assert not re.search(r"https?:|//[a-z]|@import|url\((?!#)", page)
+    assert page.count("<svg viewBox") > 5
+
+
+def test_nothing_recorded_is_hidden(board: Leaderboard) -> None:
+    page = text_of(
+        render(
+            replace(
+                board,
+                task={**board.task, "odd_task": "t-77"},
+                source={**board.source, "odd_source": {"a": [1, 2]}},
+                protocol={**board.protocol, "odd_protocol": None},
+                environment={**board.environment, "odd_environment": True},
+                passes={**board.passes, "odd_passes": 4321},
+            )
+        )
+    )
+    for words in ("t-77", "odd source", "odd protocol none", "odd environment yes", "odd passes: 4,321"):
+        assert words in re.sub(r"\s+", " ", page), words
+
+
+def test_user_texts_are_escaped(board: Leaderboard) -> None:
+    trials = [replace(t, settings={EVIL: EVIL}) for t in board.trials]
+    evil = replace(
+        board,
+        rows=[replace(r, settings={EVIL: EVIL}, family=EVIL) for r in board.rows],
+        task={**board.task, "name": EVIL, "classes": [EVIL, *board.task["classes"][1:]], "notes": [EVIL]},
+        source={**board.source, "name": EVIL},
+        environment={EVIL: EVIL},
+        trials=trials,
+    )
+    page = render(evil)
+    assert "<script" not in page
+    assert page.count("&lt;script&gt;") >= 8
+    assert_sound(page)
+
+
+def test_method_names_are_escaped_in_plots(make: Make) -> None:
+    page = render(make([EVIL, "lora"], 2, classes=["a", "b<i>"], counts=[3, 4]))
+    assert "<script" not in page
+    assert "<i>" not in page
+    assert "$a_b$" in page.replace("<wbr>", ""), "a dollar sign is no formula"
+    assert_sound(page)
+
+
+def test_one_seed_claims_nothing(make: Make) -> None:
+    page = text_of(render(make(["lora", "linear_probe"], 1)))
+    assert "One seed gives no standard error" in page
+    assert "±" not in page.replace("Means ± standard error", "")
+    assert "mean over 1 seed" in page
+
+
+def test_one_method(make: Make) -> None:
+    page = render(make(["lora"], 3))
+    assert "is the only method with a result" in page
+    assert_sound(page)
+
+
+def test_solved_methods_alone_have_no_curves(make: Make) -> None:
+    page = render(make(["linear_probe"], 2))
+    assert "Learning curves" not in page
+    assert_sound(page)
+
+
+def test_failed_rows_show_their_errors(board: Leaderboard, make: Make) -> None:
+    lost = make(["freeze"], 3, error="Out of <memory> at step 3.", validation=None, test=None, epochs=[])
+    both = replace(board, rows=[*board.rows[:2], *lost.rows], trials=[*board.trials, *lost.trials])
+    page = render(both)
+    assert "Out of &lt;memory&gt; at step 3." in page
+    assert text_of(page).count("failed") == 1
+    assert_sound(page)
+
+
+def test_a_lost_seed_is_told(board: Leaderboard) -> None:
+    first = board.rows[0]
+    page = text_of(render(replace(board, rows=[replace(first, errors=["The loss is not a number."])])))
+    assert "3 of 3 seeds" in page
+    assert "The loss is not a number." in page
+
+
+def test_no_result_at_all(make: Make) -> None:
+    page = render(make(["lora"], 2, error="Boom.", validation=None, test=None, epochs=[]))
+    assert "No method finished" in page
+    assert "bequest predict" not in page
+    assert "Boom." in page
+    assert_sound(page)
+
+
+def test_an_empty_board() -> None:
+    page = render(Leaderboard([], {}, {}, {}, {}, {}, []))
+    assert "No method was run." in page
+    assert_sound(page)
+
+
+def test_twenty_methods_hundred_classes_long_names(make: Make) -> None:
+    names = [f"a_method_whose_name_is_quite_long_{i}" for i in range(20)]
+    classes = [f"class number {i} of the many" for i in range(100)]
+    page = render(make(names, 3, classes=classes, counts=[7] * 100))
+    assert_sound(page)
+    assert len(page) < 700_000
+    words = text_of(page)
+    for name in [*names, *classes]:
+        assert name in words
+    assert "Classes are numbered" in words
+
+
+@pytest.mark.parametrize("lost", ["median_seed", "test", "inference_per_s"])
+def test_absent_values(board: Leaderboard, lost: str) -> None:
+    page = render(replace(board, rows=[replace(r, **{lost: None}) for r in board.rows]))
+    assert_sound(page)
+    assert "None" not in text_of(page)
+
+
+def test_confused_pairs_in_words(board: Leaderboard) -> None:
+    counts = [[10, 0, 0, 0, 0], [0, 6, 4, 0, 0], [0, 1, 9, 0, 0], [0, 0, 0, 10, 0], [0, 0, 0, 0, 10]]
+    page = text_of(render(replace(board, trials=[replace(t, confusion=counts) for t in board.trials])))
+    assert "4 of 10 entertainment taken for politics (40 %)" in page
+    assert "45 of 50 test samples right" in page
+    assert page.index("4 of 10 entertainment") < page.index("1 of 10 politics")
+
+
+def test_write(board: Leaderboard, tmp_path: Path) -> None:
+    path = tmp_path / "run" / "report.html"
+    write(board, path)
+    assert path.read_text(encoding="utf-8") == render(board)
+    assert os.listdir(path.parent) == ["report.html"]

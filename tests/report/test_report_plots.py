@@ -1,0 +1,116 @@
+from __future__ import annotations
+
+import re
+from dataclasses import replace
+
+import matplotlib
+import pytest
+
+from bequest.core.results import Epoch, Leaderboard
+from bequest.report import plots
+from bequest.report.labels import Box, place
+
+
+def curve(board: Leaderboard) -> str:
+    drawn = plots.curves(board, plots.WIDE)
+    assert drawn
+    return drawn
+
+
+def ticks(svg: str) -> list[float]:
+    """The numbers written in a drawing."""
+    return [float(t) for t in re.findall(r">(-?[\d.]+)</text>", svg)]
+
+
+def test_accuracy_axis_holds_every_error_bar_and_not_zero(board: Leaderboard) -> None:
+    row = board.rows[0]
+    assert row.test
+    wide = replace(row, test=replace(row.test, mean=0.9, sem=0.15))
+    figure = plots.cost_and_score(replace(board, rows=[wide, *board.rows[1:]]), plots.WIDE)
+    assert figure
+    numbers = ticks(figure)
+    assert min(numbers) > 0
+    assert min(numbers) <= 80
+    assert max(numbers) >= 100
+
+
+def test_names_stand_beside_the_points(board: Leaderboard) -> None:
+    figure = plots.cost_and_score(board, plots.NARROW)
+    assert figure
+    for row in board.rows:
+        assert f">{row.method}</text>" in figure
+
+
+def test_drawings_use_the_pages_colours(board: Leaderboard) -> None:
+    drawn = curve(board)
+    assert "var(--s0)" in drawn
+    assert "var(--line)" in drawn
+    assert not re.search(r"#[0-9a-f]{6}", drawn)
+    assert "font-family" not in drawn
+
+
+def test_users_settings_do_not_matter_and_stay(board: Leaderboard) -> None:
+    before = curve(board)
+    with matplotlib.rc_context({"axes.facecolor": "red", "lines.linewidth": 9, "svg.fonttype": "path"}):
+        assert curve(board) == before
+        assert matplotlib.rcParams["lines.linewidth"] == 9
+        assert matplotlib.rcParams["svg.fonttype"] == "path"
+
+
+def test_stages_follow_one_another(board: Leaderboard) -> None:
+    course = [Epoch(s, e, None, 1.0, 0.5, None, 1.0) for s in (0, 1) for e in range(13)]
+    staged = replace(board, trials=[replace(t, epochs=course) for t in board.trials if t.method == "lora"])
+    assert 24 in ticks(curve(staged))
+    single = replace(board, trials=[replace(t, epochs=course[:13]) for t in staged.trials])
+    assert 24 not in ticks(curve(single))
+
+
+def test_solved_methods_are_lines_in_the_accuracy_panel(board: Leaderboard) -> None:
+    without = replace(board, rows=[r for r in board.rows if r.epochs_planned])
+    dashes = [s.count("stroke-dasharray") for s in (curve(board), curve(without))]
+    assert dashes[0] == dashes[1] + 1
+
+
+def test_the_mean_ends_where_the_first_seed_stops() -> None:
+    xs, ys = plots._mean_line([{0: 1.0, 1: 2.0}, {0: 3.0, 1: 4.0, 2: 9.0}])
+    assert (xs, ys) == ([0, 1], [2.0, 3.0])
+
+
+@pytest.mark.parametrize(("size", "counted"), [(20, True), (21, False)])
+def test_counts_are_written_up_to_twenty_classes(size: int, counted: bool) -> None:
+    counts = [[77 if i == j else 0 for j in range(size)] for i in range(size)]
+    drawn, width = plots.confusion(counts, [f"name {i}" for i in range(size)])
+    assert (">77</text>" in drawn) == counted
+    assert ("name 19" in drawn) == counted
+    assert width < 1000
+
+
+def test_a_class_without_test_samples() -> None:
+    drawn, _ = plots.confusion([[0, 0], [1, 2]], ["none", "some"])
+    assert ">none</text>" in drawn
+
+
+def test_looks_differ_beyond_the_number_of_colours() -> None:
+    looks = [plots.Look(i) for i in range(32)]
+    assert len({(x.color, x.marker) for x in looks}) == 32
+
+
+def test_labels_do_not_cover_each_other_or_the_points() -> None:
+    points = [(100.0 + 4 * i, 100.0) for i in range(5)]
+    marks = [Box(x - 6, y - 6, x + 6, y + 6) for x, y in points]
+    frame = Box(0, 0, 400, 300)
+    boxes = [p.box for p in place(points, [(60.0, 14.0)] * 5, marks, frame)]
+    for i, box in enumerate(boxes):
+        assert box.overlap(frame) == pytest.approx(box.area)
+        assert all(box.overlap(other) == 0 for other in [*boxes[:i], *marks])
+
+
+def test_a_dollar_sign_is_no_formula(board: Leaderboard) -> None:
+    name = "a$b_1$c"
+    rows = [replace(board.rows[0], method=name)]
+    trials = [replace(t, method=name) for t in board.trials if t.method == board.rows[0].method]
+    figure = plots.cost_and_score(replace(board, rows=rows, trials=trials), plots.WIDE)
+    assert figure
+    assert f">{name}</text>" in figure
+    drawn, _ = plots.confusion([[1, 0], [0, 1]], [name, "other"])
+    assert drawn.count(f">{name}</text>") == 2
