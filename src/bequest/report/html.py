@@ -81,12 +81,15 @@ def _tiles(board: Leaderboard) -> list[dict[str, str]]:
     if best is None:
         return []
     per = "a seed, " if best.validation and best.validation.seeds > 1 else ""
+    over = "not tested"
+    if best.test:
+        over = "one seed" if best.test.seeds == 1 else f"mean over {best.test.seeds} seeds"
     tiles = [
         {"label": "Best by validation", "value": best.method, "note": best.family},
         {
             "label": f"Test {units.metric_name(best.metric)}",
             "value": units.mean_sem(best.test, best.metric),
-            "note": f"mean over {units.plural(best.test.seeds, 'seed')}" if best.test else "not tested",
+            "note": over,
         },
         {"label": "Training", "value": units.duration(best.train_s), "note": per + "on " + _device(board)},
     ]
