@@ -103,6 +103,19 @@ class MethodInfo:
                 own[f.name] = replace(_default(f), **nested)
         return self.cls(**own)
 
+    def resolve(self, built: Any, modality: str) -> dict[str, Any]:
+        """Every hyperparameter of a built method as it will be used for a modality, nested ones flattened."""
+        by_modality: Mapping[str, Any] = getattr(self.cls, "defaults", {})
+        values: dict[str, Any] = {}
+        for h in self.hyperparameters:
+            if not h.owner:
+                values[h.name] = getattr(built, h.name)
+                continue
+            nested = getattr(getattr(built, h.owner), h.name)
+            default = by_modality.get(modality, by_modality.get("image"))
+            values[h.name] = getattr(default, h.name) if nested is None and default is not None else nested
+        return values
+
 
 def method(name: str, *, family: str, paper: str) -> Callable[[_T], _T]:
     """Register a frozen dataclass with a `plan(source, task)` as a method.
@@ -144,9 +157,7 @@ def get_method(name: str) -> MethodInfo:
     """
     known = methods()
     if name not in known:
-        raise MethodError(
-            f"There is no method {name!r}. {nearest(name, known)} `bequest ls methods` lists all."
-        )
+        raise MethodError(f"There is no method {name!r}. {nearest(name, known)} `bequest ls methods` lists all.")
     return known[name]
 
 

@@ -239,11 +239,8 @@ def read_json(path: Path) -> Any:
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except (FileNotFoundError, NotADirectoryError):
-        raise RunError(
-            f"{path} is missing; expected a file that bequest wrote. Name the folder of a run."
-        ) from None
+        raise RunError(f"{path} is missing; expected a file that bequest wrote. Name the folder of a run.") from None
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
         raise RunError(
-            f"{path} is not the JSON that bequest wrote ({error}). Restore the file, or remove it and run "
-            "again."
+            f"{path} is not the JSON that bequest wrote ({error}). Restore the file, or remove it and run again."
         ) from None

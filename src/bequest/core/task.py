@@ -98,9 +98,7 @@ class Task:
         """Hex digest over samples, labels, classes and given splits; independent of file names and order."""
         split = self.split or ("",) * len(self.labels)
         names: list[str] = [self.classes[i] for i in self.labels.tolist()]
-        rows = sorted(
-            h + f"\0{name}\0{part}".encode() for h, name, part in zip(self.hashes, names, split, strict=True)
-        )
+        rows = sorted(h + f"\0{name}\0{part}".encode() for h, name, part in zip(self.hashes, names, split, strict=True))
         digest = hashlib.blake2b(b"\0\0".join(rows), digest_size=16)
         return digest.hexdigest()
 
@@ -147,13 +145,9 @@ def stratified(labels: IntArray, size: int, rng: np.random.Generator, *, least: 
     classes, counts = np.unique(labels, return_counts=True)
     fewest = int(np.minimum(counts, least).sum())
     if not fewest <= size <= len(labels):
-        raise DataError(
-            f"Asked for {size} samples of {len(classes)} classes; expected {fewest} to {len(labels)}."
-        )
+        raise DataError(f"Asked for {size} samples of {len(classes)} classes; expected {fewest} to {len(labels)}.")
     shares = _shares(counts.astype(np.int64), size, least, rng)
-    picked = [
-        rng.permutation(np.flatnonzero(labels == c))[:share] for c, share in zip(classes, shares, strict=True)
-    ]
+    picked = [rng.permutation(np.flatnonzero(labels == c))[:share] for c, share in zip(classes, shares, strict=True)]
     return rng.permutation(np.concatenate([np.empty(0, np.int64), *picked]))
 
 
@@ -181,9 +175,7 @@ def _draw(task: Task, seed: int, train_size: int | None, test_size: int | float,
     given_test, held = np.flatnonzero(part == "test"), np.flatnonzero(part == "validation")
     pool = np.flatnonzero((part != "test") & (part != "validation"))
     if not (0 < test_size < 1 or (test_size >= 1 and float(test_size).is_integer())):
-        raise DataError(
-            f"--test-size is {test_size}; expected a fraction between 0 and 1, or a whole number."
-        )
+        raise DataError(f"--test-size is {test_size}; expected a fraction between 0 and 1, or a whole number.")
     if len(given_test):
         wanted = min(int(test_size), len(given_test)) if test_size >= 1 else len(given_test)
         _check_given_test_size(task, wanted, given_test)

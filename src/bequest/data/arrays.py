@@ -147,8 +147,7 @@ def _item_samples(items: list[Any], place: str) -> Samples:
     except ValueError:
         shapes = sorted({str(np.shape(item)) for item in items})
         raise DataError(
-            f"{place} holds arrays of different shapes: {listed(shapes, 3)}; expected one shape. Resize or "
-            "pad them."
+            f"{place} holds arrays of different shapes: {listed(shapes, 3)}; expected one shape. Resize or pad them."
         ) from None
     return _array_samples(values, place)
 
@@ -156,8 +155,7 @@ def _item_samples(items: list[Any], place: str) -> Samples:
 def _array_samples(values: Array, place: str) -> Samples:
     if values.dtype.kind not in "biuf" or values.ndim == 0:
         raise DataError(
-            f"{place} is an array of {values.dtype} {values.shape}; expected numbers (samples, ...), texts "
-            "or images."
+            f"{place} is an array of {values.dtype} {values.shape}; expected numbers (samples, ...), texts or images."
         )
     if len(values) == 0:
         raise DataError(f"{place} is empty; expected samples.")
@@ -175,9 +173,7 @@ def _array_samples(values: Array, place: str) -> Samples:
 
 def _check_alike(samples: Samples, test: Samples) -> None:
     if samples.modality != test.modality:
-        raise DataError(
-            f"inputs are of kind {samples.modality}, test inputs of kind {test.modality}; expected one."
-        )
+        raise DataError(f"inputs are of kind {samples.modality}, test inputs of kind {test.modality}; expected one.")
     if isinstance(samples, Arrays) and isinstance(test, Arrays):
         here, there = (f"{s.values.dtype} {s.values.shape[1:]}" for s in (samples, test))
         if here != there:
@@ -225,9 +221,7 @@ def _plain(values: Any) -> Any:
             if hasattr(values, method):
                 return getattr(values, method)()
     except TypeError as error:  # a dtype that numpy has not, e.g. bfloat16
-        raise DataError(
-            f"Cannot turn a tensor into a numpy array: {error}. Convert it, e.g. to float32."
-        ) from error
+        raise DataError(f"Cannot turn a tensor into a numpy array: {error}. Convert it, e.g. to float32.") from error
     return values
 
 
@@ -253,24 +247,18 @@ def _is_index(value: Any) -> bool:
     return isinstance(value, int) and not isinstance(value, bool)
 
 
-def _named(
-    labels: list[Any], classes: Sequence[str | int] | None
-) -> tuple[list[str | None], tuple[str, ...]]:
+def _named(labels: list[Any], classes: Sequence[str | int] | None) -> tuple[list[str | None], tuple[str, ...]]:
     """Labels as class names, and the classes in order."""
     fractions = sorted({str(v) for v in labels if isinstance(v, float) and v == v and not v.is_integer()})
     if fractions:
-        raise DataError(
-            f"labels hold fractions: {listed(fractions, 3)}; expected classes: whole numbers or str."
-        )
+        raise DataError(f"labels hold fractions: {listed(fractions, 3)}; expected classes: whole numbers or str.")
     if classes is None:
         names = [_name(label) for label in labels]
         return names, sorted_names(name for name in names if name is not None)
     values = _scalars(classes, "classes")
     order = tuple(str(value) for value in values)
     if len(set(order)) < len(order):
-        raise DataError(
-            f"classes holds a name twice: {listed([repr(n) for n in order])}; expected different ones."
-        )
+        raise DataError(f"classes holds a name twice: {listed([repr(n) for n in order])}; expected different ones.")
     if all(_is_index(label) for label in labels) and not all(_is_index(value) for value in values):
         others = sorted({i for i in labels if not 0 <= i < len(order)})
         if others:
@@ -283,8 +271,7 @@ def _named(
     others = sorted({n for n in names if n is not None and n.strip() and n not in order})
     if others:
         raise DataError(
-            f"labels hold {listed([repr(n) for n in others])}, not among the classes. "
-            f"{nearest(others[0], order)}"
+            f"labels hold {listed([repr(n) for n in others])}, not among the classes. {nearest(others[0], order)}"
         )
     return names, order
 
@@ -300,8 +287,6 @@ def _grouped(groups: Any, num_samples: int, with_test: bool) -> IntArray | None:
         )
     missing = [f"groups[{i}]" for i, name in enumerate(names) if name is None or not name.strip()]
     if missing:
-        raise DataError(
-            f"{counted(len(missing), 'sample')} without a group: {listed(missing)}. Expected one for each."
-        )
+        raise DataError(f"{counted(len(missing), 'sample')} without a group: {listed(missing)}. Expected one for each.")
     order = {name: i for i, name in enumerate(sorted_names(name for name in names if name is not None))}
     return np.array([order[name] for name in names if name is not None], np.int64)

@@ -157,8 +157,7 @@ def _contradictions_note(found: list[list[int]], samples: Samples, labels: Seque
     if not found:
         return []
     named = [
-        " = ".join(f"{samples.describe(i)} ({labels[i]!r})" for i in _one_a_label(same, labels))
-        for same in found[:3]
+        " = ".join(f"{samples.describe(i)} ({labels[i]!r})" for i in _one_a_label(same, labels)) for same in found[:3]
     ]
     more = f" and {len(found) - 3:,} more" if len(found) > 3 else ""
     return [
@@ -177,8 +176,7 @@ def _check_left(found: Labelled, labels: Sequence[str], classes: Sequence[str], 
     if lost:
         given = "; content that stands under different labels is not used" if len(kept) < len(labels) else ""
         raise DataError(
-            f"No samples of {listed(lost)}{given}. Expected samples of every class. Add some, or remove the "
-            "class."
+            f"No samples of {listed(lost)}{given}. Expected samples of every class. Add some, or remove the class."
         )
     if found.split:
         gone = set(found.split) - {found.split[i] for i in kept}

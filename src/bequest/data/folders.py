@@ -51,9 +51,7 @@ def read_folder(root: Path, *, encoding: str, origin: Mapping[str, Any]) -> Task
     files = found.images or found.texts
     _check(root, found)
     paths = [file.path for file in files]
-    samples = (
-        image_files(paths) if found.images else Texts(read_texts(paths, encoding), [str(p) for p in paths])
-    )
+    samples = image_files(paths) if found.images else Texts(read_texts(paths, encoding), [str(p) for p in paths])
     split = [file.part for file in files] if files[0].part else ()
     notes = []
     if found.ignored:
@@ -111,9 +109,7 @@ def _parts(root: Path) -> list[tuple[str, Path]]:
 def _check(root: Path, found: _Found) -> None:
     if not found.images and not found.texts:
         there = f" There are: {tally(found.ignored)}." if found.ignored else ""
-        raise DataError(
-            f"{root} holds no images and no .txt files in class folders.{there} {_EXPECTED.format(root)}"
-        )
+        raise DataError(f"{root} holds no images and no .txt files in class folders.{there} {_EXPECTED.format(root)}")
     if found.images and found.texts:
         fewer = min(found.images, found.texts, key=len)
         raise DataError(

@@ -50,9 +50,7 @@ def load(
     if where.is_dir():
         named = [f"--{name.replace('_', '-')}" for name, value in columns.items() if value is not None]
         if named:
-            raise DataError(
-                f"{', '.join(named)} given, but {where} is a folder; expected a CSV file. Leave it out."
-            )
+            raise DataError(f"{', '.join(named)} given, but {where} is a folder; expected a CSV file. Leave it out.")
         return read_folder(where, encoding=encoding, origin=origin)
     if not where.exists():
         raise DataError(_missing_message(where))

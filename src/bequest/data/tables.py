@@ -71,9 +71,7 @@ def read_table(
     """
     table, notes = _parse(path, read_texts([path], encoding)[0])
     given = {"text": text_column, "label": label_column, "split": split_column}
-    chosen = {
-        role: _find(table, name, f"--{role}-column") for role, name in given.items() if name is not None
-    }
+    chosen = {role: _find(table, name, f"--{role}-column") for role, name in given.items() if name is not None}
     if len(set(chosen.values())) < len(chosen):
         raise DataError(
             f"One column of {path.name} is named for two purposes: "
@@ -170,8 +168,7 @@ def _find(table: _Table, name: str, option: str) -> int:
         )
     if len(positions) > 1:
         raise DataError(
-            f"{option}: {table.path.name} has {len(positions)} columns {name!r}; expected one. Rename the "
-            "others."
+            f"{option}: {table.path.name} has {len(positions)} columns {name!r}; expected one. Rename the others."
         )
     return positions[0]
 
@@ -200,9 +197,7 @@ def _recognise_split(table: _Table, chosen: dict[str, int]) -> list[str]:
     if all(_is_part(value) for value in table.values(column)):
         chosen["split"] = column
         return [f"Took given parts from the column {table.columns[column]!r}."]
-    return [
-        f"The column {table.columns[column]!r} is not used: not all of its values are {', '.join(PARTS)}."
-    ]
+    return [f"The column {table.columns[column]!r} is not used: not all of its values are {', '.join(PARTS)}."]
 
 
 def _recognise_text_and_label(table: _Table, chosen: dict[str, int]) -> list[str]:

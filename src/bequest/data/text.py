@@ -107,8 +107,7 @@ def _undecoded_message(faults: list[tuple[Path, UnicodeDecodeError]], num_files:
         remedy = "--encoding utf-16, which the first bytes announce"
     elif num_files > 1 and codecs.lookup(encoding.split(",")[0].strip()).name == "utf-8":
         remedy = (
-            "--encoding utf-8,latin-1 to read each file by the first that fits, or --encoding latin-1 if "
-            "none is UTF-8"
+            "--encoding utf-8,latin-1 to read each file by the first that fits, or --encoding latin-1 if none is UTF-8"
         )
     else:
         remedy = "--encoding latin-1, for text from older Western systems"

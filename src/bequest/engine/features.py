@@ -27,7 +27,8 @@ def encoded(context: Context, indices: Indices) -> Records:
     """The preprocessed samples (token ids, resized pixels), from the store."""
     preprocess = context.source.preprocess
     shelf = context.store.shelf(
-        {"what": "encoded", "preprocess": preprocess.fingerprint, "view": _VIEW}, persistent=preprocess.persistent
+        {"what": "encoded", "preprocess": preprocess.fingerprint, "view": _VIEW},
+        persistent=preprocess.persistent,
     )
     samples = context.task.samples
 

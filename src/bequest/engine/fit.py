@@ -51,7 +51,14 @@ class Feed:
 
 
 def fit(
-    context: Context, network: Network, stage: Train, feed: Feed, checkpoint: Checkpoint, *, seed: int, number: int
+    context: Context,
+    network: Network,
+    stage: Train,
+    feed: Feed,
+    checkpoint: Checkpoint,
+    *,
+    seed: int,
+    number: int,
 ) -> list[Epoch]:
     """Carry out a Train stage; the network ends with the weights of its best epoch by validation loss.
 
@@ -90,9 +97,7 @@ def fit(
 class _Loop:
     """The state of a Train stage between two epochs."""
 
-    def __init__(
-        self, context: Context, network: Network, stage: Train, feed: Feed, seed: int, number: int
-    ) -> None:
+    def __init__(self, context: Context, network: Network, stage: Train, feed: Feed, seed: int, number: int) -> None:
         self.context, self.network, self.stage, self.feed = context, network, stage, feed
         self.seed, self.number = seed, number
         self.epoch = 0
@@ -103,7 +108,11 @@ class _Loop:
         parameters = dict(network.named_parameters())
         self.optimizer = stage.optimizer(
             [
-                {"params": [parameters[n] for n in g.names], "lr": g.learning_rate, "weight_decay": g.weight_decay}
+                {
+                    "params": [parameters[n] for n in g.names],
+                    "lr": g.learning_rate,
+                    "weight_decay": g.weight_decay,
+                }
                 for g in stage.groups
             ]
         )

@@ -38,6 +38,9 @@ class Outcome:
         solved: What solvers recorded.
         own_s: Seconds of this trial's own fitting.
         shared_s: Seconds of the frozen passes that it reads and shares.
+        trainable_parameters: Numbers that were trained or solved.
+        epochs_planned: Epochs of the whole network without early stopping.
+        merged: Whether the plan merged what it trained into plain layers.
     """
 
     network: Network
@@ -49,6 +52,9 @@ class Outcome:
     solved: list[dict[str, Any]] = field(default_factory=list)
     own_s: float = 0.0
     shared_s: float = 0.0
+    trainable_parameters: int = 0
+    epochs_planned: int = 0
+    merged: bool = False
 
 
 def make_plan(context: Context, method: Method, seed: int) -> Plan:
@@ -59,7 +65,13 @@ def make_plan(context: Context, method: Method, seed: int) -> Plan:
 
 
 def run(
-    context: Context, method: Method, draw: Draw, *, seed: int, folder: Path | None = None, identity: Any = None
+    context: Context,
+    method: Method,
+    draw: Draw,
+    *,
+    seed: int,
+    folder: Path | None = None,
+    identity: Any = None,
 ) -> Outcome:
     """Carry out a method on one draw.
 
@@ -79,7 +91,7 @@ def run(
     """
     plan = make_plan(context, method, seed)
     shared_s = _shared_seconds(context, plan, draw)
-    began, waited = time.perf_counter(), context.passes.computed
+    began = time.perf_counter()
     trial = _Trial(context, plan, draw, seed, folder, identity)
     for number, stage in enumerate(plan.stages):
         if isinstance(stage, Solve):
@@ -87,7 +99,6 @@ def run(
         else:
             trial.train(stage, number)
     own_s = time.perf_counter() - began
-    assert waited == context.passes.computed or not plan.stages, "features are computed before the clock starts"
     validation = trial.outputs(draw.validation)
     if not trial.trains:
         began = time.perf_counter()
@@ -113,9 +124,7 @@ def restore(plan: Plan, trained: dict[str, Tensor], head: dict[str, Any]) -> Net
 class _Trial:
     """The network of a plan while its stages are carried out."""
 
-    def __init__(
-        self, context: Context, plan: Plan, draw: Draw, seed: int, folder: Path | None, identity: Any
-    ) -> None:
+    def __init__(self, context: Context, plan: Plan, draw: Draw, seed: int, folder: Path | None, identity: Any) -> None:
         self.context, self.plan, self.draw, self.seed = context, plan, draw, seed
         self.folder, self.identity = folder, identity
         self.network = plan.network
@@ -143,9 +152,7 @@ class _Trial:
             self.folder and self.folder / f"stage{number}.ckpt", {"trial": self.identity, "stage": number}
         )
         feed = self.feed(stage)
-        self.history += fit(
-            self.context, self.network, stage, feed, checkpoint, seed=self.seed, number=number
-        )
+        self.history += fit(self.context, self.network, stage, feed, checkpoint, seed=self.seed, number=number)
         # Trainable parameters and the buffers that moved with them: all that a restored network lacks.
         self.changed |= {name for name, p in self.network.named_parameters() if p.requires_grad}
         self.changed |= self.moved_buffers()
@@ -173,20 +180,24 @@ class _Trial:
         return forward(self.context, network, encoded(self.context, indices), label="scoring")
 
     def outcome(self, validation: Tensor, test: Tensor, own_s: float, shared_s: float) -> Outcome:
-        state = self.network.state_dict()
+        state, parameters = self.network.state_dict(), dict(self.network.named_parameters())
         trained = {name: state[name].detach().cpu().clone() for name in sorted(self.changed & set(state))}
+        # Before merging: afterwards the trained low-rank parameters are no more.
+        count = sum(t.numel() for name, t in trained.items() if name in parameters)
         network = self.plan.finish(self.network) if self.plan.finish else self.network
-        network.eval().requires_grad_(False)
         return Outcome(
-            network,
-            trained,
-            describe_head(network.head),
-            validation,
-            test,
-            self.history,
-            self.solved,
-            own_s,
-            shared_s,
+            network=network.eval().requires_grad_(False),
+            trained=trained,
+            head=describe_head(network.head),
+            validation=validation,
+            test=test,
+            history=self.history,
+            solved=self.solved,
+            own_s=own_s,
+            shared_s=shared_s,
+            trainable_parameters=count,
+            epochs_planned=sum(s.epochs for s in self.plan.stages if isinstance(s, Train) and not s.source_features),
+            merged=self.plan.finish is not None,
         )
 
 

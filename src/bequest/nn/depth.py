@@ -68,7 +68,11 @@ def groups_by_depth(network: Network, trained: tuple[Layer, ...], recipe: Recipe
     The rate falls by the recipe's `layer_decay` from each layer to the one below it. Matrices decay; vectors (biases,
     normalisation) do not.
     """
-    rate, head_rate, decay = recipe.learning_rate or 0, recipe.head_learning_rate or 0, recipe.weight_decay or 0
+    rate, head_rate, decay = (
+        recipe.learning_rate or 0,
+        recipe.head_learning_rate or 0,
+        recipe.weight_decay or 0,
+    )
     groups: list[Group] = []
     shapes = {name: p.ndim for name, p in network.named_parameters()}
     for distance, layer in enumerate(reversed(trained)):

@@ -60,7 +60,12 @@ def standardise(values: Array) -> Standardised:
 
 
 def fit_logistic(
-    x: Array, labels: Array, num_classes: int, penalty: float, start: Array | None = None, tolerance: float = 1e-7
+    x: Array,
+    labels: Array,
+    num_classes: int,
+    penalty: float,
+    start: Array | None = None,
+    tolerance: float = 1e-7,
 ) -> Array:
     """The optimum for one penalty.
 

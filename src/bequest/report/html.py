@@ -270,9 +270,7 @@ def _facts(board: Leaderboard) -> list[tuple[str, list[tuple[str, str]]]]:
     ]
 
 
-def _ordered(
-    data: dict[str, Any], order: tuple[str, ...], skip: tuple[str, ...] = ()
-) -> list[tuple[str, str]]:
+def _ordered(data: dict[str, Any], order: tuple[str, ...], skip: tuple[str, ...] = ()) -> list[tuple[str, str]]:
     keys = [k for k in order if k in data] + [k for k in data if k not in order]
     return _pairs({k: data[k] for k in keys if k not in skip})
 

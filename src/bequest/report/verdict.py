@@ -50,8 +50,7 @@ def _rivals(best: Row, others: list[Row]) -> list[str]:
     validation = _validation(best)
     if validation.sem is None:
         return [
-            "One seed gives no standard error, so no difference between methods can be told; "
-            "run more seeds to tell."
+            "One seed gives no standard error, so no difference between methods can be told; run more seeds to tell."
         ]
     near = [r.method for r in others if within(r, best)]
     seeds = plural(validation.seeds, "seed")
@@ -67,8 +66,7 @@ def _rivals(best: Row, others: list[Row]) -> list[str]:
     else:
         who = f"{_join(near)} {'is' if len(near) == 1 else 'are'}"
     return [
-        f"{who} within one standard error of it on validation: with {seeds}, no difference between "
-        "them can be told."
+        f"{who} within one standard error of it on validation: with {seeds}, no difference between them can be told."
     ]
 
 

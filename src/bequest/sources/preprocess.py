@@ -155,7 +155,10 @@ class ImagePreprocess:
 
     def describe(self) -> dict[str, Any]:
         """Plain data for `load`."""
-        return {"kind": "image", **{k: v for k, v in asdict(self).items() if k not in ("modality", "persistent")}}
+        return {
+            "kind": "image",
+            **{k: v for k, v in asdict(self).items() if k not in ("modality", "persistent")},
+        }
 
     def save(self, folder: Path) -> None:
         """Nothing: `describe` holds everything."""

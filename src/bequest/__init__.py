@@ -1,0 +1,66 @@
+"""Bequest: hand a pretrained model's knowledge down to a new task, and see which way is worth its cost.
+
+import bequest
+
+run = bequest.compare("reviews.csv", source="minilm_l6", train_size=200)
+run.predict(["arrived broken, and nobody answers"])
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+__version__ = "0.1.0.dev0"
+
+if TYPE_CHECKING:
+    from bequest.api import Run, adapt, compare, replay
+    from bequest.data import from_arrays as task_from_arrays
+    from bequest.data import load as load_task
+    from bequest.engine.adapted import AdaptedModel, Prediction, load
+    from bequest.sources import Source, from_module
+    from bequest.sources import get as get_source
+
+_LAZY = {
+    "Run": ("bequest.api", "Run"),
+    "adapt": ("bequest.api", "adapt"),
+    "compare": ("bequest.api", "compare"),
+    "replay": ("bequest.api", "replay"),
+    "load_task": ("bequest.data", "load"),
+    "task_from_arrays": ("bequest.data", "from_arrays"),
+    "AdaptedModel": ("bequest.engine.adapted", "AdaptedModel"),
+    "Prediction": ("bequest.engine.adapted", "Prediction"),
+    "load": ("bequest.engine.adapted", "load"),
+    "Source": ("bequest.sources", "Source"),
+    "from_module": ("bequest.sources", "from_module"),
+    "get_source": ("bequest.sources", "get"),
+}
+
+__all__ = [
+    "AdaptedModel",
+    "Prediction",
+    "Run",
+    "Source",
+    "__version__",
+    "adapt",
+    "compare",
+    "from_module",
+    "get_source",
+    "load",
+    "load_task",
+    "replay",
+    "task_from_arrays",
+]
+
+
+def __getattr__(name: str) -> Any:
+    # Torch takes seconds to import; `bequest --help` must not wait for it.
+    if name in _LAZY:
+        from importlib import import_module
+
+        module, attribute = _LAZY[name]
+        return getattr(import_module(module), attribute)
+    raise AttributeError(f"module 'bequest' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return __all__

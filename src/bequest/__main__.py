@@ -1,0 +1,7 @@
+"""`python -m bequest`."""
+
+import sys
+
+from bequest.cli.main import main
+
+sys.exit(main())

@@ -1,0 +1,340 @@
+"""The Python functions: `compare`, `adapt`, `replay`."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from bequest import data as bequest_data
+from bequest.compare.folder import BEST, BOARD_FILE, REPORT_FILE, RunFolder, digest
+from bequest.compare.protocol import Protocol, enter
+from bequest.compare.protocol import compare as run_comparison
+from bequest.core.errors import RunError
+from bequest.core.observe import Observer, Silent
+from bequest.core.registry import get_method
+from bequest.core.results import Leaderboard
+from bequest.core.task import Task
+from bequest.engine.adapted import AdaptedModel, Prediction, load
+from bequest.engine.store import Store
+from bequest.sources import Source, from_module
+from bequest.sources import get as get_source
+
+if TYPE_CHECKING:
+    from torch import nn
+
+Precision = Literal["auto", "float32", "bfloat16"]
+
+DEFAULT_METHODS = ("linear_probe", "full", "freeze", "lora")
+
+
+@dataclass(frozen=True)
+class Run:
+    """A finished run.
+
+    Attributes:
+        folder: Where everything lies.
+        board: The leaderboard.
+    """
+
+    folder: Path
+    board: Leaderboard
+    _source: Source | None = None
+
+    @cached_property
+    def best(self) -> AdaptedModel:
+        """The best method's median seed by validation, loaded from the folder."""
+        source = self._source
+        return load(self.folder / BEST, source=source if source is not None and not source.description else None)
+
+    @property
+    def report(self) -> Path:
+        """The report, one HTML file."""
+        return self.folder / REPORT_FILE
+
+    def predict(self, inputs: Iterable[Any]) -> list[Prediction]:
+        """Predictions of the best model, one a sample. See `AdaptedModel.predict`."""
+        return self.best.predict(inputs)
+
+
+def compare(
+    data: str | Path | Task | tuple[Any, Any],
+    source: str | Source | nn.Module,
+    methods: Sequence[str] = DEFAULT_METHODS,
+    *,
+    settings: Mapping[str, Mapping[str, Any]] | None = None,
+    seeds: int | Sequence[int] = 3,
+    train_size: int | None = None,
+    test_size: int | float = 0.25,
+    split_seed: int = 0,
+    out: str | Path | None = None,
+    text_column: str | None = None,
+    label_column: str | None = None,
+    split_column: str | None = None,
+    encoding: str = "utf-8",
+    max_tokens: int | None = None,
+    image_size: int | None = None,
+    precision: Precision = "auto",
+    cache: str | Path | None = None,
+    observer: Observer | None = None,
+    progress: bool = True,
+) -> Run:
+    """Compare methods on your data; the same labels and splits for all at one seed.
+
+    Killed at any moment, the same call goes on where it stopped.
+
+    Args:
+        data: A folder of class folders (images or .txt files), a CSV file, a task from `load_task` or
+            `task_from_arrays`, or a pair (inputs, labels).
+        source: A source's name (`bequest ls sources`), a `Source`, or an `nn.Module`.
+        methods: Names (`bequest ls methods`).
+        settings: Hyperparameters by method, e.g. `{"lora": {"rank": 4}}`.
+        seeds: How many, or which; each redraws labels, initialisation and order.
+        train_size: How many labels a method may see before the test; None for all that are not test.
+        test_size: Test samples, or their fraction below 1.
+        split_seed: Chooses the test part.
+        out: The run's folder; None for one under `runs/` that is named after the run.
+        text_column: The CSV's column of texts; None to recognise it.
+        label_column: The CSV's column of labels; None to recognise it.
+        split_column: The CSV's column that says train, validation or test; None where splits are made.
+        encoding: Of text files.
+        max_tokens: Token limit of a text source; None for its default.
+        image_size: Side of an image source's input, pixels; None for its default.
+        precision: `auto`, `float32` or `bfloat16`.
+        cache: Folder of stored frozen outputs; None for the user's.
+        observer: Hears of progress; None shows it in the terminal if `progress`.
+        progress: Whether to show anything.
+
+    Returns:
+        The run, whose best model is loaded when it is first asked for.
+
+    Raises:
+        bequest.core.errors.BequestError: One of its kinds, for everything that the input or the machine can cause.
+    """
+    task = _task(data, text_column, label_column, split_column, encoding)
+    source = _source(source, max_tokens, image_size, task)
+    entries = enter(methods, settings or {}, source, task)
+    chosen = tuple(range(seeds)) if isinstance(seeds, int) else tuple(seeds)
+    if not chosen or len(set(chosen)) != len(chosen) or min(chosen) < 0:
+        raise RunError(f"The seeds are {seeds}; expected one or more different whole numbers, 0 or above.")
+    protocol = Protocol(chosen, train_size, test_size, split_seed, precision)
+    recorded = {
+        "data": task.origin,
+        "source": {"name": source.name, "max_tokens": max_tokens, "image_size": image_size},
+        "methods": list(methods),
+        "settings": {name: dict(values) for name, values in (settings or {}).items()},
+        "seeds": list(chosen),
+        "train_size": train_size,
+        "test_size": test_size,
+        "split_seed": split_seed,
+        "precision": precision,
+        "replayable": bool(task.origin and source.description),
+    }
+    folder = Path(out) if out is not None else _default_folder(task, source, recorded)
+    with _watching(observer, progress) as watcher:
+        board = run_comparison(
+            task,
+            source,
+            entries,
+            protocol,
+            folder,
+            watcher,
+            store=Store(Path(cache)) if cache is not None else None,
+            settings=recorded,
+            report=_write_report,
+        )
+    return Run(folder, board, source)
+
+
+def adapt(
+    data: str | Path | Task | tuple[Any, Any],
+    source: str | Source | nn.Module,
+    method: str = "linear_probe",
+    *,
+    seed: int = 0,
+    out: str | Path | None = None,
+    train_size: int | None = None,
+    test_size: int | float = 0.25,
+    split_seed: int = 0,
+    text_column: str | None = None,
+    label_column: str | None = None,
+    split_column: str | None = None,
+    encoding: str = "utf-8",
+    max_tokens: int | None = None,
+    image_size: int | None = None,
+    precision: Precision = "auto",
+    cache: str | Path | None = None,
+    observer: Observer | None = None,
+    progress: bool = True,
+    **hyperparameters: Any,
+) -> Run:
+    """Adapt a source by one method: a comparison with one row and one seed.
+
+    Args:
+        data: As for `compare`.
+        source: As for `compare`.
+        method: The method's name.
+        seed: Redraws labels, initialisation and order.
+        out: As for `compare`.
+        train_size: As for `compare`.
+        test_size: As for `compare`.
+        split_seed: As for `compare`.
+        text_column: As for `compare`.
+        label_column: As for `compare`.
+        split_column: As for `compare`.
+        encoding: As for `compare`.
+        max_tokens: As for `compare`.
+        image_size: As for `compare`.
+        precision: As for `compare`.
+        cache: As for `compare`.
+        observer: As for `compare`.
+        progress: As for `compare`.
+        **hyperparameters: Of the method, e.g. `rank=4`.
+
+    Returns:
+        The run; `run.best` is the adapted model.
+
+    Raises:
+        bequest.core.errors.BequestError: One of its kinds, as for `compare`.
+    """
+    get_method(method)
+    return compare(
+        data,
+        source,
+        [method],
+        settings={method: hyperparameters},
+        seeds=[seed],
+        train_size=train_size,
+        test_size=test_size,
+        split_seed=split_seed,
+        out=out,
+        text_column=text_column,
+        label_column=label_column,
+        split_column=split_column,
+        encoding=encoding,
+        max_tokens=max_tokens,
+        image_size=image_size,
+        precision=precision,
+        cache=cache,
+        observer=observer,
+        progress=progress,
+    )
+
+
+def replay(
+    folder: str | Path,
+    *,
+    out: str | Path,
+    data: str | Path | None = None,
+    observer: Observer | None = None,
+    progress: bool = True,
+) -> Run:
+    """Run again what an earlier run's folder records, and say whether the results are the same.
+
+    Args:
+        folder: The earlier run.
+        out: A new folder.
+        data: Where the data lie now; None for where they lay.
+        observer: Hears of progress; None shows it in the terminal if `progress`.
+        progress: Whether to show anything.
+
+    Raises:
+        RunError: The run was made from Python objects that no file holds, the data have changed, or a test score
+            differs although versions and machine type agree.
+    """
+    earlier = RunFolder(Path(folder))
+    settings = earlier.settings
+    if not settings.get("replayable"):
+        raise RunError(
+            f"The run in {folder} was made from data or a module that only Python had; expected a data path and a named "
+            "source. Call bequest.compare with them again; run.json holds all other settings."
+        )
+    origin = {**settings["data"]}
+    task = bequest_data.load(data or origin.pop("path"), **{k: v for k, v in origin.items() if k != "path"})
+    then = earlier.board()
+    if task.fingerprint != then.task["fingerprint"]:
+        raise RunError(
+            f"The data have changed since the run in {folder}: fingerprint {task.fingerprint}, expected "
+            f"{then.task['fingerprint']}. Restore them, or name their place: --data."
+        )
+    source = settings["source"]
+    run = compare(
+        task,
+        get_source(source["name"], max_tokens=source["max_tokens"], image_size=source["image_size"]),
+        settings["methods"],
+        settings=settings["settings"],
+        seeds=settings["seeds"],
+        train_size=settings["train_size"],
+        test_size=settings["test_size"],
+        split_seed=settings["split_seed"],
+        precision=settings["precision"],
+        out=out,
+        observer=observer,
+        progress=progress,
+    )
+    _check_same(then, run.board)
+    return run
+
+
+def _check_same(then: Leaderboard, now: Leaderboard) -> None:
+    scores = [
+        {(t.method, t.seed): (t.validation, t.test) for t in board.trials if t.error is None} for board in (then, now)
+    ]
+    differing = [f"{m} seed {s}" for (m, s), v in scores[0].items() if scores[1].get((m, s)) != v]
+    if differing:
+        changed = [
+            f"{key} was {then.environment.get(key)}, is {value}"
+            for key, value in now.environment.items()
+            if then.environment.get(key) != value
+        ]
+        raise RunError(
+            f"The replay gave other scores for {', '.join(differing)}; expected the same. "
+            + (f"What differs: {'; '.join(changed)}." if changed else "Versions and machine type agree.")
+            + f" Compare the two {BOARD_FILE} files."
+        )
+
+
+def _task(
+    data: Any, text_column: str | None, label_column: str | None, split_column: str | None, encoding: str
+) -> Task:
+    if isinstance(data, Task):
+        return data
+    if isinstance(data, tuple):
+        inputs, labels = data
+        return bequest_data.from_arrays(inputs, labels)
+    return bequest_data.load(
+        data, text_column=text_column, label_column=label_column, split_column=split_column, encoding=encoding
+    )
+
+
+def _source(source: Any, max_tokens: int | None, image_size: int | None, task: Task) -> Source:
+    if isinstance(source, Source):
+        return source
+    if isinstance(source, str):
+        return get_source(source, max_tokens=max_tokens, image_size=image_size)
+    return from_module(source, modality=task.modality)
+
+
+def _default_folder(task: Task, source: Source, recorded: dict[str, Any]) -> Path:
+    name = re.sub(r"[^A-Za-z0-9_.-]+", "-", f"{task.name}-{source.name}")
+    return Path("runs") / f"{name}-{digest({**recorded, 'task': task.fingerprint})[:8]}"
+
+
+def _watching(observer: Observer | None, progress: bool) -> Any:
+    if observer is not None:
+        return nullcontext(observer)
+    if not progress:
+        return nullcontext(Silent())
+    from bequest.ui.terminal import Terminal
+
+    return Terminal()
+
+
+def _write_report(board: Leaderboard, folder: Path) -> None:
+    from bequest.report.html import write
+
+    write(board, folder / REPORT_FILE)

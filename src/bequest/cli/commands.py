@@ -1,0 +1,148 @@
+"""What each command does; torch is imported here only when work begins."""
+
+from __future__ import annotations
+
+import json
+import sys
+from argparse import Namespace
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from bequest.cli.options import hyperparameters, parse_settings
+from bequest.core.errors import BequestError, DataError
+from bequest.core.registry import methods
+
+if TYPE_CHECKING:
+    from bequest.api import Run
+
+
+def compare(options: Namespace) -> int:
+    """`bequest compare`."""
+    from bequest import api
+
+    names = [n.strip() for n in options.methods.split(",")] if options.methods else list(api.DEFAULT_METHODS)
+    settings = parse_settings(options.settings)
+    run = api.compare(methods=names, settings=settings, seeds=options.seeds, **_shared(options))
+    _closing(run)
+    return 0
+
+
+def adapt(options: Namespace) -> int:
+    """`bequest adapt`."""
+    from bequest import api
+
+    run = api.adapt(method=options.method, seed=options.seed, **_shared(options), **hyperparameters(options))
+    _closing(run)
+    return 0
+
+
+def predict(options: Namespace) -> int:
+    """`bequest predict`."""
+    from bequest.engine.adapted import load
+
+    model = load(options.run)
+    samples = list(_inputs(options.inputs, model.source.modality, options.encoding))
+    for (name, _), prediction in zip(samples, model.predict([s for _, s in samples]), strict=True):
+        if options.json:
+            print(json.dumps({"input": name, **vars(prediction)}, ensure_ascii=False))
+        else:
+            print(f"{prediction.label}\t{prediction.probability:.3f}\t{name}")
+    return 0
+
+
+def replay(options: Namespace) -> int:
+    """`bequest replay`."""
+    from bequest import api
+
+    run = api.replay(options.run, out=options.out, data=options.data)
+    _closing(run)
+    print("The replay gave the same scores.")
+    return 0
+
+
+def ls(options: Namespace) -> int:
+    """`bequest ls`."""
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(box=None, padding=(0, 2, 0, 0))
+    if options.what == "methods":
+        for column in ("method", "family", "what it does", "paper"):
+            table.add_column(column)
+        for info in methods().values():
+            table.add_row(info.name, info.family, info.summary, info.paper)
+    else:
+        from bequest import sources
+
+        table.add_column("source")
+        table.add_column("what it is")
+        for name, line in sources.names().items():
+            table.add_row(name, line)
+    Console().print(table)
+    return 0
+
+
+def demo(options: Namespace) -> int:
+    """`bequest demo`."""
+    from bequest import api
+    from bequest.cli.demo import images, texts
+
+    demonstration = images() if options.images else texts()
+    print(demonstration.story)
+    default = "runs/demo-images" if options.images else "runs/demo"
+    run = api.compare(demonstration.task, seeds=3, out=options.out or default, **demonstration.settings)
+    _closing(run)
+    [prediction] = run.predict([demonstration.example])
+    print(
+        f"\nOne prediction with it:\n  {demonstration.example_text}\n  → {prediction.label} ({prediction.probability:.0%})"
+    )
+    return 0
+
+
+def _shared(options: Namespace) -> dict[str, Any]:
+    names = ("data", "source", "train_size", "test_size", "split_seed", "out", "text_column", "label_column")
+    more = ("split_column", "encoding", "max_tokens", "image_size", "precision", "cache")
+    return {**{n: getattr(options, n) for n in (*names, *more)}, "progress": not options.quiet}
+
+
+def _closing(run: Run) -> None:
+    from rich.console import Console
+
+    from bequest.ui.terminal import leaderboard_table
+
+    console = Console()
+    console.print(leaderboard_table(run.board, width=console.width))
+    best = run.board.best
+    print(f"\nBest by validation: {best.method if best else 'none'}")
+    print(f"Leaderboard  {run.folder / 'leaderboard.json'}")
+    print(f"Report       {run.report}")
+    print(f"Best model   {run.folder / 'best'}   (bequest predict {run.folder} …)")
+
+
+def _inputs(names: list[str], modality: str, encoding: str) -> Iterator[tuple[str, Any]]:
+    for name in names:
+        if name == "-":
+            lines = (line.rstrip("\n") for line in sys.stdin)
+            yield from ((line, line) for line in lines if line.strip())
+        elif modality == "image":
+            yield name, name
+        elif modality == "text":
+            yield name, _read(Path(name), encoding)
+        else:
+            raise BequestError("This model takes arrays; predict with it from Python: bequest.load(folder).predict(…).")
+
+
+def _read(path: Path, encoding: str) -> str:
+    try:
+        return path.read_text(encoding=encoding)
+    except OSError as error:
+        raise DataError(
+            f"Cannot read {path} ({error.strerror}); expected a text file. To predict for words typed here: "
+            f"echo '…' | bequest predict RUN -"
+        ) from None
+    except UnicodeDecodeError as error:
+        raise DataError(
+            f"{path} is not {encoding} (byte {error.start}); expected text in that encoding. Name another: --encoding "
+            "latin-1."
+        ) from None

@@ -1,0 +1,151 @@
+"""`bequest`: compare, adapt, predict, replay, ls, demo."""
+
+from __future__ import annotations
+
+import sys
+from argparse import ArgumentParser, RawDescriptionHelpFormatter
+from collections.abc import Sequence
+
+import bequest
+from bequest.cli import commands
+from bequest.cli.options import add_data, add_hyperparameters, add_run, add_source
+from bequest.core.errors import BequestError
+
+_EXAMPLES = """examples:
+  bequest demo                                              the whole thing on real texts, a few minutes
+  bequest compare reviews.csv --source minilm_l6            four methods on your texts
+  bequest compare photos/ --source efficientnet_lite0 --train-size 100 --seeds 5
+  bequest adapt photos/ --source efficientnet_lite0 --method lora --rank 4
+  bequest predict runs/photos photo.jpg                     with the best model of a run
+"""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line; returns the exit status.
+
+    Args:
+        arguments: Words after `bequest`; None for the process's own.
+    """
+    parser = _parser()
+    options = parser.parse_args(arguments)
+    if not hasattr(options, "command"):
+        parser.print_help()
+        return 0
+    try:
+        return options.command(options)
+    except BequestError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("\nStopped. The same command goes on where this one was.", file=sys.stderr)
+        return 130
+    except BrokenPipeError:
+        sys.stderr.close()
+        return 0
+
+
+def _parser() -> ArgumentParser:
+    parser = ArgumentParser(
+        prog="bequest",
+        description="Hand a pretrained model's knowledge down to your task: compare the ways, get the evidence and the "
+        "best model.",
+        epilog=_EXAMPLES,
+        formatter_class=RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--version", action="version", version=f"bequest {bequest.__version__}")
+    verbs = parser.add_subparsers(metavar="COMMAND", title="commands")
+
+    def verb(name: str, line: str, examples: str) -> ArgumentParser:
+        return verbs.add_parser(
+            name,
+            help=line,
+            description=line[0].upper() + line[1:] + ".",
+            epilog="examples:\n" + examples,
+            formatter_class=RawDescriptionHelpFormatter,
+        )
+
+    compare = verb(
+        "compare",
+        "run several methods on the same labels and splits, and rank them",
+        "  bequest compare reviews.csv --source minilm_l6 --train-size 200 --seeds 3 --out runs/reviews\n"
+        "  bequest compare photos/ --source efficientnet_lite0 --methods linear_probe,lora --set lora.rank=4\n",
+    )
+    add_data(compare)
+    add_source(compare)
+    compare.add_argument(
+        "--methods",
+        metavar="A,B,…",
+        help="which methods, by name (default: linear_probe,full,freeze,lora; `bequest ls methods` lists all)",
+    )
+    compare.add_argument(
+        "--set",
+        action="append",
+        default=[],
+        metavar="METHOD.NAME=VALUE",
+        dest="settings",
+        help="a hyperparameter of one method, e.g. lora.rank=4; may be repeated",
+    )
+    add_run(compare, seeds=True)
+    compare.set_defaults(command=commands.compare)
+
+    adapt = verb(
+        "adapt",
+        "adapt a source by one method, every hyperparameter within reach",
+        "  bequest adapt reviews.csv --source minilm_l6 --method lora --rank 4 --epochs 5\n"
+        "  bequest adapt photos/ --source efficientnet_lite0 --method freeze --from-depth 0.8\n",
+    )
+    add_data(adapt)
+    add_source(adapt)
+    adapt.add_argument(
+        "--method", default="linear_probe", help="which method (default: linear_probe; `bequest ls methods`)"
+    )
+    add_run(adapt, seeds=False)
+    add_hyperparameters(adapt)
+    adapt.set_defaults(command=commands.adapt)
+
+    predict = verb(
+        "predict",
+        "predict with the best model of a run",
+        "  bequest predict runs/photos a.jpg b.jpg\n"
+        "  bequest predict runs/reviews letter.txt\n"
+        "  echo 'arrived broken' | bequest predict runs/reviews -\n",
+    )
+    predict.add_argument("run", metavar="RUN", help="folder of a run, or of a saved model")
+    predict.add_argument(
+        "inputs",
+        nargs="+",
+        metavar="FILE",
+        help="images; text files, each one text; or - for standard input: one text, or one image's path, a line",
+    )
+    predict.add_argument("--json", action="store_true", help="one JSON object a line, with all probabilities")
+    predict.add_argument("--encoding", default="utf-8", help="of text files (default: utf-8)")
+    predict.set_defaults(command=commands.predict)
+
+    replay = verb(
+        "replay",
+        "run again what a run's folder records, and check that the scores are the same",
+        "  bequest replay runs/reviews --out runs/reviews-again\n",
+    )
+    replay.add_argument("run", metavar="RUN", help="folder of the earlier run")
+    replay.add_argument("--out", required=True, metavar="DIR", help="a new folder")
+    replay.add_argument("--data", metavar="PATH", help="where the data lie now, if they were moved")
+    replay.set_defaults(command=commands.replay)
+
+    ls = verb("ls", "list the methods or the sources", "  bequest ls methods\n  bequest ls sources\n")
+    ls.add_argument("what", choices=("methods", "sources"))
+    ls.set_defaults(command=commands.ls)
+
+    demo = verb(
+        "demo",
+        "compare four methods on real data that install as packages",
+        "  bequest demo            BBC News, 100 labels, MiniLM-L6\n"
+        "  bequest demo --images   handwritten digits, 100 labels, EfficientNet-Lite0\n",
+    )
+    demo.add_argument("--images", action="store_true", help="images instead of texts")
+    demo.add_argument("--out", metavar="DIR", help="the run's folder (default: runs/demo or runs/demo-images)")
+    demo.set_defaults(command=commands.demo)
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())

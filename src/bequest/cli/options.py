@@ -1,0 +1,136 @@
+"""Flags that several commands share, and those that are made from the methods' dataclasses."""
+
+from __future__ import annotations
+
+from argparse import ArgumentParser, Namespace
+from typing import Any
+
+from bequest.core.errors import BequestError
+from bequest.core.registry import Hyperparameter, methods
+
+
+def add_data(parser: ArgumentParser) -> None:
+    """What the labelled data are."""
+    group = parser.add_argument_group("data")
+    group.add_argument("data", metavar="DATA", help="a folder of class folders (images or .txt files), or a CSV file")
+    group.add_argument("--text-column", metavar="NAME", help="the CSV's column of texts (default: recognised)")
+    group.add_argument("--label-column", metavar="NAME", help="the CSV's column of labels (default: recognised)")
+    group.add_argument(
+        "--split-column",
+        metavar="NAME",
+        help="the CSV's column that says train, validation or test (default: none)",
+    )
+    group.add_argument("--encoding", default="utf-8", help="of text files (default: utf-8)")
+    group.add_argument(
+        "--train-size",
+        type=int,
+        metavar="N",
+        help="labels that a method may see before the test, those held out for early stopping included (default: all "
+        "that are not test)",
+    )
+    group.add_argument(
+        "--test-size",
+        type=_count_or_fraction,
+        default=0.25,
+        metavar="M",
+        help="test samples, or their fraction below 1 (default: 0.25, or the given test split)",
+    )
+    group.add_argument("--split-seed", type=int, default=0, metavar="S", help="chooses the test part (default: 0)")
+
+
+def add_source(parser: ArgumentParser) -> None:
+    """What the pretrained model is."""
+    group = parser.add_argument_group("source")
+    group.add_argument("--source", required=True, metavar="NAME", help="pretrained model (`bequest ls sources`)")
+    group.add_argument("--max-tokens", type=int, metavar="N", help="token limit of a text source (default: 128)")
+    group.add_argument(
+        "--image-size",
+        type=int,
+        metavar="PX",
+        help="side of an image source's input (default: as it was trained)",
+    )
+
+
+def add_run(parser: ArgumentParser, *, seeds: bool) -> None:
+    """How the run goes, and where it is kept."""
+    group = parser.add_argument_group("run")
+    if seeds:
+        group.add_argument(
+            "--seeds",
+            type=int,
+            default=3,
+            metavar="K",
+            help="repetitions; each redraws labels, initialisation and order (default: 3)",
+        )
+    else:
+        group.add_argument("--seed", type=int, default=0, help="chooses labels, initialisation and order (default: 0)")
+    group.add_argument("--out", metavar="DIR", help="the run's folder (default: one under runs/, named after the run)")
+    group.add_argument(
+        "--precision",
+        choices=("auto", "float32", "bfloat16"),
+        default="auto",
+        help="auto: bfloat16 where the hardware multiplies it (default: auto)",
+    )
+    group.add_argument("--cache", metavar="DIR", help="folder of stored frozen outputs (default: $BEQUEST_CACHE)")
+    group.add_argument("--quiet", action="store_true", help="show errors and the outcome only")
+
+
+def add_hyperparameters(parser: ArgumentParser) -> None:
+    """One flag for every hyperparameter of any method; one that several methods share stands once."""
+    owners: dict[str, list[tuple[str, Hyperparameter]]] = {}
+    for name, info in methods().items():
+        for h in info.hyperparameters:
+            owners.setdefault(h.name, []).append((name, h))
+    groups: dict[tuple[str, ...], Any] = {}
+    for found in owners.values():
+        names = tuple(name for name, _ in found)
+        if names not in groups:
+            groups[names] = parser.add_argument_group("hyperparameters of " + ", ".join(names))
+        first = found[0][1]
+        groups[names].add_argument(
+            first.flag,
+            dest="hyper_" + first.name,
+            metavar="|".join(first.choices) or first.type.__name__.upper(),
+            help=f"{_sentence(found)} (default: {_defaults(found)})".replace("%", "%%"),
+        )
+
+
+def hyperparameters(options: Namespace) -> dict[str, str]:
+    """Those hyperparameters that were set."""
+    given = {k.removeprefix("hyper_"): v for k, v in vars(options).items() if k.startswith("hyper_")}
+    return {k: v for k, v in given.items() if v is not None}
+
+
+def parse_settings(texts: list[str]) -> dict[str, dict[str, str]]:
+    """`lora.rank=4` → `{"lora": {"rank": "4"}}`.
+
+    Raises:
+        BequestError: A text is not of that form.
+    """
+    settings: dict[str, dict[str, str]] = {}
+    for text in texts:
+        target, equals, value = text.partition("=")
+        method, dot, name = target.partition(".")
+        if not (equals and dot and method and name):
+            raise BequestError(f"--set {text!r} is not of the form METHOD.NAME=VALUE, e.g. --set lora.rank=4.")
+        settings.setdefault(method, {})[name.replace("-", "_")] = value
+    return settings
+
+
+def _sentence(found: list[tuple[str, Hyperparameter]]) -> str:
+    texts = {h.help.rstrip(".") for _, h in found}
+    if len(texts) == 1:
+        return texts.pop()
+    return "; ".join(f"{name}: {h.help.rstrip('.')}" for name, h in found)
+
+
+def _defaults(found: list[tuple[str, Hyperparameter]]) -> str:
+    texts = {h.default_text for _, h in found}
+    if len(texts) == 1:
+        return texts.pop()
+    return "; ".join(f"{name}: {h.default_text}" for name, h in found)
+
+
+def _count_or_fraction(text: str) -> int | float:
+    value = float(text)
+    return int(value) if value >= 1 and value == int(value) else value

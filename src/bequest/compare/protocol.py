@@ -1,0 +1,324 @@
+"""The protocol: every method at every seed on the same draws, then rows, then the best model."""
+
+from __future__ import annotations
+
+import os
+import platform
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+
+import bequest
+from bequest.compare.cost import PeakMemory, inference_per_s
+from bequest.compare.folder import BEST, RunFolder, digest
+from bequest.compare.statistics import RANKING, make_row, rank
+from bequest.core.errors import MethodError, RunError, SourceError, TrainingError
+from bequest.core.observe import Observer
+from bequest.core.registry import MethodInfo, get_method
+from bequest.core.results import Leaderboard, Row, TrialRecord
+from bequest.core.task import Draw, Task
+from bequest.engine.adapted import AdaptedModel
+from bequest.engine.context import Context
+from bequest.engine.run import Outcome, make_plan, restore, run
+from bequest.engine.runtime import Precision, choose_runtime
+from bequest.engine.store import Store
+from bequest.sources import Source
+
+
+@dataclass(frozen=True)
+class Protocol:
+    """What is the same for every row.
+
+    Attributes:
+        seeds: Each redraws labels, initialisation and order; the test part stays.
+        train_size: Labels that a method may see before the test; None for all that are not test.
+        test_size: Test samples, or their fraction below 1.
+        split_seed: Chooses the test part.
+        precision: `auto`, `float32` or `bfloat16`.
+    """
+
+    seeds: tuple[int, ...] = (0, 1, 2)
+    train_size: int | None = None
+    test_size: int | float = 0.25
+    split_seed: int = 0
+    precision: Precision = "auto"
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A method with its settings.
+
+    Attributes:
+        info: As registered.
+        method: Built.
+        settings: Every hyperparameter as it will be used.
+    """
+
+    info: MethodInfo
+    method: Any
+    settings: dict[str, Any] = field(default_factory=dict)
+
+
+def enter(names: Sequence[str], settings: Mapping[str, Mapping[str, Any]], source: Source, task: Task) -> list[Entry]:
+    """The methods by name, with their settings, each known to have a plan for this source and task.
+
+    Raises:
+        MethodError: A name or a hyperparameter is unknown or out of range; all faults of one kind at once.
+    """
+    unknown: list[str] = []
+    for name in dict.fromkeys([*names, *settings]):
+        try:
+            get_method(name)
+        except MethodError as error:
+            unknown.append(str(error))
+    if unknown:
+        raise MethodError("\n".join(unknown))
+    left_out = sorted(set(settings) - set(names))
+    if left_out:
+        raise MethodError(f"Settings are given for {', '.join(left_out)}, which is not among the methods to run.")
+    entries: list[Entry] = []
+    for name in dict.fromkeys(names):
+        info = get_method(name)
+        built = info.build(settings.get(name, {}))
+        built.plan(source, task)
+        entries.append(Entry(info, built, info.resolve(built, source.modality)))
+    return entries
+
+
+def compare(
+    task: Task,
+    source: Source,
+    entries: Sequence[Entry],
+    protocol: Protocol,
+    out: Path,
+    observer: Observer,
+    *,
+    store: Store | None = None,
+    settings: dict[str, Any] | None = None,
+    report: Any = None,
+) -> Leaderboard:
+    """Run every method at every seed, or take up a run that was interrupted; write the run's folder.
+
+    Args:
+        task: The labelled data.
+        source: The pretrained network.
+        entries: From `enter`.
+        protocol: What is the same for every row.
+        out: The run's folder.
+        observer: Hears of progress.
+        store: Of frozen outputs; None for the user's.
+        settings: For `bequest replay`.
+        report: Called with the leaderboard and the folder at the end, to write the report.
+
+    Raises:
+        RunError: The folder cannot be used or written, or no trial ended well.
+        SourceError: The source does not take this kind of sample.
+        DataError: The sizes do not fit the data, or a sample cannot be read.
+    """
+    _check_modality(task, source)
+    context = Context(source, task, store or Store(), choose_runtime(protocol.precision), observer)
+    draws = {
+        seed: task.draw(
+            seed, train_size=protocol.train_size, test_size=protocol.test_size, split_seed=protocol.split_seed
+        )
+        for seed in protocol.seeds
+    }
+    for note in task.notes:
+        observer.note(note)
+    comparison = _Comparison(context, list(entries), protocol, draws, RunFolder(out))
+    try:
+        return comparison.carry_out(settings or {}, report)
+    except OSError as error:
+        raise RunError(
+            f"Cannot write {error.filename or out} ({error.strerror}); expected a folder with room for the run. Free "
+            "space or choose another --out; finished trials are kept, and the same command goes on with them."
+        ) from error
+
+
+@dataclass
+class _Comparison:
+    context: Context
+    entries: list[Entry]
+    protocol: Protocol
+    draws: dict[int, Draw]
+    folder: RunFolder
+    trials: list[TrialRecord] = field(default_factory=list)
+
+    def carry_out(self, settings: dict[str, Any], report: Any) -> Leaderboard:
+        self.folder.claim(settings, self.identity())
+        total = len(self.draws) * len(self.entries)
+        board = self.board()
+        for seed, draw in self.draws.items():
+            for entry in self.entries:
+                self.context.observer.progress("trials", len(self.trials), total)
+                record = self.trial(entry, seed, draw)
+                self.trials.append(record)
+                board = self.board()
+                self.folder.write_board(board)
+                self.context.observer.trial(record, board)
+        self.context.observer.progress("trials", total, total)
+        if board.best is None:
+            errors = "\n".join(error for row in board.rows for error in row.errors)
+            raise RunError(f"No trial ended with a result:\n{errors}")
+        self.save_best(board.best)
+        if report is not None:
+            report(board, self.folder.path)
+        return board
+
+    def trial(self, entry: Entry, seed: int, draw: Draw) -> TrialRecord:
+        name = entry.info.name
+        identity = digest({**self.identity(), "method": name, "settings": entry.settings, "seed": seed})
+        finished = self.folder.finished(name, seed, identity)
+        if finished is not None:
+            return finished
+        passes = self.context.passes.computed
+        folder = self.folder.trial(name, seed)
+        try:
+            with PeakMemory() as peak:
+                outcome = run(self.context, entry.method, draw, seed=seed, folder=folder, identity=identity)
+        except (TrainingError, MemoryError, torch.OutOfMemoryError) as error:
+            return TrialRecord(name, seed, entry.settings, error=str(error) or type(error).__name__)
+        record = self.record(entry, seed, draw, outcome)
+        record = replace(record, peak_memory_bytes=peak.bytes, frozen_samples=self.context.passes.computed - passes)
+        self.folder.finish(record, identity, outcome.trained, outcome.head)
+        return record
+
+    def record(self, entry: Entry, seed: int, draw: Draw, outcome: Outcome) -> TrialRecord:
+        context = self.context
+        validation, test = context.labels(draw.validation), context.labels(draw.test)
+        fastest = None
+        if seed == self.protocol.seeds[0]:
+            fastest = inference_per_s(context, outcome.network, draw.test)
+        return TrialRecord(
+            method=entry.info.name,
+            seed=seed,
+            settings=entry.settings,
+            validation=_accuracy(outcome.validation, validation),
+            validation_loss=float(F.cross_entropy(outcome.validation, validation)),
+            test=_accuracy(outcome.test, test),
+            test_loss=float(F.cross_entropy(outcome.test, test)),
+            confusion=_confusion(outcome.test, test),
+            epochs=outcome.history,
+            epochs_planned=outcome.epochs_planned,
+            solved=outcome.solved,
+            trainable_parameters=outcome.trainable_parameters,
+            stored_bytes=sum(t.numel() * t.element_size() for t in outcome.trained.values()),
+            train_s=outcome.own_s + outcome.shared_s,
+            shared_s=outcome.shared_s,
+            inference_per_s=fastest,
+            labels=len(draw.labelled),
+            merged=outcome.merged,
+        )
+
+    def board(self) -> Leaderboard:
+        by_method: dict[str, list[TrialRecord]] = {}
+        for trial in self.trials:
+            by_method.setdefault(trial.method, []).append(trial)
+        any_draw = next(iter(self.draws.values()))
+        return Leaderboard(
+            rows=rank([make_row(trials) for trials in by_method.values()]),
+            task=_describe_task(self.context.task),
+            source=_describe_source(self.context.source),
+            protocol={
+                "train_size": len(any_draw.labelled),
+                "train": len(any_draw.train),
+                "validation": len(any_draw.validation),
+                "test": len(any_draw.test),
+                "seeds": list(self.protocol.seeds),
+                "split_seed": self.protocol.split_seed,
+                "ranking": RANKING,
+            },
+            environment=environment(self.context),
+            passes={"asked": self.context.passes.asked, "computed": self.context.passes.computed},
+            trials=list(self.trials),
+        )
+
+    def save_best(self, row: Row) -> None:
+        """Make the median seed's network again from what it trained, and save it whole."""
+        entry = next(e for e in self.entries if e.info.name == row.method)
+        assert row.median_seed is not None
+        trained, head = self.folder.trained(row.method, row.median_seed)
+        network = restore(make_plan(self.context, entry.method, row.median_seed), trained, head)
+        record = {
+            "method": row.method,
+            "seed": row.median_seed,
+            "settings": row.settings,
+            "validation": row.validation.mean if row.validation else None,
+            "test": row.test.mean if row.test else None,
+            "task": self.context.task.name,
+            "task_fingerprint": self.context.task.fingerprint,
+        }
+        AdaptedModel(network, self.context.source, self.context.task.classes, record).save(self.folder.path / BEST)
+
+    def identity(self) -> dict[str, Any]:
+        return {
+            "task": self.context.task.fingerprint,
+            "source": self.context.source.name,
+            "weights": self.context.source.fingerprint,
+            "preprocessing": self.context.source.preprocess.fingerprint,
+            "train_size": self.protocol.train_size,
+            "test_size": self.protocol.test_size,
+            "split_seed": self.protocol.split_seed,
+            "precision": self.context.runtime.describe(),
+        }
+
+
+def environment(context: Context) -> dict[str, Any]:
+    """Versions and machine, for records."""
+    return {
+        "bequest": bequest.__version__,
+        "torch": torch.__version__,
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "machine": platform.machine(),
+        "cpu_count": os.cpu_count(),
+        "threads": torch.get_num_threads(),
+        **context.runtime.describe(),
+    }
+
+
+def _check_modality(task: Task, source: Source) -> None:
+    if task.modality != source.modality:
+        raise SourceError(
+            f"The source {source.name!r} takes samples of kind {source.modality!r}, but {task.name!r} holds "
+            f"{task.modality!r}. Choose a source for {task.modality}: `bequest ls sources`."
+        )
+
+
+def _describe_task(task: Task) -> dict[str, Any]:
+    counts = np.bincount(task.labels, minlength=len(task.classes))
+    return {
+        "name": task.name,
+        "modality": task.modality,
+        "classes": list(task.classes),
+        "class_counts": counts.tolist(),
+        "samples": len(task.labels),
+        "fingerprint": task.fingerprint,
+        "notes": list(task.notes),
+    }
+
+
+def _describe_source(source: Source) -> dict[str, Any]:
+    return {
+        "name": source.name,
+        "modality": source.modality,
+        "parameters": sum(p.numel() for p in source.body.parameters()),
+        "width": source.width,
+        "fingerprint": source.fingerprint,
+        "licence": source.licence,
+    }
+
+
+def _accuracy(outputs: torch.Tensor, labels: torch.Tensor) -> float:
+    return float((outputs.argmax(1) == labels).double().mean())
+
+
+def _confusion(outputs: torch.Tensor, labels: torch.Tensor) -> list[list[int]]:
+    classes = outputs.shape[1]
+    pairs = labels * classes + outputs.argmax(1)
+    return torch.bincount(pairs, minlength=classes * classes).reshape(classes, classes).tolist()

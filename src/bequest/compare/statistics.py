@@ -1,0 +1,76 @@
+"""From trials to rows: means over seeds, and the order of rows."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from bequest.core.registry import methods
+from bequest.core.results import Interval, Row, TrialRecord
+
+RANKING = (
+    "by the mean metric on held-out labels that the scored model was not fitted on; ties by their mean cross-entropy, then "
+    "by fewer trained parameters"
+)
+
+
+def interval(values: Sequence[float]) -> Interval:
+    """Mean and standard error (sample standard deviation / √n) of one value a seed."""
+    sem = float(np.std(values, ddof=1) / np.sqrt(len(values))) if len(values) > 1 else None
+    return Interval(float(np.mean(values)), sem, len(values), list(values))
+
+
+def make_row(trials: Sequence[TrialRecord]) -> Row:
+    """One method's trials as a row; failed seeds count only as errors."""
+    done = [t for t in trials if t.error is None]
+    first = (done or list(trials))[0]
+    known = methods().get(first.method)
+    speeds = [t.inference_per_s for t in done if t.inference_per_s is not None]
+    return Row(
+        method=first.method,
+        family=known.family if known else "",
+        metric=first.metric,
+        validation=_interval([t.validation for t in done]),
+        validation_loss=_mean([t.validation_loss for t in done]),
+        test=_interval([t.test for t in done]),
+        epochs_planned=first.epochs_planned,
+        epochs_run=_mean([float(sum(e.epoch > 0 for e in t.epochs)) for t in done]) or 0.0,
+        trainable_parameters=first.trainable_parameters,
+        stored_bytes=first.stored_bytes,
+        train_s=_mean([t.train_s for t in done]) or 0.0,
+        shared_s=_mean([t.shared_s for t in done]) or 0.0,
+        peak_memory_bytes=max((t.peak_memory_bytes for t in done), default=0),
+        inference_per_s=_mean(speeds),
+        labels=first.labels,
+        settings=first.settings,
+        errors=[f"seed {t.seed}: {t.error}" for t in trials if t.error is not None],
+        median_seed=_median_seed(done),
+    )
+
+
+def rank(rows: Sequence[Row]) -> list[Row]:
+    """Best first by validation, `RANKING`; rows without a result last."""
+
+    def key(row: Row) -> tuple[float, float, int]:
+        if row.validation is None:
+            return (float("inf"), 0.0, 0)
+        return (-row.validation.mean, row.validation_loss or 0.0, row.trainable_parameters)
+
+    return sorted(rows, key=key)
+
+
+def _median_seed(done: Sequence[TrialRecord]) -> int | None:
+    """The seed in the middle by validation, the worse of two middles."""
+    ordered = sorted(done, key=lambda t: (t.validation or 0.0, -(t.validation_loss or 0.0), t.seed))
+    return ordered[(len(ordered) - 1) // 2].seed if ordered else None
+
+
+def _interval(values: Sequence[float | None]) -> Interval | None:
+    present = [v for v in values if v is not None]
+    return interval(present) if present else None
+
+
+def _mean(values: Sequence[float | None]) -> float | None:
+    present = [v for v in values if v is not None]
+    return float(np.mean(present)) if present else None
