@@ -3,10 +3,16 @@
 from __future__ import annotations
 
 import os
+import sys
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
+
+sys.path.insert(0, str(Path(__file__).parent))
+import tiny
 
 # Set before any test module imports torch, transformers or bequest, which read them once.
 _CACHE = tempfile.TemporaryDirectory(prefix="bequest-tests-")
@@ -22,3 +28,32 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     folder = tmp_path / "cache"
     monkeypatch.setenv("BEQUEST_CACHE", str(folder))
     return folder
+
+
+@pytest.fixture(scope="session")
+def tiny_sources() -> dict[str, Any]:
+    """Random networks with everything that a method may stumble on: BatchNorm, dropout, attention, a mask."""
+    return {"image": tiny.image_source(), "text": tiny.text_source()}
+
+
+@pytest.fixture(scope="session")
+def tiny_tasks() -> dict[str, Any]:
+    """Small learnable tasks for the tiny sources."""
+    return {"image": tiny.image_task(), "text": tiny.text_task()}
+
+
+@pytest.fixture
+def context_of(tmp_path: Path, tiny_sources: dict[str, Any], tiny_tasks: dict[str, Any]) -> Callable[..., Any]:
+    """Makes a run's context for `image` or `text`, with a store of its own."""
+
+    def make(kind: str, **changes: Any) -> Any:
+        from bequest.core.observe import Silent
+        from bequest.engine.context import Context
+        from bequest.engine.runtime import choose_runtime
+        from bequest.engine.store import Store
+
+        store = Store(tmp_path / "store")
+        runtime = choose_runtime("float32")
+        return Context(tiny_sources[kind], tiny_tasks[kind], store, runtime, changes.pop("observer", Silent()), **changes)
+
+    return make

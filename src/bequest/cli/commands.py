@@ -94,9 +94,8 @@ def demo(options: Namespace) -> int:
     run = api.compare(demonstration.task, seeds=3, out=options.out or default, **demonstration.settings)
     _closing(run)
     [prediction] = run.predict([demonstration.example])
-    print(
-        f"\nOne prediction with it:\n  {demonstration.example_text}\n  → {prediction.label} ({prediction.probability:.0%})"
-    )
+    print(f"\nOne prediction with it:\n  {demonstration.example_text}")
+    print(f"  → {prediction.label} ({prediction.probability:.0%})")
     return 0
 
 

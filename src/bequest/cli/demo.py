@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -44,7 +44,7 @@ def texts() -> Demonstration:
     folder = Path(found.origin).parent / "bbcnews" / "data"
     sentence = "The champion broke her own record in the final and dedicated the gold medal to her coach."
     return Demonstration(
-        task=load(folder, encoding="latin-1"),
+        task=replace(load(folder, encoding="utf-8,latin-1"), name="BBC News"),
         settings={"source": "minilm_l6", "train_size": 100, "test_size": 400},
         story="BBC News, 5 classes: 100 labelled texts, 400 test texts, 3 seeds, from MiniLM-L6. A few minutes.",
         example=sentence,

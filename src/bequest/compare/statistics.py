@@ -10,8 +10,8 @@ from bequest.core.registry import methods
 from bequest.core.results import Interval, Row, TrialRecord
 
 RANKING = (
-    "by the mean metric on held-out labels that the scored model was not fitted on; ties by their mean cross-entropy, then "
-    "by fewer trained parameters"
+    "by the mean metric on held-out labels that the scored model was not fitted on; among equals the one with fewer "
+    "trained parameters comes first"
 )
 
 
@@ -52,10 +52,11 @@ def make_row(trials: Sequence[TrialRecord]) -> Row:
 def rank(rows: Sequence[Row]) -> list[Row]:
     """Best first by validation, `RANKING`; rows without a result last."""
 
-    def key(row: Row) -> tuple[float, float, int]:
+    def key(row: Row) -> tuple[float, int]:
+        # Held-out loss would favour methods that stopped early by it, so it breaks no ties.
         if row.validation is None:
-            return (float("inf"), 0.0, 0)
-        return (-row.validation.mean, row.validation_loss or 0.0, row.trainable_parameters)
+            return (float("inf"), 0)
+        return (-row.validation.mean, row.trainable_parameters)
 
     return sorted(rows, key=key)
 

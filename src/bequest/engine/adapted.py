@@ -162,8 +162,8 @@ def load(folder: str | Path, *, source: Source | None = None) -> AdaptedModel:
         json.JSONDecodeError,
     ) as error:
         raise RunError(
-            f"The model in {folder} is damaged or does not fit its description ({error}); expected the files as bequest "
-            "wrote them. Copy the folder again, or run again."
+            f"The model in {folder} is damaged or does not fit its description ({error}); expected the files as "
+            "bequest wrote them. Copy the folder again, or run again."
         ) from error
     return AdaptedModel(network.eval().requires_grad_(False), source, classes, record)
 

@@ -14,9 +14,13 @@ from bequest.core.results import atomic_open
 class Resumable(Protocol):
     """What a checkpoint saves and restores."""
 
-    def state(self) -> dict[str, Any]: ...
+    def state(self) -> dict[str, Any]:
+        """Tensors, numbers and strings only."""
+        ...
 
-    def load(self, state: dict[str, Any]) -> None: ...
+    def load(self, state: dict[str, Any]) -> None:
+        """Go on from what `state` returned."""
+        ...
 
 
 class Checkpoint:
@@ -28,7 +32,7 @@ class Checkpoint:
         every_s: Seconds of work that may be lost: writing a large network's state costs seconds itself.
     """
 
-    def __init__(self, path: Path | None, identity: dict[str, Any], every_s: float = 60.0) -> None:
+    def __init__(self, path: Path | None, identity: dict[str, Any], every_s: float) -> None:
         self.path, self.identity, self.every_s = path, identity, every_s
         self._saved = time.monotonic()
 

@@ -37,6 +37,8 @@ class Context:
         runtime: Device, precision, layout.
         observer: Hears of progress.
         batch_size: Samples in a forward pass without gradients.
+        checkpoint_every_s: Seconds of training that a killed process may lose; writing a large network's state costs
+            seconds itself.
         passes: Counts frozen passes.
     """
 
@@ -46,6 +48,7 @@ class Context:
     runtime: Runtime
     observer: Observer
     batch_size: int = 32
+    checkpoint_every_s: float = 60.0
     passes: Passes = field(default_factory=Passes)
 
     def hashes(self, indices: Indices) -> list[bytes]:

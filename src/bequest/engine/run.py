@@ -149,7 +149,9 @@ class _Trial:
 
     def train(self, stage: Train, number: int) -> None:
         checkpoint = Checkpoint(
-            self.folder and self.folder / f"stage{number}.ckpt", {"trial": self.identity, "stage": number}
+            self.folder and self.folder / f"stage{number}.ckpt",
+            {"trial": self.identity, "stage": number},
+            self.context.checkpoint_every_s,
         )
         feed = self.feed(stage)
         self.history += fit(self.context, self.network, stage, feed, checkpoint, seed=self.seed, number=number)

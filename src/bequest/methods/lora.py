@@ -2,8 +2,8 @@
 
     W' = W + (α/r)·B·A,   A: r × in, Kaiming-uniform (a = √5);   B: out × r, zero
 
-Paper: Hu et al. 2022, arXiv:2106.09685. Only A, B and the head are trained; at the end the product is added to W, so that
-the adapted network costs no more to run than the source. Deviations: every Linear of the body is adapted rather than
+Paper: Hu et al. 2022, arXiv:2106.09685. Only A, B and the head are trained; at the end the product is added to W, so
+that the adapted network costs no more to run than the source. Deviations: every Linear of the body is adapted rather than
 the attention's queries and values alone, and every ungrouped convolution (networks such as EfficientNet have no Linear
 but their head): there A is a convolution to r channels with the layer's kernel and B a 1 × 1 convolution. By default
 the head is solved first on the frozen features.

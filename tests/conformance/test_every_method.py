@@ -1,0 +1,149 @@
+"""What every registered method must keep, whatever it does."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from bequest.core.plan import Train
+from bequest.core.registry import methods
+from bequest.engine.adapted import AdaptedModel, load
+from bequest.engine.features import encoded, forward
+from bequest.engine.run import Outcome, make_plan, restore, run
+
+KINDS = ("image", "text")
+NAMES = tuple(methods())
+QUICK = {"epochs": 3, "batch_size": 8, "patience": 0, "learning_rate": 1e-2, "head_init": "solved"}
+
+pytestmark = [pytest.mark.parametrize("kind", KINDS), pytest.mark.parametrize("name", NAMES)]
+
+
+def build(name: str, **settings: Any) -> Any:
+    info = methods()[name]
+    known = {h.name for h in info.hyperparameters}
+    return info.build({k: v for k, v in {**QUICK, **settings}.items() if k in known})
+
+
+def trial(context: Any, name: str, *, seed: int = 0, folder: Path | None = None, **settings: Any) -> Outcome:
+    draw = context.task.draw(seed, train_size=40, test_size=30)
+    return run(context, build(name, **settings), draw, seed=seed, folder=folder, identity=name)
+
+
+def changed(before: dict[str, torch.Tensor], after: dict[str, torch.Tensor]) -> set[str]:
+    return {n for n in before if n in after and not torch.equal(before[n], after[n])}
+
+
+def test_frozen_stays_bit_identical_and_trainable_changes(
+    name: str, kind: str, context_of: Callable[..., Any]
+) -> None:
+    # From a random head the untouched network is never the best epoch, whose weights are kept.
+    context, method = context_of(kind), build(name, head_init="random", learning_rate=1e-3)
+    plan = make_plan(context, method, 0)
+    source = {f"body.{n}": t.clone() for n, t in context.source.body.state_dict().items()}
+    declared = {n for s in plan.stages if isinstance(s, Train) for g in s.groups for n in g.names}
+    owners = {n.rpartition(".")[0] for n in declared}
+    may_change = {n for n in source if n in declared or n.replace(".base.", ".") in plan.merged}
+    may_change |= {n.replace(".base.", ".") for n in plan.merged}
+    may_change |= {n for n in source if n.rpartition(".")[0] in owners}  # BatchNorm statistics beside their weights
+
+    outcome = run(context, method, context.task.draw(0, train_size=40, test_size=30), seed=0)
+
+    after = outcome.network.state_dict()
+    assert set(source) == {n for n in after if n.startswith("body.")}, "the finished network has the source's shape"
+    assert changed(source, after) <= may_change
+    assert not changed(source, {f"body.{n}": t for n, t in context.source.body.state_dict().items()}), "source touched"
+    start = make_plan(context, method, 0).network.state_dict()
+    assert declared <= set(outcome.trained)
+    # A key's bias shifts every score of a query alike: softmax ignores it, and its gradient is rounding noise.
+    still = {n for n in declared - changed(start, outcome.trained) if not n.endswith("key.bias")}
+    unused = {n for n in still if "token_type" in n or "position_embeddings" in n}
+    assert still == unused, "declared trainable, but nothing changed"
+
+
+def test_same_seed_same_result_and_another_seed_another(name: str, kind: str, context_of: Callable[..., Any]) -> None:
+    context = context_of(kind)
+    first, again, other = (trial(context, name, seed=seed) for seed in (0, 0, 1))
+    assert torch.equal(first.test, again.test)
+    assert not changed(first.trained, again.trained)
+    assert not torch.equal(first.test, other.test)
+
+
+def test_outcome_restores_from_its_tensors(name: str, kind: str, context_of: Callable[..., Any]) -> None:
+    context = context_of(kind)
+    outcome = trial(context, name)
+    again = restore(make_plan(context, build(name), 0), outcome.trained, outcome.head)
+    expected = outcome.network.state_dict()
+    assert set(again.state_dict()) == set(expected)
+    assert not changed(expected, again.state_dict())
+
+
+def test_save_load_same_predictions(name: str, kind: str, context_of: Callable[..., Any], tmp_path: Path) -> None:
+    context = context_of(kind)
+    outcome = trial(context, name)
+    model = AdaptedModel(outcome.network, context.source, context.task.classes, {})
+    model.save(tmp_path / "model")
+    loaded = load(tmp_path / "model", source=None if context.source.description else context.source)
+    samples = [context.task.samples[i] for i in range(12)]
+    assert torch.equal(loaded.outputs(samples), model.outputs(samples))
+    assert [p.label for p in loaded.predict(samples)] == [p.label for p in model.predict(samples)]
+
+
+def test_stored_features_change_nothing(name: str, kind: str, context_of: Callable[..., Any]) -> None:
+    """Scores that came from the store equal those of the whole network, run from the samples."""
+    context = context_of(kind)
+    draw = context.task.draw(0, train_size=40, test_size=30)
+    outcome = trial(context, name)
+    plain = forward(context, outcome.network, encoded(context, draw.test))
+    torch.testing.assert_close(outcome.test, plain, rtol=1e-4, atol=1e-5)
+
+
+def test_a_frozen_sample_is_computed_once(name: str, kind: str, context_of: Callable[..., Any]) -> None:
+    context = context_of(kind)
+    trial(context, name)
+    computed = context.passes.computed
+    assert computed <= 40 + 30
+    trial(context, name)
+    assert context.passes.computed == computed
+
+
+class Killed(Exception):
+    """Stands for the end of the process."""
+
+
+def test_killed_and_resumed_ends_the_same(
+    name: str, kind: str, context_of: Callable[..., Any], tmp_path: Path
+) -> None:
+    whole = trial(context_of(kind), name)
+
+    class Killer:
+        def __init__(self, epochs: int) -> None:
+            self.left = epochs
+
+        def progress(self, label: str, done: int, total: int) -> None:
+            if label.startswith("stage"):
+                self.left -= 1
+                if self.left < 0:
+                    raise Killed
+
+        def note(self, text: str) -> None: ...
+
+        def trial(self, record: Any, board: Any) -> None: ...
+
+    kills, folder = 0, tmp_path / "trial"
+    for epochs in (1, 2, 2):
+        try:
+            resumed = trial(context_of(kind, observer=Killer(epochs), checkpoint_every_s=0.0), name, folder=folder)
+        except Killed:
+            kills += 1
+    resumed = trial(context_of(kind, checkpoint_every_s=0.0), name, folder=folder)
+    trains = any(isinstance(s, Train) for s in make_plan(context_of(kind), build(name), 0).stages)
+    assert bool(kills) == trains
+    assert torch.equal(resumed.test, whole.test)
+    assert not changed(whole.trained, resumed.trained)
+    assert [(e.epoch, e.train_loss, e.validation_loss) for e in resumed.history] == [
+        (e.epoch, e.train_loss, e.validation_loss) for e in whole.history
+    ]

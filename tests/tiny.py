@@ -1,0 +1,117 @@
+"""Tiny random networks and small learnable tasks, for tests of mechanics."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import numpy as np
+
+WORDS = {
+    "sport": "ball goal team match referee".split(),
+    "food": "soup bread salt oven plate".split(),
+    "music": "song choir drum violin note".split(),
+}
+
+
+def image_source() -> Any:
+    """A convolutional network with BatchNorm, a depthwise convolution and dropout; arrays (3, 12, 12) in."""
+    import torch
+    from torch import nn
+
+    from bequest.sources import from_module
+
+    class Block(nn.Module):
+        def __init__(self, width: int) -> None:
+            super().__init__()
+            self.depthwise = nn.Conv2d(width, width, 3, padding=1, groups=width, bias=False)
+            self.pointwise = nn.Conv2d(width, width, 1)
+            self.norm = nn.BatchNorm2d(width)
+            self.dropout = nn.Dropout(0.2)
+
+        def forward(self, x: Any) -> Any:
+            return x + self.dropout(torch.relu(self.norm(self.pointwise(self.depthwise(x)))))
+
+    torch.manual_seed(7)
+    network = nn.Sequential()
+    network.add_module("stem", nn.Conv2d(3, 8, 3, stride=2, padding=1))
+    network.add_module("blocks", nn.Sequential(Block(8), Block(8), Block(8)))
+    network.add_module("pool", nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten()))
+    network.add_module("fc", nn.Linear(8, 5))
+    # Statistics that differ from what a batch has, so that a BatchNorm left in train mode shows.
+    for module in network.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            module.running_mean.uniform_(-0.1, 0.1)
+            module.running_var.uniform_(0.5, 1.5)
+    return from_module(network, name="tiny_conv")
+
+
+def text_source() -> Any:
+    """A BERT of two layers with a vocabulary of our own."""
+    import torch
+    from transformers import BertConfig
+
+    from bequest.nn.network import Network
+    from bequest.sources import transformers
+    from bequest.sources.preprocess import TextPreprocess
+
+    preprocess = TextPreprocess(tokenizer_json(), max_tokens=16)
+    config = BertConfig(
+        vocab_size=64, hidden_size=16, num_hidden_layers=2, num_attention_heads=2, intermediate_size=32
+    )
+    description = {"kind": "transformers", "config": config.to_dict(), "pooling": "mean"}
+    source = transformers.from_description("tiny_bert", description, preprocess)
+
+    def pretrained() -> Network:
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(11)
+            return source.untrained()
+
+    from dataclasses import replace
+
+    return replace(source, pretrained=pretrained)
+
+
+def tokenizer_json() -> str:
+    """A word-level tokenizer in the format of the tokenizers library."""
+    words = ["[PAD]", "[UNK]", *(word for group in WORDS.values() for word in group), "the", "a", "of"]
+    return json.dumps(
+        {
+            "version": "1.0",
+            "truncation": None,
+            "padding": None,
+            "added_tokens": [],
+            "normalizer": None,
+            "pre_tokenizer": {"type": "Whitespace"},
+            "post_processor": None,
+            "decoder": None,
+            "model": {"type": "WordLevel", "vocab": {w: i for i, w in enumerate(words)}, "unk_token": "[UNK]"},
+        }
+    )
+
+
+def image_task(num_samples: int = 90) -> Any:
+    """Arrays (3, 12, 12) of three classes: noise, brighter in one channel."""
+    from bequest.data import from_arrays
+
+    rng = np.random.default_rng(3)
+    labels = np.arange(num_samples) % 3
+    pixels = rng.normal(size=(num_samples, 3, 12, 12)).astype(np.float32)
+    pixels[np.arange(num_samples), labels] += 0.7
+    return from_arrays(pixels, [f"channel {c}" for c in labels], name="tiny images")
+
+
+def text_task(num_samples: int = 90) -> Any:
+    """Short texts of mixed length, three classes that differ in their words."""
+    from bequest.data import from_arrays
+
+    rng = np.random.default_rng(4)
+    names = list(WORDS)
+    texts, labels = [], []
+    while len(texts) < num_samples:
+        label = names[len(texts) % 3]
+        words = rng.choice([*WORDS[label], "the", "a", "of"], size=rng.integers(2, 14))
+        if " ".join(words) not in texts:
+            texts.append(" ".join(words))
+            labels.append(label)
+    return from_arrays(texts, labels, name="tiny texts")
