@@ -290,3 +290,125 @@ def test_fingerprint_ignores_order_and_place_but_nothing_else() -> None:
         replace(task, samples=Words(("a", "b", "c", "e"))),
     ]
     assert len({t.fingerprint for t in (task, *others)}) == 5
+
+
+def numbers_task(num: int, seed: int = 0) -> Task:
+    values = np.random.default_rng(seed).normal(size=(num, 2)).astype(np.float32)
+    return replace(task_of([num]), labels=values, classes=("height", "width"), kind="regression")
+
+
+def tagged_task(num: int, seed: int = 0) -> Task:
+    rates = [0.6, 0.3, 0.05, 0.01]
+    labels = (np.random.default_rng(seed).random((num, 4)) < rates).astype(np.float32)
+    return replace(task_of([num]), labels=labels, classes=("a", "b", "c", "d"), kind="multi-label")
+
+
+@pytest.mark.parametrize("make", [numbers_task, tagged_task])
+@pytest.mark.parametrize("seed", range(40))
+def test_draw_of_other_kinds_with_any_valid_sizes(make: Any, seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    task = make(int(rng.integers(3, 200, endpoint=True)), seed)
+    total = len(task.labels)
+    test_size = int(rng.integers(1, total - 2, endpoint=True))
+    train_size = int(rng.integers(2, total - test_size, endpoint=True))
+    draw = task.draw(seed, train_size=train_size, test_size=test_size)
+    together = np.concatenate([draw.train, draw.validation, draw.test])
+    assert len(np.unique(together)) == len(together)
+    assert (len(draw.test), len(draw.labelled)) == (test_size, train_size)
+    assert len(draw.validation) == max(1, round(train_size / 5))
+
+
+def test_regression_strata_are_ten_bins_of_the_first_target() -> None:
+    task = numbers_task(1000)
+    assert np.bincount(task.strata).tolist() == [100] * 10
+    lowest = task.labels[task.strata == 0, 0]
+    assert lowest.max() < task.labels[task.strata == 1, 0].min()
+    draw = task.draw(0, train_size=100)
+    for part, each in ((draw.test, 25), (draw.labelled, 10), (draw.validation, 2)):
+        assert np.bincount(task.strata[part], minlength=10).tolist() == [each] * 10
+
+
+def test_regression_of_few_values_has_as_many_strata() -> None:
+    ratings = replace(numbers_task(90), labels=np.repeat([[1.0], [2.0], [5.0]], 30, 0), classes=("stars",))
+    assert len(np.unique(ratings.strata)) == 3
+    flat = replace(ratings, labels=np.ones((90, 1)))
+    assert len(flat.draw(0).test) == 22
+
+
+def test_multi_label_strata_are_the_rarest_label_or_none() -> None:
+    labels = np.array([[1, 1, 0], [1, 0, 0], [0, 0, 0], [1, 1, 1], [1, 0, 0]], np.float32)
+    task = replace(task_of([5]), labels=labels, classes=("a", "b", "c"), kind="multi-label")
+    assert task.strata.tolist() == [1, 0, 3, 2, 0]
+
+
+def test_rare_labels_are_in_what_is_learnt_where_there_is_room() -> None:
+    task = tagged_task(600, 3)
+    for seed in range(10):
+        draw = task.draw(seed, train_size=60, test_size=0.25)
+        assert task.labels[draw.labelled].sum(0).min() >= 1
+
+
+@pytest.mark.parametrize("make", [numbers_task, tagged_task])
+def test_other_kinds_refuse_only_what_leaves_nothing(make: Any) -> None:
+    with pytest.raises(DataError, match=r"Too few samples in: 't' \(2\); expected three or more, one to test"):
+        make(2).draw(0)
+    with pytest.raises(
+        DataError, match=r"--test-size asks for 39 of 40 .* 1 \(at least one\) to 38 \(two are left"
+    ):
+        make(40).draw(0, test_size=39)
+    with pytest.raises(
+        DataError, match=r"--train-size asks for 1 .* from 2 \(two, so that one can be held out\) to 30 "
+    ):
+        make(40).draw(0, train_size=1)
+
+
+def test_fingerprint_of_a_classification_is_what_it_was() -> None:
+    assert task_of([4, 5, 6]).fingerprint == "827eb82748cc0d32746d4cde3c837987"
+    assert with_test([10, 10], [6, 4], [3, 3]).fingerprint == "7508136935bba523928f60f835f526f1"
+
+
+def test_fingerprint_covers_groups_and_their_names() -> None:
+    task = task_of([3, 3])
+    groups = np.array([0, 1, 0, 1, 0, 1])
+    grouped = replace(task, groups=groups, group_names=("day", "night"))
+    turned = replace(task, groups=1 - groups, group_names=("night", "day"))
+    assert grouped.fingerprint == turned.fingerprint
+    others = [
+        replace(grouped, groups=1 - groups),
+        replace(grouped, group_names=()),
+        replace(grouped, groups=np.array([0, 1, 0, 1, 1, 0])),
+        task,
+    ]
+    assert len({t.fingerprint for t in (grouped, *others)}) == 5
+
+
+@pytest.mark.parametrize("make", [numbers_task, tagged_task])
+def test_fingerprint_of_other_kinds_ignores_the_order_of_samples_and_classes(make: Any) -> None:
+    task = make(20)
+    order, columns = np.random.default_rng(0).permutation(20), np.arange(len(task.classes))[::-1]
+    words = Words(tuple(task.samples[i] for i in order))
+    classes = tuple(task.classes[c] for c in columns)
+    turned = replace(task, samples=words, labels=task.labels[order][:, columns], classes=classes)
+    assert turned.fingerprint == task.fingerprint
+    changed = task.labels.copy()
+    changed[7, 0] = 1 - changed[7, 0]
+    others = [
+        replace(task, labels=changed),
+        replace(task, classes=("other", *task.classes[1:])),
+        replace(task, kind="regression" if task.kind == "multi-label" else "multi-label"),
+        replace(task, split=("train",) * 19 + ("test",)),
+    ]
+    assert len({t.fingerprint for t in (task, *others)}) == 5
+
+
+def test_hashes_are_one_array_or_what_the_samples_hold() -> None:
+    task = task_of([2, 2])
+    assert (task.hashes.shape, task.hashes.dtype) == ((4, 16), np.uint8)
+    assert task.hashes[3].tobytes() == task.samples.content_hash(3)
+
+    @dataclass(frozen=True)
+    class Held(Words):
+        hashes: Any = None
+
+    held = Held(("a", "b"), np.arange(32, dtype=np.uint8).reshape(2, 16))
+    assert Task("t", held, np.array([0, 1]), ("x", "y")).hashes is held.hashes

@@ -3,16 +3,23 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any, Literal, Protocol
+from itertools import groupby
+from typing import Any, Literal, Protocol, runtime_checkable
 
 import numpy as np
 
 from bequest.core.errors import DataError
 
 Modality = Literal["text", "image", "array"]
+Kind = Literal["classification", "multi-label", "regression"]
 IntArray = np.ndarray[Any, np.dtype[np.int64]]
+HashArray = np.ndarray[Any, np.dtype[np.uint8]]
+LabelArray = np.ndarray[Any, np.dtype[Any]]
+
+_NUM_BINS = 10  # of a regression's target, for stratified draws
 
 
 class Samples(Protocol):
@@ -35,6 +42,16 @@ class Samples(Protocol):
 
     def describe(self, index: int) -> str:
         """Where the sample came from, for messages: a path, or a row of a file."""
+        ...
+
+
+@runtime_checkable
+class Hashed(Protocol):
+    """Samples that hold all of their content hashes, so that no one need compute or copy them."""
+
+    @property
+    def hashes(self) -> HashArray:
+        """uint8 (samples, 16): the content hash of each."""
         ...
 
 
@@ -65,23 +82,28 @@ class Task:
     Attributes:
         name: A short name for tables.
         samples: The inputs.
-        labels: int64 (samples,): the index of each sample's class.
-        classes: Class names; `labels` index them.
+        labels: For classification int64 (samples,): the index of each sample's class. For multi-label float32
+            (samples, classes): 1 where a sample carries a class, else 0. For regression float32 (samples, targets).
+        classes: Names of the classes, or of a regression's targets, in the order of `labels`.
         split: Given parts, one of `train`, `validation`, `test` a sample; empty where splits are made.
         groups: int64 (samples,): group of each sample, for worst-group accuracy; None where there are none.
         notes: What loading found and the user should know (duplicates dropped, files skipped, …).
         origin: What `bequest.data.load` was called with, so that a run can be replayed; empty for data from
             Python.
+        kind: What is predicted: one class, any number of classes, or numbers.
+        group_names: Names of the groups; `groups` index them. Empty where they have none.
     """
 
     name: str
     samples: Samples
-    labels: IntArray
+    labels: LabelArray
     classes: tuple[str, ...]
     split: tuple[str, ...] = ()
     groups: IntArray | None = None
     notes: tuple[str, ...] = ()
     origin: dict[str, Any] = field(default_factory=dict[str, Any])
+    kind: Kind = "classification"
+    group_names: tuple[str, ...] = ()
 
     @property
     def modality(self) -> Modality:
@@ -89,25 +111,67 @@ class Task:
         return self.samples.modality
 
     @cached_property
-    def hashes(self) -> tuple[bytes, ...]:
-        """The content hash of every sample (16 bytes each)."""
-        return tuple(self.samples.content_hash(i) for i in range(len(self.samples)))
+    def hashes(self) -> HashArray:
+        """uint8 (samples, 16): the content hash of every sample."""
+        if isinstance(self.samples, Hashed):
+            return self.samples.hashes
+        hashes = np.empty((len(self.samples), 16), np.uint8)
+        for i in range(len(hashes)):
+            hashes[i] = np.frombuffer(self.samples.content_hash(i), np.uint8)
+        return hashes
+
+    @cached_property
+    def strata(self) -> IntArray:
+        """int64 (samples,): what draws are stratified by.
+
+        The class; of a multi-label sample its rarest label, or a stratum of those without any; of a regression
+        up to ten bins of the first target, each with as many samples.
+        """
+        if self.kind == "classification":
+            return self.labels
+        if self.kind == "regression":
+            return _bins(self.labels[:, 0])
+        carried: np.ndarray[Any, np.dtype[np.bool_]] = self.labels > 0
+        rarest: IntArray = np.where(carried, carried.sum(0), len(carried) + 1).argmin(1)
+        return np.where(carried.any(1), rarest, len(self.classes)).astype(np.int64)
 
     @cached_property
     def fingerprint(self) -> str:
-        """Hex digest over samples, labels, classes and given splits; independent of file names and order."""
-        split = self.split or ("",) * len(self.labels)
-        names: list[str] = [self.classes[i] for i in self.labels.tolist()]
-        rows = sorted(h + f"\0{name}\0{part}".encode() for h, name, part in zip(self.hashes, names, split, strict=True))
-        digest = hashlib.blake2b(b"\0\0".join(rows), digest_size=16)
+        """Hex digest over samples, labels, classes, groups and given splits; independent of file names and order."""
+        digest = hashlib.blake2b(digest_size=16)
+        for i, row in enumerate(self._fingerprint_rows()):
+            digest.update(b"\0\0" + row if i else row)
+        if self.kind != "classification":  # its classes each have a sample, whose row names them
+            digest.update("\0\0".join(["", self.kind, *sorted(self.classes)]).encode())
         return digest.hexdigest()
+
+    def _fingerprint_rows(self) -> Iterator[bytes]:
+        """What is known of each sample, in order of these bytes; of all at once there are never but numbers."""
+        words = np.ascontiguousarray(self.hashes).view(">u8")
+        order: IntArray = np.lexsort((words[:, 1], words[:, 0]))
+        by_name = np.array(sorted(range(len(self.classes)), key=self.classes.__getitem__), np.int64)
+        for _, same in groupby(order.tolist(), key=lambda i: self.hashes[i].tobytes()):
+            yield from sorted(self.hashes[i].tobytes() + self._fingerprint_row(i, by_name) for i in same)
+
+    def _fingerprint_row(self, index: int, by_name: IntArray) -> bytes:
+        if self.kind == "classification":
+            label = self.classes[int(self.labels[index])].encode()
+        else:
+            values: LabelArray = self.labels[index, by_name] + np.float32(0)  # -0 + 0 is 0
+            label = values.astype("<f4").tobytes()
+        part = self.split[index] if self.split else ""
+        row = b"\0" + label + f"\0{part}".encode()
+        if self.groups is None:
+            return row
+        group = int(self.groups[index])
+        return row + f"\0{self.group_names[group] if self.group_names else group}".encode()
 
     def draw(
         self, seed: int, *, train_size: int | None = None, test_size: int | float = 0.25, split_seed: int = 0
     ) -> Draw:
         """Parts for one seed: stratified, without replacement; the test part does not depend on the seed.
 
-        A fifth of what is seen is held out for validation, with every class in it where a fifth has room for
+        A fifth of what is seen is held out for validation, with every stratum in it where a fifth has room for
         all; a given validation part is taken whole instead.
 
         Args:
@@ -120,8 +184,8 @@ class Task:
             split_seed: Chooses the test part.
 
         Raises:
-            DataError: The sizes ask for more samples than there are, or leave a class without samples to test
-                on, or with fewer than two to learn from.
+            DataError: The sizes ask for more samples than there are, or leave nothing to test on or fewer than
+                two samples to learn from; in classification, of each class.
         """
         return _draw(self, seed, train_size, test_size, split_seed)
 
@@ -169,21 +233,28 @@ def _shares(counts: IntArray, size: int, least: int, rng: np.random.Generator) -
     return shares
 
 
+def _bins(values: LabelArray) -> IntArray:
+    """The bin of each value: bins of about as many values each, equal values in the same."""
+    edges = np.unique(np.quantile(values, np.linspace(0, 1, _NUM_BINS + 1)[1:-1]))
+    return np.searchsorted(edges, values, side="right").astype(np.int64)
+
+
 def _draw(task: Task, seed: int, train_size: int | None, test_size: int | float, split_seed: int) -> Draw:
     part = np.array(task.split) if task.split else np.full(len(task.labels), "")
     test_rng, rng = np.random.default_rng([split_seed, 1]), np.random.default_rng([seed, 2])
     given_test, held = np.flatnonzero(part == "test"), np.flatnonzero(part == "validation")
     pool = np.flatnonzero((part != "test") & (part != "validation"))
+    least = 1 if task.kind == "classification" else 0  # a label without a test sample spoils no other score
     if not (0 < test_size < 1 or (test_size >= 1 and float(test_size).is_integer())):
         raise DataError(f"--test-size is {test_size}; expected a fraction between 0 and 1, or a whole number.")
     if len(given_test):
         wanted = min(int(test_size), len(given_test)) if test_size >= 1 else len(given_test)
         _check_given_test_size(task, wanted, given_test)
-        test = given_test[stratified(task.labels[given_test], wanted, test_rng, least=1)]
+        test = given_test[stratified(task.strata[given_test], wanted, test_rng, least=least)]
     else:
         wanted = int(test_size) if test_size >= 1 else round(test_size * len(pool))
         _check_test_size(task, wanted, pool)
-        test = pool[stratified(task.labels[pool], wanted, test_rng, least=1)]
+        test = pool[stratified(task.strata[pool], wanted, test_rng, least=least)]
         pool = np.setdiff1d(pool, test)
     _check_train_size(task, train_size, pool, len(held))
     if len(held):
@@ -191,18 +262,26 @@ def _draw(task: Task, seed: int, train_size: int | None, test_size: int | float,
         return Draw(rng.permutation(train), held, test)
     labelled = rng.permutation(pool) if train_size is None else _pick(task, pool, train_size, rng)
     num_held = max(1, round(len(labelled) / 5))
-    least = min(1, num_held // len(task.classes))
-    validation = stratified(task.labels[labelled], num_held, rng, least=least)
+    validation = stratified(task.strata[labelled], num_held, rng, least=min(1, num_held // _num_strata(task, labelled)))
     train = np.setdiff1d(np.arange(len(labelled)), validation)
     return Draw(labelled[rng.permutation(train)], labelled[validation], test)
 
 
 def _pick(task: Task, pool: IntArray, size: int, rng: np.random.Generator) -> IntArray:
-    return pool[stratified(task.labels[pool], size, rng, least=min(2, size // len(task.classes)))]
+    return pool[stratified(task.strata[pool], size, rng, least=min(2, size // _num_strata(task, pool)))]
+
+
+def _num_strata(task: Task, pool: IntArray) -> int:
+    return len(np.unique(task.strata[pool]))
+
+
+def _fewest(task: Task) -> int:
+    """How many samples there must be for each that there must be of a class."""
+    return len(task.classes) if task.kind == "classification" else 1
 
 
 def _check_given_test_size(task: Task, wanted: int, given: IntArray) -> None:
-    present = len(np.unique(task.labels[given]))
+    present = len(np.unique(task.labels[given])) if task.kind == "classification" else 1
     if wanted < present:
         raise DataError(
             f"--test-size asks for {wanted} of the {len(given)} given test samples of {task.name!r}; "
@@ -211,17 +290,18 @@ def _check_given_test_size(task: Task, wanted: int, given: IntArray) -> None:
 
 
 def _check_test_size(task: Task, wanted: int, pool: IntArray) -> None:
-    num_classes = len(task.classes)
+    fewest = _fewest(task)
     few = _smaller(task, pool, 3)
     if few:
         raise DataError(
-            f"Too few samples in: {few}; expected three or more a class, one to test on and two to learn "
-            "from. Add samples, or remove the class."
+            f"Too few samples in: {few}; expected three or more{_each(task)}, one to test on and two to learn "
+            "from. Add samples" + (", or remove the class." if task.kind == "classification" else ".")
         )
-    if not num_classes <= wanted <= len(pool) - 2 * num_classes:
+    if not fewest <= wanted <= len(pool) - 2 * fewest:
+        one, two = ("one a class", "two a class") if task.kind == "classification" else ("at least one", "two")
         raise DataError(
             f"--test-size asks for {wanted} of {len(pool)} samples of {task.name!r}; expected from "
-            f"{num_classes} (one a class) to {len(pool) - 2 * num_classes} (two a class are left to "
+            f"{fewest} ({one}) to {len(pool) - 2 * fewest} ({two} are left to "
             "learn from). Give another --test-size."
         )
 
@@ -230,19 +310,28 @@ def _check_train_size(task: Task, wanted: int | None, pool: IntArray, held: int)
     few = _smaller(task, pool, 2)
     if few:
         raise DataError(
-            f"Too few samples to learn from, beside the test part, in: {few}; expected two or more a "
-            "class. Add samples, remove the class, or give a smaller --test-size."
+            f"Too few samples to learn from, beside the test part, in: {few}; expected two or more{_each(task)}. "
+            "Add samples, "
+            + ("remove the class, " if task.kind == "classification" else "")
+            + "or give a smaller --test-size."
         )
-    if wanted is not None and not 2 * len(task.classes) <= wanted - held <= len(pool):
+    fewest = 2 * _fewest(task)
+    if wanted is not None and not fewest <= wanted - held <= len(pool):
         raise DataError(
             f"--train-size asks for {wanted} labels of {task.name!r}"
             + (f", {held} of them the given validation part" if held else "")
-            + f"; expected from {2 * len(task.classes) + held} (two a class, so that one can be held out) to "
+            + f"; expected from {fewest + held} (two{_each(task)}, so that one can be held out) to "
             f"{len(pool) + held} (all that are not test). Give another --train-size."
         )
 
 
+def _each(task: Task) -> str:
+    return " a class" if task.kind == "classification" else ""
+
+
 def _smaller(task: Task, pool: IntArray, least: int) -> str:
+    if task.kind != "classification":
+        return f"{task.name!r} ({len(pool)})" if len(pool) < least else ""
     counts = np.bincount(task.labels[pool], minlength=len(task.classes))
     few = [f"{task.classes[c]!r} ({counts[c]})" for c in np.flatnonzero(counts < least)]
     return ", ".join(few[:10]) + (f" and {len(few) - 10} more" if len(few) > 10 else "")

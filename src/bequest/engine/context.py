@@ -53,7 +53,7 @@ class Context:
 
     def hashes(self, indices: Indices) -> list[bytes]:
         """Content hashes of some samples."""
-        return [self.task.hashes[i] for i in indices]
+        return [self.task.hashes[i].tobytes() for i in indices]
 
     def labels(self, indices: Indices) -> torch.Tensor:
         """Labels of some samples, int64 (samples,)."""
