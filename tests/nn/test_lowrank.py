@@ -1,0 +1,78 @@
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import nn
+
+from bequest.nn.lowrank import LowRankConv2d, LowRankLinear, add_low_rank, merge_low_rank, targets
+
+CONVOLUTIONS = [
+    nn.Conv2d(3, 5, 3, padding=1, dtype=torch.float64),
+    nn.Conv2d(3, 5, 1, bias=False, dtype=torch.float64),
+    nn.Conv2d(3, 5, (3, 2), stride=2, dilation=2, dtype=torch.float64),
+    nn.Conv2d(3, 5, 3, padding="same", padding_mode="reflect", dtype=torch.float64),
+]
+
+
+def filled(layer: nn.Module) -> nn.Module:
+    nn.init.normal_(layer.B)
+    return layer
+
+
+def test_linear_is_the_papers_equation() -> None:
+    torch.manual_seed(0)
+    base = nn.Linear(6, 4, dtype=torch.float64)
+    layer = filled(LowRankLinear(base, rank=2, alpha=3.0))
+    x = torch.randn(5, 7, 6, dtype=torch.float64)
+    expected = x @ (base.weight + 3.0 / 2 * layer.B @ layer.A).T + base.bias
+    torch.testing.assert_close(layer(x), expected)
+
+
+@pytest.mark.parametrize("base", CONVOLUTIONS, ids=str)
+def test_convolution_is_low_rank_in_its_channels(base: nn.Conv2d) -> None:
+    torch.manual_seed(0)
+    layer = filled(LowRankConv2d(base, rank=2, alpha=4.0))
+    x = torch.randn(2, 3, 9, 9, dtype=torch.float64)
+    kernel = base.weight + 4.0 / 2 * (layer.B.flatten(1) @ layer.A.flatten(1)).reshape(base.weight.shape)
+    expected = torch.func.functional_call(base, {"weight": kernel}, (x,))
+    torch.testing.assert_close(layer(x), expected)
+
+
+@pytest.mark.parametrize("base", [nn.Linear(6, 4, dtype=torch.float64), CONVOLUTIONS[0]], ids=str)
+def test_merging_changes_nothing_and_leaves_the_plain_layer(base: nn.Module) -> None:
+    net = nn.Sequential(base)
+    x = torch.randn(2, 6, dtype=torch.float64) if isinstance(base, nn.Linear) else torch.randn(2, 3, 5, 5).double()
+    add_low_rank(net, ("0",), rank=2, alpha=2.0)
+    torch.testing.assert_close(net(x), base(x), rtol=0, atol=0)  # B is zero
+    filled(net[0])
+    expected = net(x)
+    merge_low_rank(net)
+    assert net[0] is base
+    torch.testing.assert_close(net(x), expected)
+
+
+def test_gradients() -> None:
+    torch.manual_seed(0)
+    layer = filled(LowRankLinear(nn.Linear(3, 4, dtype=torch.float64), rank=2, alpha=1.0))
+    x = torch.randn(2, 3, dtype=torch.float64, requires_grad=True)
+    assert torch.autograd.gradcheck(lambda v: layer(v), (x,))
+    layer.base.requires_grad_(False)
+    layer(x).sum().backward()
+    assert layer.A.grad is not None and layer.B.grad is not None and layer.base.weight.grad is None
+
+
+def test_targets_leave_grouped_convolutions_out() -> None:
+    net = nn.Sequential(nn.Conv2d(4, 4, 3, groups=4), nn.Conv2d(4, 8, 1), nn.BatchNorm2d(8), nn.Linear(8, 2))
+    assert targets(net) == ("1", "3")
+
+
+def test_every_embedded_source_has_targets() -> None:
+    from bequest import sources
+
+    for name in sources.names():
+        assert len(targets(sources.get(name).body)) > 10, name
+
+
+def test_other_layers_are_refused() -> None:
+    with pytest.raises(TypeError, match="0 is a BatchNorm2d"):
+        add_low_rank(nn.Sequential(nn.BatchNorm2d(3)), ("0",), 2, 1.0)
