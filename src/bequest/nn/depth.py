@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 
-from torch import nn
+from torch import Tensor, nn
 
 from bequest.core.errors import MethodError, nearest
 from bequest.core.plan import Group, Recipe
 from bequest.nn.network import Network
+from bequest.nn.trace import first_call, trace
+
+_LISTS = (nn.Sequential, nn.ModuleList)
 
 
 @dataclass(frozen=True)
@@ -17,49 +22,80 @@ class Layer:
 
     Attributes:
         name: The module's name in the body.
-        parameters: Full names of its parameters in the body, and of those that precede it and belong to no layer.
+        parameters: Full names of its parameters in the body, of normalisation that follows it, and in the first layer
+            of those that belong to no layer (class token, position embedding).
     """
 
     name: str
     parameters: tuple[str, ...]
 
 
-def layers(body: nn.Module) -> tuple[Layer, ...]:
-    """The body's layers, first to last, as modules are registered; every parameter is in exactly one.
+def layers(body: nn.Module, inputs: tuple[Tensor, ...] | None = None) -> tuple[Layer, ...]:
+    """The body's layers, first to last; every parameter is in exactly one.
 
-    Blocks are found by structure: the walk goes down through containers (`Sequential`, `ModuleList`) and
-    through modules that hold a list of like blocks, and stops at the blocks themselves.
-    """
-    names = [name for name, module in _walk("", body) if next(module.parameters(), None) is not None]
-    owned: dict[str, list[str]] = {name: [] for name in names}
-    for parameter, _ in body.named_parameters():
-        owner = next((n for n in names if parameter == n or parameter.startswith(n + ".")), names[0])
-        owned[owner].append(parameter)
-    return tuple(Layer(name, tuple(owned[name])) for name in names if owned[name])
-
-
-def from_depth(body: nn.Module, depth: float | str) -> tuple[Layer, ...]:
-    """The layers from a depth up.
+    Blocks are found by structure: the walk goes down through containers (`Sequential`, `ModuleList`, children with
+    one stem and a number) and through modules that hold a list of like blocks, and stops at the blocks themselves.
 
     Args:
         body: The network without its head.
+        inputs: A batch; the layers are then in the order in which a forward pass calls them, and what it never calls
+            (tables that are read without a call) comes first. None for the order of registration, embedding tables
+            first.
+    """
+    found = [(name, module) for name, module in _walk("", body) if _has_parameters(module)]
+    if inputs is None:
+        found.sort(key=lambda entry: not isinstance(entry[1], nn.Embedding))
+    else:
+        calls = trace(body, inputs)
+        found.sort(key=lambda entry: first_call(calls, entry[0]))
+    owners = _owners(found)
+    first = next(iter(owners.values()), "")
+    owned: dict[str, list[str]] = {first: [], **{owner: [] for owner in owners.values()}}
+    for parameter, _ in body.named_parameters():
+        name = next((n for n in owners if parameter.startswith(n + ".")), None)
+        owned[first if name is None else owners[name]].append(parameter)
+    return tuple(Layer(name, tuple(names)) for name, names in owned.items() if names)
+
+
+def from_depth(body: nn.Module | Sequence[Layer], depth: float | str) -> tuple[Layer, ...]:
+    """The layers from a depth up.
+
+    Args:
+        body: The network without its head, or its layers.
         depth: The fraction of the layers, counted from the input, that is left out (0 to 1), or the name of
-            the first layer to keep.
+            the first layer to keep; the end of a name is enough if no other ends so.
 
     Raises:
-        MethodError: No layer has that name, or the fraction is out of range.
+        MethodError: No layer, or more than one, has that name, or the fraction is out of range.
     """
-    found = layers(body)
-    names = [layer.name for layer in found]
+    found = layers(body) if isinstance(body, nn.Module) else tuple(body)
     try:
         fraction = float(depth)
     except ValueError:
-        if depth not in names:
-            raise MethodError(f"There is no layer {depth!r}. {nearest(str(depth), names)}") from None
-        return found[names.index(str(depth)) :]
+        names = [layer.name for layer in found]
+        try:
+            return found[names.index(find_name(str(depth), names)) :]
+        except KeyError as error:
+            raise MethodError(f"{error.args[0]} `bequest ls layers SOURCE` lists all.") from None
     if not 0 <= fraction <= 1:
         raise MethodError(f"The depth is {fraction}, expected a fraction from 0 to 1, or a layer's name.")
     return found[round(fraction * len(found)) :]
+
+
+def find_name(name: str, names: Sequence[str]) -> str:
+    """The full name that is given whole or by its end, from a dot on.
+
+    Raises:
+        KeyError: None or several fit; the text says which.
+    """
+    if name in names:
+        return name
+    fitting = [known for known in names if known.endswith("." + name)]
+    if len(fitting) == 1:
+        return fitting[0]
+    if fitting:
+        raise KeyError(f"{name!r} fits {len(fitting)} layers: {', '.join(fitting[:4])}. Write one in full.")
+    raise KeyError(f"There is no layer {name!r}. {nearest(name, names)}")
 
 
 def groups_by_depth(network: Network, trained: tuple[Layer, ...], recipe: Recipe) -> tuple[Group, ...]:
@@ -89,31 +125,54 @@ def _split_decay(names: tuple[str, ...], shapes: dict[str, int], rate: float, de
 
 
 def _walk(prefix: str, module: nn.Module) -> list[tuple[str, nn.Module]]:
+    children = [(f"{prefix}.{n}".lstrip("."), m) for n, m in module.named_children()]
+    # A wrapper is passed through: depth begins where there is a choice.
+    alone = sum(_has_parameters(child) for _, child in children) == 1 and not prefix.count(".")
     found: list[tuple[str, nn.Module]] = []
-    for name, child in module.named_children():
-        path = f"{prefix}.{name}".lstrip(".")
-        found += _walk(path, child) if _holds_layers(child) else [(path, child)]
+    for path, child in children:
+        passed = _is_passage(child) or (alone and _num_matrices(child) > 1)
+        found += _walk(path, child) if passed else [(path, child)]
     return found
 
 
-def _holds_layers(module: nn.Module) -> bool:
-    children = list(module.children())
-    if isinstance(module, (nn.Sequential, nn.ModuleList)) and any(map(_is_block, children)):
+def _is_passage(module: nn.Module) -> bool:
+    """Whether the module's children are steps of depth, rather than the module itself."""
+    if type(module) in _LISTS and (
+        any(map(_is_block, module.children())) or sum(map(bool, map(_num_matrices, module.children()))) > 1
+    ):
         return True
     return any(_holds_blocks(m) for m in module.modules())
 
 
 def _holds_blocks(module: nn.Module) -> bool:
-    """Whether the module is a list of two or more blocks of one class."""
-    if not isinstance(module, (nn.Sequential, nn.ModuleList)):
-        return False
-    blocks = [type(child) for child in module.children() if _is_block(child)]
-    return len(blocks) > len(set(blocks))
+    """Whether the module has two or more blocks of one class in a list, or named by one stem and a number."""
+    listed = isinstance(module, (nn.Sequential, nn.ModuleList))
+    kinds = [
+        (type(child), None if listed else re.sub(r"\d+$", "", name))
+        for name, child in module.named_children()
+        if (listed or name[-1].isdigit()) and _is_block(child)
+    ]
+    return len(kinds) > len(set(kinds))
 
 
 def _is_block(module: nn.Module) -> bool:
-    """Whether the module is made of parts, and more than a plain sequence of leaves."""
-    parts = list(module.children())
-    return any(list(part.children()) for part in parts) or (
-        bool(parts) and not isinstance(module, (nn.Sequential, nn.ModuleList))
-    )
+    """Whether the module does more than one matrix product or convolution, and is no plain list."""
+    return type(module) not in _LISTS and _num_matrices(module) > 1
+
+
+def _num_matrices(module: nn.Module) -> int:
+    return sum(parameter.ndim > 1 for parameter in module.parameters())
+
+
+def _has_parameters(module: nn.Module) -> bool:
+    return next(module.parameters(), None) is not None
+
+
+def _owners(found: list[tuple[str, nn.Module]]) -> dict[str, str]:
+    """From each module's name to the layer that it belongs to: normalisation belongs to what it follows."""
+    owners: dict[str, str] = {}
+    owner = next((name for name, module in found if _num_matrices(module)), "")
+    for name, module in found:
+        owner = name if _num_matrices(module) else owner or name
+        owners[name] = owner
+    return owners
