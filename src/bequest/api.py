@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from bequest import data as bequest_data
-from bequest.compare.folder import BEST, BOARD_FILE, REPORT_FILE, RunFolder, digest
-from bequest.compare.protocol import Protocol, enter
-from bequest.compare.protocol import compare as run_comparison
+from bequest.comparison.folder import BEST, BOARD_FILE, REPORT_FILE, RunFolder, digest
+from bequest.comparison.protocol import Protocol, enter
+from bequest.comparison.protocol import compare as run_comparison
 from bequest.core.errors import RunError
 from bequest.core.observe import Observer, Silent
 from bequest.core.registry import get_method

@@ -6,17 +6,19 @@ import hashlib
 import io
 import struct
 import zlib
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from bequest.core.errors import DataError
-from bequest.core.task import Modality
+from bequest.core.task import HashArray, IntArray, Modality
 from bequest.data.messages import counted, listed
+from bequest.data.spool import picked, spool_hashes
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -43,11 +45,13 @@ class ImageFiles:
 
     Attributes:
         paths: The files.
-        hashes: BLAKE2b of each file's bytes (16 bytes each).
+        hashes: uint8 (samples, 16): BLAKE2b of each file's bytes when it was loaded.
+        remedy: What to do about a broken one.
     """
 
     paths: Sequence[Path]
-    hashes: Sequence[bytes]
+    hashes: HashArray
+    remedy: str = "Replace or remove it."
 
     @property
     def modality(self) -> Modality:
@@ -58,25 +62,51 @@ class ImageFiles:
         return len(self.paths)
 
     def __getitem__(self, index: int) -> Image:
-        from PIL import Image
-
-        path = self.paths[index]
-        try:
-            with Image.open(path) as image:
-                return _upright(image)
-        except (*_FAULTS, Image.DecompressionBombError) as error:
-            raise DataError(
-                f"Cannot decode the image {path}: {error}. Expected a whole image file, not a truncated or "
-                "corrupt one. Replace or remove it."
-            ) from error
+        return _decoded(self.paths[index], str(self.paths[index]), self.remedy)
 
     def content_hash(self, index: int) -> bytes:
         """BLAKE2b of the file's bytes when it was loaded (16 bytes)."""
-        return self.hashes[index]
+        return self.hashes[index].tobytes()
 
     def describe(self, index: int) -> str:
         """The path."""
         return str(self.paths[index])
+
+
+@dataclass(frozen=True)
+class EncodedImages:
+    """Images within a table, decoded on access; make them with `encoded_images`, which checks them.
+
+    Attributes:
+        read: Reads the bytes of the image at a position.
+        places: What each is called in messages.
+        hashes: uint8 (samples, 16): BLAKE2b of each image's bytes.
+        remedy: What to do about a broken one.
+    """
+
+    read: Callable[[int], bytes]
+    places: Sequence[str]
+    hashes: HashArray
+    remedy: str = "Replace or remove it."
+
+    @property
+    def modality(self) -> Modality:
+        """Always `image`."""
+        return "image"
+
+    def __len__(self) -> int:
+        return len(self.places)
+
+    def __getitem__(self, index: int) -> Image:
+        return _decoded(io.BytesIO(self.read(index)), self.places[index], self.remedy)
+
+    def content_hash(self, index: int) -> bytes:
+        """BLAKE2b of the image's bytes (16 bytes)."""
+        return self.hashes[index].tobytes()
+
+    def describe(self, index: int) -> str:
+        """The place in the table."""
+        return self.places[index]
 
 
 @dataclass(frozen=True)
@@ -101,18 +131,21 @@ class Pictures:
 
     def __getitem__(self, index: int) -> Image:
         try:
-            return _upright(self.images[index])
+            return upright(self.images[index])
         except _FAULTS as error:
             raise DataError(
                 f"Cannot decode the image {self.describe(index)}: {error}. Expected a whole image. Replace "
                 "or remove it."
             ) from error
 
+    @cached_property
+    def hashes(self) -> HashArray:
+        """uint8 (samples, 16)."""
+        return spool_hashes(picture_hash(self[i]) for i in range(len(self)))
+
     def content_hash(self, index: int) -> bytes:
         """BLAKE2b of mode, size, pixels and palette (16 bytes)."""
-        image = self[index]
-        kind = (image.mode, image.size, image.getpalette(), image.info.get("transparency"))
-        return hashlib.blake2b(repr(kind).encode() + image.tobytes(), digest_size=16).digest()
+        return self.hashes[index].tobytes()
 
     def describe(self, index: int) -> str:
         """The position in the list."""
@@ -144,9 +177,14 @@ class Pixels:
 
         return Image.fromarray(np.ascontiguousarray(self.values[index]))
 
+    @cached_property
+    def hashes(self) -> HashArray:
+        """uint8 (samples, 16)."""
+        return spool_hashes(map(array_hash, self.values))
+
     def content_hash(self, index: int) -> bytes:
         """BLAKE2b of dtype, shape and pixels (16 bytes)."""
-        return array_hash(self.values[index])
+        return self.hashes[index].tobytes()
 
     def describe(self, index: int) -> str:
         """The position in the array."""
@@ -160,30 +198,107 @@ def array_hash(values: np.ndarray[Any, Any]) -> bytes:
     return digest.digest()
 
 
-def image_files(paths: Sequence[Path]) -> ImageFiles:
+def picture_hash(image: Image) -> bytes:
+    """BLAKE2b of a decoded image's mode, size, pixels and palette (16 bytes)."""
+    kind = (image.mode, image.size, image.getpalette(), image.info.get("transparency"))
+    return hashlib.blake2b(repr(kind).encode() + image.tobytes(), digest_size=16).digest()
+
+
+_SKIP_ONE = "Replace or remove it, or load with --skip-bad to leave out what cannot be decoded."
+
+
+def image_files(paths: Sequence[Path], *, skippable: bool = False) -> ImageFiles:
     """Image files with their hashes, each checked without decoding its pixels.
+
+    Args:
+        paths: The files.
+        skippable: Whether the user can leave broken files out, and is told so.
 
     Raises:
         DataError: Files cannot be read or are no images: all of them are named.
     """
-    hashes: list[bytes] = []
-    broken: list[str] = []
-    for path in paths:
-        try:
-            data = path.read_bytes()
-        except OSError as error:
-            broken.append(f"{path} ({error.strerror or error})")
-            continue
-        fault = _fault(data)
-        if fault:
-            broken.append(f"{path} ({fault})")
-        hashes.append(hashlib.blake2b(data, digest_size=16).digest())
-    if broken:
+    hashes, faults = _checked(lambda i: paths[i].read_bytes(), len(paths), decode=False)
+    _refuse(faults, paths, "file", skippable)
+    return ImageFiles(paths, hashes, _SKIP_ONE) if skippable else ImageFiles(paths, hashes)
+
+
+def sound_image_files(paths: Sequence[Path]) -> tuple[ImageFiles, IntArray]:
+    """Those image files that can be decoded, and their positions. Every one is decoded to find out."""
+    hashes, faults = _checked(lambda i: paths[i].read_bytes(), len(paths), decode=True)
+    kept = _sound(faults, len(paths))
+    return ImageFiles(picked(paths, kept) if faults else paths, hashes, _SKIP_ONE), kept
+
+
+def encoded_images(read: Callable[[int], bytes], places: Sequence[str]) -> EncodedImages:
+    """Images within a table with their hashes, each checked without decoding its pixels.
+
+    Raises:
+        DataError: Some are not there or are no images: all of them are named.
+    """
+    hashes, faults = _checked(read, len(places), decode=False)
+    _refuse(faults, places, "image", True)
+    return EncodedImages(read, places, hashes, _SKIP_ONE)
+
+
+def sound_encoded_images(read: Callable[[int], bytes], places: Sequence[str]) -> tuple[EncodedImages, IntArray]:
+    """Those images within a table that can be decoded, and their positions. Every one is decoded to find out."""
+    hashes, faults = _checked(read, len(places), decode=True)
+    kept = _sound(faults, len(places))
+    return EncodedImages(lambda i: read(int(kept[i])), picked(places, kept), hashes, _SKIP_ONE), kept
+
+
+def _checked(read: Callable[[int], bytes], num: int, *, decode: bool) -> tuple[HashArray, list[tuple[int, str]]]:
+    """Hashes of what is sound, and the positions and faults of what is not."""
+    faults: list[tuple[int, str]] = []
+
+    def hashes() -> Iterator[bytes]:
+        for i in range(num):
+            try:
+                data = read(i)
+            except OSError as error:
+                faults.append((i, error.strerror or str(error)))
+                continue
+            fault = _fault(data) or (_decoding_fault(data) if decode else "")
+            if fault:
+                faults.append((i, fault))
+            else:
+                yield hashlib.blake2b(data, digest_size=16).digest()
+
+    return spool_hashes(hashes()), faults
+
+
+def _sound(faults: list[tuple[int, str]], num: int) -> IntArray:
+    return np.setdiff1d(np.arange(num), np.array([i for i, _ in faults], np.int64))
+
+
+def _refuse(faults: list[tuple[int, str]], places: Sequence[object], noun: str, skippable: bool) -> None:
+    if faults:
         raise DataError(
-            f"{counted(len(broken), 'file')} of {len(paths):,} cannot be read as images: {listed(broken)}. "
-            "Expected whole image files. Replace or remove them."
+            f"{counted(len(faults), noun)} of {len(places):,} cannot be read as images: "
+            f"{listed([f'{places[i]} ({fault})' for i, fault in faults])}. Expected whole image files. Replace or "
+            f"remove them{', or leave them out: --skip-bad' if skippable else ''}."
         )
-    return ImageFiles(paths, hashes)
+
+
+def _decoded(file: Path | io.BytesIO, place: str, remedy: str) -> Image:
+    from PIL import Image
+
+    try:
+        with Image.open(file) as image:
+            return upright(image)
+    except (*_FAULTS, Image.DecompressionBombError) as error:
+        raise DataError(
+            f"Cannot decode the image {place}: {error}. Expected a whole image file, not a truncated or corrupt one. "
+            f"{remedy}"
+        ) from error
+
+
+def _decoding_fault(data: bytes) -> str:
+    try:
+        _decoded(io.BytesIO(data), "", "")
+    except DataError as error:
+        return str(error.__cause__) or "damaged"
+    return ""
 
 
 def _fault(data: bytes) -> str:
@@ -202,7 +317,7 @@ def _fault(data: bytes) -> str:
     return ""
 
 
-def _upright(image: Image) -> Image:
+def upright(image: Image) -> Image:
     """A decoded copy, turned as the EXIF orientation says."""
     from PIL import ImageOps
 

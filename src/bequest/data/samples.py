@@ -9,7 +9,15 @@ from functools import cached_property
 from itertools import accumulate
 from typing import Any
 
-from bequest.core.task import Modality, Samples
+from bequest.core.task import HashArray, Hashed, IntArray, Modality, Samples
+from bequest.data.spool import spool_hashes
+
+
+def hashes_of(samples: Samples) -> HashArray:
+    """uint8 (samples, 16): the content hash of each."""
+    if isinstance(samples, Hashed):
+        return samples.hashes
+    return spool_hashes(samples.content_hash(i) for i in range(len(samples)))
 
 
 @dataclass(frozen=True)
@@ -22,7 +30,7 @@ class Chosen:
     """
 
     samples: Samples
-    indices: Sequence[int]
+    indices: Sequence[int] | IntArray
 
     @property
     def modality(self) -> Modality:
@@ -33,15 +41,21 @@ class Chosen:
         return len(self.indices)
 
     def __getitem__(self, index: int) -> Any:
-        return self.samples[self.indices[index]]
+        return self.samples[int(self.indices[index])]
+
+    @cached_property
+    def hashes(self) -> HashArray:
+        """uint8 (samples, 16)."""
+        hashes = hashes_of(self.samples)
+        return spool_hashes(hashes[i].tobytes() for i in self.indices)
 
     def content_hash(self, index: int) -> bytes:
         """16 bytes of the sample's content."""
-        return self.samples.content_hash(self.indices[index])
+        return self.samples.content_hash(int(self.indices[index]))
 
     def describe(self, index: int) -> str:
         """Where the sample came from."""
-        return self.samples.describe(self.indices[index])
+        return self.samples.describe(int(self.indices[index]))
 
 
 @dataclass(frozen=True)
@@ -58,6 +72,11 @@ class Joined:
     def modality(self) -> Modality:
         """What a sample is."""
         return self.parts[0].modality
+
+    @cached_property
+    def hashes(self) -> HashArray:
+        """uint8 (samples, 16)."""
+        return spool_hashes(hashes_of(part).tobytes() for part in self.parts)
 
     @cached_property
     def _ends(self) -> list[int]:

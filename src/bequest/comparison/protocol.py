@@ -14,9 +14,9 @@ import torch
 import torch.nn.functional as F
 
 import bequest
-from bequest.compare.cost import PeakMemory, inference_per_s
-from bequest.compare.folder import BEST, RunFolder, digest
-from bequest.compare.statistics import RANKING, make_row, rank
+from bequest.comparison.cost import PeakMemory, inference_per_s
+from bequest.comparison.folder import BEST, RunFolder, digest
+from bequest.comparison.statistics import RANKING, make_row, rank
 from bequest.core.errors import MethodError, RunError, SourceError, TrainingError
 from bequest.core.observe import Observer
 from bequest.core.registry import MethodInfo, get_method
