@@ -15,6 +15,7 @@ __version__ = "0.1.0.dev0"
 if TYPE_CHECKING:
     from bequest.api import Run, adapt, compare, replay
     from bequest.data import from_arrays as task_from_arrays
+    from bequest.data import from_dataset as task_from_dataset
     from bequest.data import load as load_task
     from bequest.engine.adapted import AdaptedModel, Prediction, load
     from bequest.sources import Source, from_module
@@ -27,6 +28,7 @@ _LAZY = {
     "replay": ("bequest.api", "replay"),
     "load_task": ("bequest.data", "load"),
     "task_from_arrays": ("bequest.data", "from_arrays"),
+    "task_from_dataset": ("bequest.data", "from_dataset"),
     "AdaptedModel": ("bequest.engine.adapted", "AdaptedModel"),
     "Prediction": ("bequest.engine.adapted", "Prediction"),
     "load": ("bequest.engine.adapted", "load"),
@@ -49,6 +51,7 @@ __all__ = [
     "load_task",
     "replay",
     "task_from_arrays",
+    "task_from_dataset",
 ]
 
 

@@ -9,15 +9,20 @@ import pytest
 
 from bequest.core.errors import DataError
 from bequest.core.task import Task
-from bequest.data.assemble import Labelled, assemble, sorted_names
+from bequest.data.assemble import Labelled, assemble
+from bequest.data.labels import LabelColumns, Labels, read_labels
 from bequest.data.text import Texts
+
+
+def names(labels: Any, classes: Any = None) -> Labels:
+    return read_labels(LabelColumns([list(labels)], ["label"], lambda i: f"row {i}", classes), "classification")
 
 
 def task_of(texts: str, labels: str, split: str = "", **others: Any) -> Task:
     """One letter a text and a label; parts by their first letters."""
     parts = [{"t": "train", "v": "validation", "x": "test"}[s] for s in split]
     samples = Texts(list(texts), [f"row {i}" for i in range(len(texts))])
-    return assemble(Labelled(samples, list(labels), parts, **others), "letters")
+    return assemble(Labelled(samples, names(labels), parts, **others), "letters")
 
 
 def texts_of(task: Task) -> str:
@@ -70,63 +75,39 @@ def test_contradictory_labels_drop_all_copies() -> None:
 
 def test_three_contradictions_are_named_and_the_rest_counted() -> None:
     note = task_of("abcdeabcdezw", "xxxxxyyyyyxy").notes[0]
-    assert note.startswith(
-        "Dropped 10 samples whose content stands under different labels: row 0 ('x') = row 5"
-    )
+    assert note.startswith("Dropped 10 samples whose content stands under different labels: row 0 ('x') = row 5")
     assert "row 2 ('x') = row 7 ('y') and 2 more. " in note
     assert "row 3" not in note
 
 
-def test_missing_labels_are_all_named() -> None:
-    samples = Texts(list("abcdefghijklmn"), [f"row {i}" for i in range(14)])
-    labels = ["x", None, "", " \t", *("y" for _ in range(10))]
-    with pytest.raises(DataError, match=r"^3 samples without a label: row 1, row 2, row 3\. Expected"):
-        assemble(Labelled(samples, labels), "t")
-    with pytest.raises(DataError, match=r"14 samples without a label: row 0, .*, row 9 and 4 more\."):
-        assemble(Labelled(samples, [None] * 14), "t")
-
-
 def test_empty_texts_are_all_named() -> None:
-    with pytest.raises(
-        DataError, match=r"^2 texts without any content: row 1, row 3\. Expected more than white"
-    ):
+    with pytest.raises(DataError, match=r"^2 texts without any content: row 1, row 3\. Expected more than white"):
         task_of("a b\n", "xyxy")
 
 
 def test_names_that_differ_in_case_or_space_are_told_and_kept_apart() -> None:
     samples = Texts(list("abcd"), list("abcd"))
-    task = assemble(Labelled(samples, ["Spam", "spam ", "ham", "spam"]), "t")
+    task = assemble(Labelled(samples, names(["Spam", "spam ", "ham", "spam"])), "t")
     assert task.classes == ("Spam", "ham", "spam", "spam ")
     assert task.notes[0].startswith(
-        "Warning: labels that differ only in case or surrounding space are kept apart: 'Spam' and 'spam' and "
-        "'spam '."
+        "Warning: labels that differ only in case or surrounding space are kept apart: 'Spam' and 'spam' and 'spam '."
     )
 
 
 def test_one_class_is_refused() -> None:
-    with pytest.raises(
-        DataError, match=r"All 3 samples of 'letters' have one label, 'x'; expected two classes"
-    ):
+    with pytest.raises(DataError, match=r"All 3 samples of 'letters' have one label, 'x'; expected two classes"):
         task_of("abc", "xxx")
 
 
 def test_class_without_samples_is_refused() -> None:
-    with pytest.raises(
-        DataError, match=r"No samples of 'y'; content that stands under different labels is not"
-    ):
+    with pytest.raises(DataError, match=r"No samples of 'y'; content that stands under different labels is not"):
         task_of("aab", "xyx")
-    found = Labelled(Texts(list("ab"), list("ab")), list("xy"))
+    samples = Texts(list("ab"), list("ab"))
     with pytest.raises(DataError, match=r"^No samples of 'z'\. Expected samples of every class"):
-        assemble(found, "t", classes=("z", "x", "y"))
-    assert list(assemble(found, "t", classes=("y", "x")).labels) == [1, 0]
+        assemble(Labelled(samples, names("xy", ("z", "x", "y"))), "t")
+    assert list(assemble(Labelled(samples, names("xy", ("y", "x"))), "t").labels) == [1, 0]
 
 
 def test_given_part_that_vanishes_is_refused() -> None:
     with pytest.raises(DataError, match="No sample of the given validation part is left"):
         task_of("abcc", "xyxx", "ttvx")
-
-
-def test_classes_sort_as_numbers_if_all_are() -> None:
-    assert sorted_names(["10", "9", "-1", "9"]) == ("-1", "9", "10")
-    assert sorted_names(["10", "9", "b"]) == ("10", "9", "b")
-    assert sorted_names(["1", "01", "1.0"]) == ("01", "1", "1.0")

@@ -61,9 +61,7 @@ def test_numbered_classes_are_in_numeric_order(tmp_path: Path) -> None:
 
 
 def test_other_files_are_ignored_and_counted(tmp_path: Path) -> None:
-    write(
-        tmp_path, "a/1.txt", "b/2.txt", "README.md", ".hidden.txt", "a/.DS_Store", "b/note.md", "a/.git/x.txt"
-    )
+    write(tmp_path, "a/1.txt", "b/2.txt", "README.md", ".hidden.txt", "a/.DS_Store", "b/note.md", "a/.git/x.txt")
     write(tmp_path, "__pycache__/m.pyc", "a/__pycache__/m.pyc", ".cache/x.txt", "b/LICENSE", "__init__.py")
     task = load(tmp_path)
     assert len(task.labels) == 2
@@ -97,9 +95,7 @@ def test_train_may_be_a_class(tmp_path: Path) -> None:
 
 def test_given_splits_beside_other_folders(tmp_path: Path) -> None:
     write(tmp_path, "train/a/1.txt", "train/b/2.txt", "test/a/3.txt", "extra/a/4.txt")
-    with pytest.raises(
-        DataError, match=r"holds test/, train/ but also extra/\. Expected either given parts or"
-    ):
+    with pytest.raises(DataError, match=r"holds test/, train/ but also extra/\. Expected either given parts or"):
         load(tmp_path)
 
 
@@ -111,9 +107,7 @@ def test_part_without_class_folders(tmp_path: Path) -> None:
 
 def test_mixed_kinds_are_counted(tmp_path: Path) -> None:
     write(tmp_path, "a/1.png", "a/2.png", "b/3.png", "b/labels.txt")
-    with pytest.raises(
-        DataError, match=r"holds 3 images and 1 text; expected one kind\. .* e\.g\. .*b/labels\.txt"
-    ):
+    with pytest.raises(DataError, match=r"holds 3 images and 1 text; expected one kind\. .* e\.g\. .*b/labels\.txt"):
         load(tmp_path)
 
 
@@ -122,20 +116,14 @@ def test_empty_class_folders_are_all_named(tmp_path: Path) -> None:
     (tmp_path / "d").mkdir()
     with pytest.raises(DataError) as caught:
         load(tmp_path)
-    assert f"2 class folders without .txt files: {tmp_path / 'c'}, {tmp_path / 'd'}. Expected" in str(
-        caught.value
-    )
+    assert f"2 class folders without .txt files: {tmp_path / 'c'}, {tmp_path / 'd'}. Expected" in str(caught.value)
 
 
 def test_folder_without_anything_to_read(tmp_path: Path) -> None:
-    with pytest.raises(
-        DataError, match=r"holds no class folders\. Expected class folders of images or of \.txt"
-    ):
+    with pytest.raises(DataError, match=r"holds no class folders\. Expected class folders of images or of \.txt"):
         load(tmp_path)
     write(tmp_path, "a/1.npy", "b/2.npy")
-    with pytest.raises(
-        DataError, match=r"no images and no \.txt files in class folders\. There are: 2 \.npy\."
-    ):
+    with pytest.raises(DataError, match=r"no images and no \.txt files in class folders\. There are: 2 \.npy\."):
         load(tmp_path)
 
 
@@ -168,6 +156,4 @@ def test_duplicate_images_across_parts(tmp_path: Path) -> None:
     (tmp_path / "test" / "a" / "copy.png").write_bytes((tmp_path / "train/a/1.png").read_bytes())
     task = load(tmp_path)
     assert sorted(task.split) == ["test", "train", "train"]
-    assert task.notes[0].startswith(
-        "Dropped 1 exact duplicate, keeping one of each; 1 stood in more than one"
-    )
+    assert task.notes[0].startswith("Dropped 1 exact duplicate, keeping one of each; 1 stood in more than one")

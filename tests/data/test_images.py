@@ -88,9 +88,7 @@ def test_truncated_jpeg_is_named_on_access(tmp_path: Path) -> None:
     Image.fromarray(NOISE).save(whole)
     cut.write_bytes(whole.read_bytes()[:-400])
     files = image_files([cut])  # the header is sound
-    with pytest.raises(
-        DataError, match=r"Cannot decode the image .*cut\.jpg: .*truncated.* Replace or remove it"
-    ):
+    with pytest.raises(DataError, match=r"Cannot decode the image .*cut\.jpg: .*truncated.* Replace or remove it"):
         files[0]
     with Image.open(cut) as opened, pytest.raises(DataError, match=r"Cannot decode the image inputs\[0\]"):
         Pictures([opened], "inputs")[0]
@@ -102,9 +100,7 @@ def test_pictures_differ_by_pixels_mode_and_palette() -> None:
     palette = Image.new("P", (2, 2), 0)
     other_palette = palette.copy()
     other_palette.putpalette([9] * 768)
-    pictures = Pictures(
-        [flat, flat.copy(), wide, palette, other_palette, Image.new("L", (2, 2), 1)], "inputs"
-    )
+    pictures = Pictures([flat, flat.copy(), wide, palette, other_palette, Image.new("L", (2, 2), 1)], "inputs")
     hashes = [pictures.content_hash(i) for i in range(len(pictures))]
     assert hashes[0] == hashes[1]
     assert len(set(hashes)) == 5

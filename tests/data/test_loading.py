@@ -25,10 +25,14 @@ def test_origin_replays_the_load(table: Path, monkeypatch: pytest.MonkeyPatch) -
     task = load("reviews.csv", text_column="text", encoding="latin-1")
     assert task.origin == {
         "path": str(table),
+        "task": "auto",
         "text_column": "text",
+        "image_column": None,
         "label_column": None,
         "split_column": None,
+        "group_column": None,
         "encoding": "latin-1",
+        "skip_bad": False,
     }
     monkeypatch.chdir("/")
     assert load(**task.origin).fingerprint == task.fingerprint
@@ -59,11 +63,9 @@ def test_long_lists_of_neighbours_are_cut(tmp_path: Path) -> None:
 
 
 def test_other_files_are_refused(tmp_path: Path) -> None:
-    (tmp_path / "a.parquet").touch()
-    with pytest.raises(
-        DataError, match=r"a\.parquet; expected a folder of class folders, or a CSV file \(\.csv, "
-    ):
-        load(tmp_path / "a.parquet")
+    (tmp_path / "a.xlsx").touch()
+    with pytest.raises(DataError, match=r"a\.xlsx; expected a folder of class folders, or a table \(\.csv, "):
+        load(tmp_path / "a.xlsx")
 
 
 def test_columns_of_a_folder_are_refused(tmp_path: Path) -> None:
@@ -74,7 +76,5 @@ def test_columns_of_a_folder_are_refused(tmp_path: Path) -> None:
 def test_import_is_quick() -> None:
     code = "import sys, bequest.data; print(*{'PIL', 'torch', 'pandas'} & set(sys.modules))"
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
-    done = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, check=True, env=environment
-    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, env=environment)
     assert done.stdout.strip() == ""

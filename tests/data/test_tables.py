@@ -104,11 +104,8 @@ def test_unrecognisable_columns_are_listed(path: Path, content: str) -> None:
     with pytest.raises(DataError) as caught:
         read(path, content)
     text = str(caught.value)
-    assert (
-        "Cannot tell which column of t.csv holds the texts and which the labels; there are: 'foo', 'bar'"
-        in text
-    )
-    assert "Name them: --text-column NAME --label-column NAME." in text
+    assert "Cannot tell which column of t.csv holds the texts and which the labels; there are: 'foo', 'bar'" in text
+    assert "Name them: --text-column NAME --label-column NAME (or --image-column NAME)." in text
 
 
 def test_only_what_is_missing_is_asked_for(path: Path) -> None:
@@ -117,9 +114,7 @@ def test_only_what_is_missing_is_asked_for(path: Path) -> None:
 
 
 def test_sample_in_place_of_names(path: Path) -> None:
-    with pytest.raises(
-        DataError, match=r"first line of t\.csv looks like a sample.* such as text,label\. Add it"
-    ):
+    with pytest.raises(DataError, match=r"first line of t\.csv looks like a sample.* such as text,label\. Add it"):
         read(path, "great film,pos\nawful,neg\nfine,pos\nnice,pos\nbad,neg\n")
 
 
@@ -157,15 +152,13 @@ def test_split_is_recognised_by_its_values(path: Path) -> None:
 
 def test_wrong_parts_are_all_named(path: Path) -> None:
     with pytest.raises(
-        DataError, match=r"'part' of t\.csv holds 'x' on line 3, '' on line 4; expected train, val"
+        DataError, match=r"'part' of t\.csv holds 'x' in t\.csv line 3, '' in t\.csv line 4; expected train, val"
     ):
         read(path, "text,label,part\na,x,train\nb,y,x\nc,y,\n", split_column="part")
 
 
 def test_ragged_rows_are_all_named(path: Path) -> None:
-    with pytest.raises(
-        DataError, match=r"2 rows of .*t\.csv without 2 fields.*: line 3 \(3\), line 5 \(1\)\."
-    ):
+    with pytest.raises(DataError, match=r"2 rows of .*t\.csv without 2 fields.*: line 3 \(3\), line 5 \(1\)\."):
         read(path, "text,label\na,x\nb,c,y\nd,y\ne\n")
 
 
@@ -174,9 +167,7 @@ def test_empty_and_one_column_files(path: Path) -> None:
         read(path, "")
     with pytest.raises(DataError, match="holds a line of column names only; expected"):
         read(path, "text,label\n")
-    with pytest.raises(
-        DataError, match="has one column, 'text'; expected a column of texts and one of labels"
-    ):
+    with pytest.raises(DataError, match="has one column, 'text'; expected a column of texts and one of labels"):
         read(path, "text\na\nb\n")
 
 
@@ -189,8 +180,6 @@ def test_missing_values_name_their_lines(path: Path) -> None:
 
 def test_encoding_of_a_table(path: Path) -> None:
     path.write_bytes("text,label\ncafé,x\nthé,y\n".encode("latin-1"))
-    with pytest.raises(
-        DataError, match=r"The file is not utf-8 text.*t\.csv \(byte 14\).*--encoding latin-1"
-    ):
+    with pytest.raises(DataError, match=r"The file is not utf-8 text.*t\.csv \(byte 14\).*--encoding latin-1"):
         load(path)
     assert load(path, encoding="latin-1").samples[0] == "café"

@@ -24,9 +24,9 @@ def test_hash_is_of_the_exact_text() -> None:
 
 def test_mark_is_dropped_and_newlines_stay(tmp_path: Path) -> None:
     path = write(tmp_path / "a.txt", b"\xef\xbb\xbfone\r\ntwo\n")
-    assert read_texts([path], "utf-8") == ["one\r\ntwo\n"]
+    assert list(read_texts([path], "utf-8")) == ["one\r\ntwo\n"]
     wide = write(tmp_path / "b.txt", "é".encode("utf-16"))
-    assert read_texts([wide], "utf-16") == ["é"]
+    assert list(read_texts([wide], "utf-16")) == ["é"]
 
 
 def test_every_undecodable_file_is_named_with_the_byte(tmp_path: Path) -> None:
@@ -43,16 +43,14 @@ def test_every_undecodable_file_is_named_with_the_byte(tmp_path: Path) -> None:
 
 def test_encodings_are_tried_file_by_file(tmp_path: Path) -> None:
     paths = [write(tmp_path / "a", "£".encode()), write(tmp_path / "b", "£".encode("latin-1"))]
-    assert read_texts(paths, "utf-8, latin-1") == ["£", "£"]
-    assert read_texts(paths, "latin-1") == ["Â£", "£"]
+    assert list(read_texts(paths, "utf-8, latin-1")) == ["£", "£"]
+    assert list(read_texts(paths, "latin-1")) == ["Â£", "£"]
     with pytest.raises(DataError, match=r"1 file of 2 is not ascii,utf-8 text.*b \(byte 0\)"):
         read_texts(paths, "ascii,utf-8")
 
 
 def test_one_file_is_told_its_likely_encoding(tmp_path: Path) -> None:
-    with pytest.raises(
-        DataError, match=r"^The file is not utf-8 text.*pass the encoding: --encoding latin-1"
-    ):
+    with pytest.raises(DataError, match=r"^The file is not utf-8 text.*pass the encoding: --encoding latin-1"):
         read_texts([write(tmp_path / "a", b"\xa3")], "utf-8")
     with pytest.raises(DataError, match="--encoding utf-16, which the first bytes announce"):
         read_texts([write(tmp_path / "a", "text".encode("utf-16"))], "utf-8")
@@ -60,9 +58,7 @@ def test_one_file_is_told_its_likely_encoding(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", ["utf-99", "base64", ""])
 def test_unknown_encoding(tmp_path: Path, name: str) -> None:
-    with pytest.raises(
-        DataError, match=rf"There is no text encoding '{name}'; expected .* Correct --encoding"
-    ):
+    with pytest.raises(DataError, match=rf"There is no text encoding '{name}'; expected .* Correct --encoding"):
         read_texts([write(tmp_path / "a", b"a")], f"utf-8,{name}")
 
 

@@ -240,10 +240,9 @@ def _bins(values: LabelArray) -> IntArray:
 
 
 def _draw(task: Task, seed: int, train_size: int | None, test_size: int | float, split_seed: int) -> Draw:
-    part = np.array(task.split) if task.split else np.full(len(task.labels), "")
     test_rng, rng = np.random.default_rng([split_seed, 1]), np.random.default_rng([seed, 2])
-    given_test, held = np.flatnonzero(part == "test"), np.flatnonzero(part == "validation")
-    pool = np.flatnonzero((part != "test") & (part != "validation"))
+    given_test, held = _positions(task, "test"), _positions(task, "validation")
+    pool = np.setdiff1d(np.arange(len(task.labels)), np.concatenate([given_test, held]))
     least = 1 if task.kind == "classification" else 0  # a label without a test sample spoils no other score
     if not (0 < test_size < 1 or (test_size >= 1 and float(test_size).is_integer())):
         raise DataError(f"--test-size is {test_size}; expected a fraction between 0 and 1, or a whole number.")
@@ -265,6 +264,10 @@ def _draw(task: Task, seed: int, train_size: int | None, test_size: int | float,
     validation = stratified(task.strata[labelled], num_held, rng, least=min(1, num_held // _num_strata(task, labelled)))
     train = np.setdiff1d(np.arange(len(labelled)), validation)
     return Draw(labelled[rng.permutation(train)], labelled[validation], test)
+
+
+def _positions(task: Task, part: str) -> IntArray:
+    return np.array([i for i, given in enumerate(task.split) if given == part], np.int64)
 
 
 def _pick(task: Task, pool: IntArray, size: int, rng: np.random.Generator) -> IntArray:

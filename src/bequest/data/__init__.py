@@ -2,5 +2,6 @@
 
 from bequest.data.arrays import from_arrays
 from bequest.data.loading import load
+from bequest.data.pairs import from_dataset
 
-__all__ = ["from_arrays", "load"]
+__all__ = ["from_arrays", "from_dataset", "load"]

@@ -5,17 +5,29 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
 
 from bequest.core.errors import DataError, nearest
-from bequest.core.task import IntArray, Modality, Samples, Task
-from bequest.data.assemble import Labelled, assemble, sorted_names
+from bequest.core.task import HashArray, IntArray, Modality, Samples, Task
+from bequest.data.assemble import Labelled, assemble, numbered_groups
 from bequest.data.images import SUFFIXES, Pictures, Pixels, array_hash, image_files
+from bequest.data.labels import (
+    Describe,
+    LabelColumns,
+    Labels,
+    TaskChoice,
+    check_task,
+    class_name,
+    read_labels,
+    sorted_names,
+)
 from bequest.data.messages import counted, listed, tally
 from bequest.data.samples import Joined
+from bequest.data.spool import spool_hashes
 from bequest.data.text import Texts
 
 Array = np.ndarray[Any, np.dtype[Any]]
@@ -44,9 +56,14 @@ class Arrays:
     def __getitem__(self, index: int) -> Array:
         return np.asarray(self.values[index])
 
+    @cached_property
+    def hashes(self) -> HashArray:
+        """uint8 (samples, 16)."""
+        return spool_hashes(array_hash(np.asarray(value)) for value in self.values)
+
     def content_hash(self, index: int) -> bytes:
         """BLAKE2b of dtype, shape and bytes (16 bytes)."""
-        return array_hash(self[index])
+        return self.hashes[index].tobytes()
 
     def describe(self, index: int) -> str:
         """The position in the array."""
@@ -61,6 +78,7 @@ def from_arrays(
     classes: Sequence[str | int] | None = None,
     groups: Any = None,
     name: str = "arrays",
+    task: TaskChoice = "auto",
 ) -> Task:
     """A task from data in memory.
 
@@ -70,21 +88,26 @@ def from_arrays(
         inputs: Texts (a list of str); images (PIL images, `pathlib.Path`s of image files, or uint8 (samples,
             height, width) or (samples, height, width, 3)); or any other numbers (samples, ...). Arrays may be
             numpy's, torch tensors, or lists. Arrays of equal dtype and shape are not copied.
-        labels: A whole number or a str for each input.
+        labels: For a classification a whole number or a str for each input; for a regression a float for each, or
+            numbers (samples, targets); for multi-label 0 and 1 (samples, classes), or a list or set of names for each.
         test: Inputs and labels of a given test split.
         classes: Class names in order: str labels are names among them, and so are numbers if the classes are
             numbers; otherwise number labels index them. None for the labels found, numbers in numeric order.
+            Of labels with several columns, names of the columns.
         groups: A whole number or a str for each input, then for each of test's, for worst-group accuracy.
             They are numbered from 0 in sorted order.
         name: A short name for tables.
+        task: `classification`, `multi-label` or `regression`; `auto` takes floats for a regression if they are not
+            all whole, or are more different ones than 20 and than 5 % of the samples.
 
     Returns:
         The task, with an empty `origin`.
 
     Raises:
         DataError: Inputs are of no or mixed kinds, sizes do not match, numbers are not finite, labels are
-            missing, fractions or not among `classes`, or there are fewer than two classes.
+            missing or not among `classes`, or there are fewer than two classes.
     """
+    check_task(task)
     samples, found = _read(inputs, labels, "inputs", "labels")
     split: list[str] = []
     notes = _path_like_note(samples)
@@ -94,15 +117,68 @@ def from_arrays(
         test_samples, test_found = _read(*test, "test inputs", "test labels")
         _check_alike(samples, test_samples)
         split = ["train"] * len(samples) + ["test"] * len(test_samples)
-        samples, found = Joined((samples, test_samples)), [*found, *test_found]
+        samples, found = Joined((samples, test_samples)), _both(found, test_found)
+    numbers, group_names = _grouped(groups, len(samples), test is not None)
+    labelled = Labelled(samples, python_labels(found, samples.describe, task, classes), split, numbers, group_names)
+    return assemble(labelled, name, notes=notes)
+
+
+def python_labels(
+    found: Any, describe: Describe, task: TaskChoice = "auto", classes: Sequence[str | int] | None = None
+) -> Labels:
+    """Labels from Python.
+
+    Args:
+        found: A list with a plain value, or a list of those, for each sample; or an array (samples, columns).
+        describe: Names a sample in messages.
+        task: The kind, or `auto`.
+        classes: As for `from_arrays`.
+
+    Raises:
+        DataError: They are missing, are no labels of that kind, or are not among the classes.
+    """
+    if isinstance(found, np.ndarray):
+        return _column_labels(cast(Array, found), describe, task, classes)
+    if any(isinstance(label, list) for label in found):
+        order = None if classes is None else _order(classes)
+        cells = found if order is None else [_listed_names(cell, order, classes) for cell in found]
+        return read_labels(LabelColumns([cells], ["label"], describe, order), task)
+    if task == "regression":
+        names = ["target"] if classes is None else _order(classes)
+        return read_labels(LabelColumns([found], names, describe), task)
+    if task == "multi-label" or (task == "auto" and classes is None):
+        order = None if classes is None else _order(classes)
+        is_counted = any(isinstance(label, float) for label in found)  # ints are classes, however many
+        return read_labels(LabelColumns([found], ["target"], describe, order, is_counted), task)
     names, order = _named(found, classes)
-    labelled = Labelled(samples, names, split, _grouped(groups, len(samples), test is not None))
-    return assemble(labelled, name, classes=order, notes=notes)
+    return read_labels(LabelColumns([names], ["label"], describe, order), "classification")
 
 
-def _read(inputs: Any, labels: Any, inputs_place: str, labels_place: str) -> tuple[Samples, list[Any]]:
+def _column_labels(found: Array, describe: Describe, task: TaskChoice, classes: Sequence[str | int] | None) -> Labels:
+    names = [str(i) for i in range(found.shape[1])] if classes is None else _order(classes)
+    if len(names) != found.shape[1]:
+        raise DataError(
+            f"labels has {counted(found.shape[1], 'column')}, but there are {counted(len(names), 'class', 'classes')}; "
+            "expected one name a column."
+        )
+    return read_labels(LabelColumns(list(found.T), names, describe), task)
+
+
+def _listed_names(cell: Any, order: Sequence[str], classes: Sequence[str | int] | None) -> Any:
+    """Class names for a list of numbers that index the classes."""
+    if not isinstance(cell, list) or all(isinstance(c, int) for c in classes or ()):
+        return cell
+    items = cast(list[Any], cell)
+    if set(items) <= {0, 1} and len(items) == len(order):
+        return items
+    if any(_is_index(i) and not 0 <= i < len(order) for i in items):
+        raise DataError(f"labels hold {items}; expected indices of the {len(order)} classes, from 0. Correct them.")
+    return [order[i] if _is_index(i) else i for i in items]
+
+
+def _read(inputs: Any, labels: Any, inputs_place: str, labels_place: str) -> tuple[Samples, Any]:
     samples = _samples(inputs, inputs_place)
-    values = _scalars(labels, labels_place)
+    values = _label_values(labels, labels_place)
     if len(samples) != len(values):
         raise DataError(
             f"{counted(len(samples), 'sample')} in {inputs_place} but {len(values):,} in {labels_place}; "
@@ -111,8 +187,46 @@ def _read(inputs: Any, labels: Any, inputs_place: str, labels_place: str) -> tup
     return samples, values
 
 
+def _label_values(labels: Any, place: str) -> Any:
+    """A list of plain values or of lists of them; or an array with several columns."""
+    plain = plain_value(labels)
+    array = _array(plain)
+    if array is not None:
+        if array.ndim == 2 and array.shape[1] > 1 and array.dtype.kind in "biuf":
+            return array
+        if array.ndim not in (1, 2):
+            raise DataError(f"{place} has the shape {array.shape}; expected (samples,) or (samples, classes).")
+        values = array[:, 0] if array.ndim == 2 and array.shape[1] == 1 else array
+        return [label_value(value, f"{place}[{i}]") for i, value in enumerate(values.tolist())]
+    items = _items(plain)
+    if items is None:
+        raise DataError(f"{place} is one {type(labels).__name__}; expected a list, one for each sample.")
+    return [label_value(item, f"{place}[{i}]") for i, item in enumerate(items)]
+
+
+def label_value(value: Any, place: str) -> Any:
+    """A label as a plain value, or as a list of those.
+
+    Raises:
+        DataError: It is neither.
+    """
+    plain = plain_value(value)
+    array = _array(plain)
+    if array is not None and array.ndim == 1:
+        return array.tolist()
+    if isinstance(plain, list | tuple | set | frozenset):
+        return [_scalar(item, place) for item in cast(Iterable[Any], plain)]
+    return _scalar(plain, place)
+
+
+def _both(found: Any, test: Any) -> Any:
+    if isinstance(found, np.ndarray) != isinstance(test, np.ndarray) or np.shape(found)[1:] != np.shape(test)[1:]:
+        raise DataError("labels and test labels differ in their number of columns; expected the same.")
+    return np.concatenate([found, test]) if isinstance(found, np.ndarray) else [*found, *test]
+
+
 def _samples(inputs: Any, place: str) -> Samples:
-    values = _plain(inputs)
+    values = plain_value(inputs)
     array = _array(values)
     if array is not None and array.dtype.kind not in "OUT":
         return _array_samples(array, place)
@@ -124,7 +238,7 @@ def _samples(inputs: Any, place: str) -> Samples:
         )
     if not items:
         raise DataError(f"{place} is empty; expected samples.")
-    return _item_samples([_plain(item) for item in items], place)
+    return _item_samples([plain_value(item) for item in items], place)
 
 
 def _item_samples(items: list[Any], place: str) -> Samples:
@@ -188,7 +302,7 @@ def _path_like_note(samples: Samples) -> list[str]:
 
 def _scalars(values: Any, place: str) -> list[Any]:
     """Labels or groups as plain Python values."""
-    plain = _plain(values)
+    plain = plain_value(values)
     array = _array(plain)
     if array is not None:
         if array.ndim != 1:
@@ -202,15 +316,15 @@ def _scalars(values: Any, place: str) -> list[Any]:
 
 def _scalar(value: Any, place: str) -> Any:
     """A label or group as a plain Python value."""
-    plain = _plain(value)
+    plain = plain_value(value)
     if isinstance(plain, np.generic) or (isinstance(plain, np.ndarray) and cast(Array, plain).size == 1):
         plain = cast(Any, plain).item()
     if plain is not None and not isinstance(plain, str | int | float):
-        raise DataError(f"{place} is {type(value).__name__}; expected a whole number or a str.")
+        raise DataError(f"{place} is {type(value).__name__}; expected a number, a str, or a list of those.")
     return plain
 
 
-def _plain(values: Any) -> Any:
+def plain_value(values: Any) -> Any:
     """Tensors and data frames' columns as numpy arrays; all else as it is. Neither library is imported."""
     if isinstance(values, np.ndarray | str):
         return cast(Any, values)
@@ -236,13 +350,6 @@ def _items(values: Any) -> list[Any] | None:
     return list(cast(Iterable[Any], values))
 
 
-def _name(value: Any) -> str | None:
-    """The class name of a label; None where it is missing."""
-    if value is None or (isinstance(value, float) and value != value):
-        return None
-    return str(int(value)) if isinstance(value, float) and value.is_integer() else str(value)
-
-
 def _is_index(value: Any) -> bool:
     return isinstance(value, int) and not isinstance(value, bool)
 
@@ -253,12 +360,9 @@ def _named(labels: list[Any], classes: Sequence[str | int] | None) -> tuple[list
     if fractions:
         raise DataError(f"labels hold fractions: {listed(fractions, 3)}; expected classes: whole numbers or str.")
     if classes is None:
-        names = [_name(label) for label in labels]
+        names = [class_name(label) for label in labels]
         return names, sorted_names(name for name in names if name is not None)
-    values = _scalars(classes, "classes")
-    order = tuple(str(value) for value in values)
-    if len(set(order)) < len(order):
-        raise DataError(f"classes holds a name twice: {listed([repr(n) for n in order])}; expected different ones.")
+    values, order = _scalars(classes, "classes"), _order(classes)
     if all(_is_index(label) for label in labels) and not all(_is_index(value) for value in values):
         others = sorted({i for i in labels if not 0 <= i < len(order)})
         if others:
@@ -267,7 +371,7 @@ def _named(labels: list[Any], classes: Sequence[str | int] | None) -> tuple[list
                 f"{len(order)} classes, from 0 to {len(order) - 1}. Correct them, or give all classes."
             )
         return [order[i] for i in labels], order
-    names = [_name(label) for label in labels]
+    names = [class_name(label) for label in labels]
     others = sorted({n for n in names if n is not None and n.strip() and n not in order})
     if others:
         raise DataError(
@@ -276,17 +380,20 @@ def _named(labels: list[Any], classes: Sequence[str | int] | None) -> tuple[list
     return names, order
 
 
-def _grouped(groups: Any, num_samples: int, with_test: bool) -> IntArray | None:
+def _order(classes: Sequence[str | int]) -> tuple[str, ...]:
+    order = tuple(str(value) for value in _scalars(classes, "classes"))
+    if len(set(order)) < len(order):
+        raise DataError(f"classes holds a name twice: {listed([repr(n) for n in order])}; expected different ones.")
+    return order
+
+
+def _grouped(groups: Any, num_samples: int, with_test: bool) -> tuple[IntArray | None, tuple[str, ...]]:
     if groups is None:
-        return None
-    names = [_name(value) for value in _scalars(groups, "groups")]
-    if len(names) != num_samples:
+        return None, ()
+    values = _scalars(groups, "groups")
+    if len(values) != num_samples:
         raise DataError(
-            f"{len(names):,} groups for {counted(num_samples, 'sample')}; expected one for each of inputs"
+            f"{len(values):,} groups for {counted(num_samples, 'sample')}; expected one for each of inputs"
             + (", then of test's inputs." if with_test else ".")
         )
-    missing = [f"groups[{i}]" for i, name in enumerate(names) if name is None or not name.strip()]
-    if missing:
-        raise DataError(f"{counted(len(missing), 'sample')} without a group: {listed(missing)}. Expected one for each.")
-    order = {name: i for i, name in enumerate(sorted_names(name for name in names if name is not None))}
-    return np.array([order[name] for name in names if name is not None], np.int64)
+    return numbered_groups(values, lambda i: f"groups[{i}]")

@@ -6,16 +6,17 @@ Copies of one content must not stand on both sides of a split: a model is not te
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from bequest.core.errors import DataError
-from bequest.core.task import IntArray, Samples, Task
+from bequest.core.task import HashArray, IntArray, Samples, Task
+from bequest.data.labels import Describe, Labels, class_name, is_missing, refuse_missing, sorted_names
 from bequest.data.messages import counted, listed
-from bequest.data.samples import Chosen
+from bequest.data.samples import Chosen, hashes_of
 
 PARTS: Mapping[str, str] = {
     "train": "train",
@@ -32,29 +33,24 @@ _KEPT_FIRST = {"test": 0, "validation": 1}
 
 @dataclass(frozen=True)
 class Labelled:
-    """Samples with the names of their labels, as they were found.
+    """Samples with their labels, as they were found.
 
     Attributes:
         samples: The inputs.
-        labels: The class name of each sample; None or white space where it is missing.
+        labels: Their labels.
         split: The given part of each sample; empty where there is none.
         groups: The group of each sample, from 0; None where there are none.
+        group_names: Names of the groups; empty where they have none.
     """
 
     samples: Samples
-    labels: Sequence[str | None]
+    labels: Labels
     split: Sequence[str] = ()
     groups: IntArray | None = None
+    group_names: tuple[str, ...] = ()
 
 
-def assemble(
-    found: Labelled,
-    name: str,
-    *,
-    classes: Sequence[str] | None = None,
-    notes: Sequence[str] = (),
-    origin: Mapping[str, Any] | None = None,
-) -> Task:
+def assemble(found: Labelled, name: str, *, notes: Sequence[str] = (), origin: Mapping[str, Any] | None = None) -> Task:
     """The task that was found, without exact duplicates and without content that carries two labels.
 
     Of equal samples the one in the test part is kept before one in validation, and that before others.
@@ -62,56 +58,49 @@ def assemble(
     Args:
         found: Samples, labels, parts and groups.
         name: A short name for tables.
-        classes: Class names in order; None for those found, sorted.
         notes: What reading them found.
         origin: What they were loaded with.
 
     Raises:
-        DataError: Labels are missing, texts are empty, there are fewer than two classes, or a class or a
-            given part has no samples left.
+        DataError: Texts are empty, there are fewer than two classes, or a class or a given part has no samples
+            left.
     """
-    labels = _whole_labels(found)
+    labels = found.labels
     _check_texts(found.samples)
-    order = tuple(classes) if classes is not None else sorted_names(labels)
-    if len(order) < 2:
+    if labels.kind == "classification" and len(labels.classes) < 2:
         raise DataError(
-            f"All {counted(len(labels), 'sample')} of {name!r} have one label, "
-            f"{listed([repr(n) for n in order])}; expected two classes or more. Add samples of another class."
+            f"All {counted(len(labels.values), 'sample')} of {name!r} have one label, "
+            f"{listed([repr(n) for n in labels.classes])}; expected two classes or more. Add samples of another class."
         )
-    kept, dropped = _without_copies(found, labels)
-    _check_left(found, labels, order, kept)
-    index = {label: i for i, label in enumerate(order)}
+    kept, dropped = _without_copies(found)
+    _check_left(found, kept)
+    whole = len(kept) == len(labels.values)
     return Task(
         name=name,
-        samples=found.samples if len(kept) == len(labels) else Chosen(found.samples, kept),
-        labels=np.array([index[labels[i]] for i in kept], np.int64),
-        classes=order,
-        split=tuple(found.split[i] for i in kept) if found.split else (),
+        samples=found.samples if whole else Chosen(found.samples, kept),
+        labels=labels.values if whole else labels.values[kept],
+        classes=labels.classes,
+        split=tuple(found.split[int(i)] for i in kept) if found.split else (),
         groups=None if found.groups is None else found.groups[kept],
-        notes=(*notes, *_similar_names(order), *dropped),
+        notes=(*notes, *labels.notes, *_similar_names(labels.classes), *dropped),
         origin=dict(origin or {}),
+        kind=labels.kind,
+        group_names=found.group_names,
     )
 
 
-def sorted_names(names: Iterable[str]) -> tuple[str, ...]:
-    """The different names, in numeric order if all are numbers, else in alphabetic order."""
-    different = set(names)
-    try:
-        return tuple(sorted(different, key=lambda name: (float(name), name)))
-    except ValueError:
-        return tuple(sorted(different))
+def numbered_groups(values: Sequence[Any], describe: Describe) -> tuple[IntArray, tuple[str, ...]]:
+    """The group of each sample, from 0 in sorted order, and the groups' names.
 
-
-def _whole_labels(found: Labelled) -> list[str]:
-    whole = [label for label in found.labels if label is not None and label.strip()]
-    if len(whole) < len(found.labels):
-        missing = [i for i, label in enumerate(found.labels) if label is None or not label.strip()]
-        raise DataError(
-            f"{counted(len(missing), 'sample')} without a label: "
-            f"{listed([found.samples.describe(i) for i in missing])}. Expected a label for each. Label or "
-            "remove them."
-        )
-    return whole
+    Raises:
+        DataError: Some are missing.
+    """
+    refuse_missing([i for i, value in enumerate(values) if is_missing(value)], describe, "group")
+    codes: dict[str, int] = {}
+    found = np.array([codes.setdefault(str(class_name(value)), len(codes)) for value in values], np.int64)
+    names = sorted_names(codes)
+    rank = {name: i for i, name in enumerate(names)}
+    return np.array([rank[name] for name in codes], np.int64)[found], names
 
 
 def _check_texts(samples: Samples) -> None:
@@ -125,61 +114,75 @@ def _check_texts(samples: Samples) -> None:
         )
 
 
-def _without_copies(found: Labelled, labels: Sequence[str]) -> tuple[list[int], list[str]]:
-    copies: dict[bytes, list[int]] = defaultdict(list)
-    for i in range(len(labels)):
-        copies[found.samples.content_hash(i)].append(i)
-    part = found.split or [""] * len(labels)
-    kept: list[int] = []
+def _without_copies(found: Labelled) -> tuple[IntArray, list[str]]:
+    """Positions of the samples to keep, and what to say of the others."""
+    values = found.labels.values
+    is_kept = np.ones(len(values), bool)
     equal: list[list[int]] = []
     contradictory: list[list[int]] = []
-    for same in copies.values():
-        if len({labels[i] for i in same}) > 1:
+    for same in sorted(_copies(hashes_of(found.samples))):
+        is_kept[same] = False
+        if (values[same] != values[same[0]]).any():
             contradictory.append(same)
             continue
-        kept.append(min(same, key=lambda i: (_KEPT_FIRST.get(part[i], 2), i)))
-        if len(same) > 1:
-            equal.append(same)
-    notes = [*_duplicates_note(equal, part), *_contradictions_note(contradictory, found.samples, labels)]
-    return sorted(kept), notes
+        is_kept[min(same, key=lambda i: (_KEPT_FIRST.get(found.split[i], 2) if found.split else 2, i))] = True
+        equal.append(same)
+    notes = [*_duplicates_note(equal, found.split), *_contradictions_note(contradictory, found)]
+    return np.flatnonzero(is_kept), notes
+
+
+def _copies(hashes: HashArray) -> Iterator[list[int]]:
+    """The positions of each content that occurs more than once, in order."""
+    words = np.ascontiguousarray(hashes).view(">u8")
+    order = np.lexsort((words[:, 1], words[:, 0]))
+    is_new = np.ones(len(order) + 1, bool)
+    is_new[1:-1] = (words[order[1:]] != words[order[:-1]]).any(1)
+    begins = np.flatnonzero(is_new)
+    for k in np.flatnonzero(np.diff(begins) > 1):
+        yield sorted(order[begins[k] : begins[k + 1]].tolist())
 
 
 def _duplicates_note(equal: list[list[int]], part: Sequence[str]) -> list[str]:
     if not equal:
         return []
-    astride = sum(len({part[i] for i in same}) > 1 for same in equal)
+    astride = sum(len({part[i] for i in same}) > 1 for same in equal) if part else 0
     num = sum(len(same) - 1 for same in equal)
     across = f"; {astride:,} stood in more than one given part and stay in test, or else validation"
     return [f"Dropped {counted(num, 'exact duplicate')}, keeping one of each{across if astride else ''}."]
 
 
-def _contradictions_note(found: list[list[int]], samples: Samples, labels: Sequence[str]) -> list[str]:
-    if not found:
+def _contradictions_note(contradictory: list[list[int]], found: Labelled) -> list[str]:
+    if not contradictory:
         return []
     named = [
-        " = ".join(f"{samples.describe(i)} ({labels[i]!r})" for i in _one_a_label(same, labels)) for same in found[:3]
+        " = ".join(f"{found.samples.describe(i)} ({found.labels.text(i)})" for i in _one_a_label(same, found.labels))
+        for same in contradictory[:3]
     ]
-    more = f" and {len(found) - 3:,} more" if len(found) > 3 else ""
+    more = f" and {len(contradictory) - 3:,} more" if len(contradictory) > 3 else ""
     return [
-        f"Dropped {counted(sum(map(len, found)), 'sample')} whose content stands under different labels: "
+        f"Dropped {counted(sum(map(len, contradictory)), 'sample')} whose content stands under different labels: "
         f"{'; '.join(named)}{more}. Correct their labels to use them."
     ]
 
 
-def _one_a_label(same: list[int], labels: Sequence[str]) -> list[int]:
-    return sorted({labels[i]: i for i in reversed(same)}.values())
+def _one_a_label(same: list[int], labels: Labels) -> list[int]:
+    return sorted({labels.values[i].tobytes(): i for i in reversed(same)}.values())
 
 
-def _check_left(found: Labelled, labels: Sequence[str], classes: Sequence[str], kept: Sequence[int]) -> None:
-    left = {labels[i] for i in kept}
-    lost = [repr(name) for name in classes if name not in left]
+def _check_left(found: Labelled, kept: IntArray) -> None:
+    labels = found.labels
+    if labels.kind == "classification":
+        counts = np.bincount(labels.values[kept], minlength=len(labels.classes))
+    else:
+        counts = np.full(1, len(kept))
+    lost = [repr(labels.classes[c]) for c in np.flatnonzero(counts == 0)]
     if lost:
-        given = "; content that stands under different labels is not used" if len(kept) < len(labels) else ""
+        given = "; content that stands under different labels is not used" if len(kept) < len(labels.values) else ""
         raise DataError(
             f"No samples of {listed(lost)}{given}. Expected samples of every class. Add some, or remove the class."
         )
     if found.split:
-        gone = set(found.split) - {found.split[i] for i in kept}
+        gone = set(found.split) - {found.split[int(i)] for i in kept}
         if gone:
             raise DataError(
                 f"No sample of the given {' and '.join(sorted(gone))} part is left: each stands in another "

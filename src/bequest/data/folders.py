@@ -3,17 +3,23 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from bequest.core.errors import DataError
-from bequest.core.task import Task
+from bequest.core.task import IntArray, Samples, Task
 from bequest.data.assemble import PARTS, Labelled, assemble
-from bequest.data.images import SUFFIXES, image_files
+from bequest.data.images import SUFFIXES, image_files, sound_image_files
+from bequest.data.labels import LabelColumns, read_labels, sorted_names
 from bequest.data.messages import counted, listed, tally
-from bequest.data.text import Texts, read_texts
+from bequest.data.spool import Lazy, picked, spool_columns
+from bequest.data.tables import skipped_note
+from bequest.data.text import Texts, read_sound_texts, read_texts
 
 _EXPECTED = (
     "Expected class folders of images or of .txt files, e.g. {0}/cat/1.jpg and {0}/dog/2.jpg, or train/ and "
@@ -21,71 +27,93 @@ _EXPECTED = (
 )
 
 
-@dataclass(frozen=True)
-class _File:
-    path: Path
-    label: str
-    part: str
-
-
 @dataclass
 class _Found:
-    images: list[_File] = field(default_factory=list[_File])
-    texts: list[_File] = field(default_factory=list[_File])
+    """What a folder holds, beside the files themselves."""
+
+    num_images: int = 0
+    num_texts: int = 0
     empty: list[Path] = field(default_factory=list[Path])
     ignored: list[str] = field(default_factory=list[str])  # the kind of each
 
+    @property
+    def num(self) -> int:
+        return self.num_images + self.num_texts
 
-def read_folder(root: Path, *, encoding: str, origin: Mapping[str, Any]) -> Task:
+
+def read_folder(root: Path, *, encoding: str, skip_bad: bool = False, origin: Mapping[str, Any]) -> Task:
     """The task in a folder of class folders, or of `train`, `test` and `validation` folders that hold those.
 
     Args:
         root: The folder; its name names the task.
         encoding: Of .txt files, as `bequest.data.text.read_texts` takes it.
+        skip_bad: Whether to leave out files that cannot be decoded; each image is then decoded to find out.
         origin: What the task was loaded with.
 
     Raises:
         DataError: There are no class folders, one is empty, images and texts are mixed, or files are broken.
     """
-    found = _scan(root)
-    files = found.images or found.texts
-    _check(root, found)
-    paths = [file.path for file in files]
-    samples = image_files(paths) if found.images else Texts(read_texts(paths, encoding), [str(p) for p in paths])
-    split = [file.part for file in files] if files[0].part else ()
-    notes = []
+    found = _Found()
+    names, labels, parts = spool_columns(_scan(root, found), 3)  # files may be many: none stays in memory
+    _check(root, found, names, labels)
+    paths = Lazy(len(names), partial(_path, names))
+    samples, kept = _samples(paths, bool(found.num_images), encoding, skip_bad)
+    bad = picked(names, np.setdiff1d(np.arange(len(names)), kept))
+    notes = skipped_note(bad, f"unreadable {samples.modality}")
     if found.ignored:
-        notes = [f"Ignored {counted(len(found.ignored), 'other file')}: {tally(found.ignored)}."]
-    labels = [file.label for file in files]
-    return assemble(Labelled(samples, labels, split), root.name, notes=notes, origin=origin)
+        notes.insert(0, f"Ignored {counted(len(found.ignored), 'other file')}: {tally(found.ignored)}.")
+    cells = picked(labels, kept)
+    columns = LabelColumns([cells], ["label"], samples.describe, sorted_names(labels))
+    split = [PARTS[parts[int(i)]] for i in kept] if parts[0] else ()
+    return assemble(
+        Labelled(samples, read_labels(columns, "classification"), split), root.name, notes=notes, origin=origin
+    )
 
 
-def _scan(root: Path) -> _Found:
-    found = _Found(ignored=[_kind(path) for path in _loose_files(root)])
+def _samples(paths: Sequence[Path], are_images: bool, encoding: str, skip_bad: bool) -> tuple[Samples, IntArray]:
+    """The samples, and the positions of their files."""
+    everything = np.arange(len(paths))
+    if are_images:
+        return sound_image_files(paths) if skip_bad else (image_files(paths, skippable=True), everything)
+    texts, kept = read_sound_texts(paths, encoding) if skip_bad else (read_texts(paths, encoding), everything)
+    return Texts(texts, Lazy(len(kept), partial(_place, paths, kept))), kept
+
+
+def _path(names: Sequence[str], index: int) -> Path:
+    return Path(names[index])
+
+
+def _place(paths: Sequence[Path], kept: IntArray, index: int) -> str:
+    return str(paths[int(kept[index])])
+
+
+def _scan(root: Path, found: _Found) -> Iterator[tuple[str, str, str]]:
+    """Path, class and given part of each image or text."""
+    found.ignored += [_kind(path) for path in _loose_files(root)]
     for part, folder in _parts(root):
         found.ignored += [_kind(path) for path in _loose_files(folder) if part]
         class_folders = _folders(folder)
         if not class_folders:
             raise DataError(f"{folder} holds no class folders. {_EXPECTED.format(root)}")
         for class_folder in class_folders:
-            _scan_class(class_folder, part, found)
-    return found
+            before = found.num
+            yield from ((path, class_folder.name, part) for path in _scan_class(class_folder, found))
+            if found.num == before:
+                found.empty.append(class_folder)
 
 
-def _scan_class(folder: Path, part: str, found: _Found) -> None:
-    before = len(found.images) + len(found.texts)
-    for path in sorted(_files_below(folder)):
-        file = _File(path, folder.name, part)
+def _scan_class(folder: Path, found: _Found) -> Iterator[str]:
+    for name in sorted(_files_below(folder), key=lambda name: name.split(os.sep)):
+        path = Path(name)
+        suffix = path.suffix.lower()
         if _is_hidden(path.relative_to(folder)):
             found.ignored.append("hidden")
-        elif path.suffix.lower() in SUFFIXES:
-            found.images.append(file)
-        elif path.suffix.lower() == ".txt":
-            found.texts.append(file)
+        elif suffix in SUFFIXES or suffix == ".txt":
+            found.num_images += suffix in SUFFIXES
+            found.num_texts += suffix == ".txt"
+            yield name
         else:
             found.ignored.append(_kind(path))
-    if len(found.images) + len(found.texts) == before:
-        found.empty.append(folder)
 
 
 def _parts(root: Path) -> list[tuple[str, Path]]:
@@ -106,27 +134,25 @@ def _parts(root: Path) -> list[tuple[str, Path]]:
     )
 
 
-def _check(root: Path, found: _Found) -> None:
-    if not found.images and not found.texts:
+def _check(root: Path, found: _Found, names: Sequence[str], labels: Sequence[str]) -> None:
+    if not found.num:
         there = f" There are: {tally(found.ignored)}." if found.ignored else ""
         raise DataError(f"{root} holds no images and no .txt files in class folders.{there} {_EXPECTED.format(root)}")
-    if found.images and found.texts:
-        fewer = min(found.images, found.texts, key=len)
+    if found.num_images and found.num_texts:
+        fewer = [n for n in names if n.lower().endswith(".txt") == (found.num_texts <= found.num_images)]
         raise DataError(
-            f"{root} holds {counted(len(found.images), 'image')} and {counted(len(found.texts), 'text')}; "
-            "expected one kind. Move away what is not a sample, e.g. "
-            f"{listed([str(f.path) for f in fewer[:3]])}."
+            f"{root} holds {counted(found.num_images, 'image')} and {counted(found.num_texts, 'text')}; "
+            f"expected one kind. Move away what is not a sample, e.g. {listed(fewer[:3])}."
         )
     if found.empty:
-        kind = "images" if found.images else ".txt files"
+        kind = "images" if found.num_images else ".txt files"
         raise DataError(
             f"{counted(len(found.empty), 'class folder')} without {kind}: "
             f"{listed([str(p) for p in found.empty])}. Expected samples in every one. Add some, or remove "
             "the folder."
         )
-    names = {file.label for file in found.images or found.texts}
-    inner = root / next(iter(names))
-    if len(names) == 1 and inner.is_dir() and len(_folders(inner)) > 1:
+    inner = root / labels[0]
+    if len(set(labels)) == 1 and inner.is_dir() and len(_folders(inner)) > 1:
         raise DataError(
             f"{root} holds one class folder, {inner.name}/, which holds folders itself. Expected two classes "
             f"or more. Did you mean {inner}?"
@@ -148,7 +174,7 @@ def _listing(path: Path) -> list[Path]:
         raise DataError(f"Cannot read the folder {path}: {error.strerror}. Check its permissions.") from error
 
 
-def _files_below(folder: Path) -> Iterator[Path]:
+def _files_below(folder: Path) -> Iterator[str]:
     """Every file below a folder, through links to folders too, each folder once."""
     seen: set[str] = set()
     for parent, names, files in os.walk(folder, followlinks=True):
@@ -157,7 +183,7 @@ def _files_below(folder: Path) -> Iterator[Path]:
             names.clear()
             continue
         seen.add(real)
-        yield from (Path(parent, name) for name in files)
+        yield from (os.path.join(parent, name) for name in files)
 
 
 def _is_hidden(path: Path) -> bool:

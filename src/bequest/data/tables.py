@@ -1,248 +1,311 @@
-"""A CSV file with a column of texts and a column of labels."""
+"""From a table, or several, to a task."""
 
 from __future__ import annotations
 
-import csv
-import io
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+import os
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from bequest.core.errors import DataError, nearest
-from bequest.core.task import Task
-from bequest.data.assemble import PARTS, Labelled, assemble
+import numpy as np
+
+from bequest.core.errors import DataError
+from bequest.core.task import IntArray, Samples, Task
+from bequest.data.assemble import PARTS, Labelled, assemble, numbered_groups
+from bequest.data.columns import Columns, Roles, recognise
+from bequest.data.formats import READERS, ImageColumn, Table, read_table
+from bequest.data.images import encoded_images, image_files, sound_encoded_images, sound_image_files
+from bequest.data.labels import LabelColumns, Labels, TaskChoice, is_missing, read_labels
 from bequest.data.messages import counted, listed
-from bequest.data.text import Texts, read_texts
+from bequest.data.spool import Lazy, joined, picked
+from bequest.data.text import Texts
 
-SUFFIXES = frozenset((".csv", ".tsv", ".tab", ".txt", ""))
-
-_DELIMITERS = (",", ";", "\t")
-_TEXT_NAMES = (
-    "text",
-    "sentence",
-    "content",
-    "review",
-    "body",
-    "message",
-    "texts",
-    "sentences",
-    "comment",
-    "document",
-)
-_LABEL_NAMES = ("label", "class", "category", "target", "sentiment", "labels", "classes", "intent", "topic")
-_SPLIT_NAMES = ("split",)
-_FIELD_LIMIT = 2**31 - 1  # the most that every platform's C long holds
+_LOOSE_SUFFIXES = frozenset((".txt", "", ".json"))  # files that lie in many a folder without being its table
 
 
 @dataclass(frozen=True)
-class _Table:
-    path: Path
-    columns: list[str]
-    rows: list[list[str]]
-    lines: list[int]  # on which each row begins, from 1
+class Wanted:
+    """What the user says of data in tables.
 
-    def values(self, column: int) -> list[str]:
-        return [row[column] for row in self.rows]
+    Attributes:
+        columns: Their columns.
+        task: The kind of task, or `auto`.
+        skip_bad: Whether to leave out images that cannot be decoded.
+    """
+
+    columns: Columns
+    task: TaskChoice = "auto"
+    skip_bad: bool = False
 
 
-def read_table(
-    path: Path,
-    *,
-    text_column: str | None,
-    label_column: str | None,
-    split_column: str | None,
-    encoding: str,
-    origin: Mapping[str, Any],
-) -> Task:
-    """The task in a CSV file.
+def read_tables(paths: Sequence[Path], name: str, wanted: Wanted, *, encoding: str, origin: Mapping[str, Any]) -> Task:
+    """The task in table files; of several, each may be a given part by its name.
 
     Args:
-        path: The file; its stem names the task.
-        text_column: The column of texts; None to recognise it.
-        label_column: The column of labels; None to recognise it.
-        split_column: The column of given parts; None to take one called `split` if it holds nothing else.
-        encoding: Of the file, as `bequest.data.text.read_texts` takes it.
+        paths: The files, one or more.
+        name: A short name for tables.
+        wanted: What the user says of the columns.
+        encoding: Of the files, as `bequest.data.text.read_texts` takes it.
         origin: What the task was loaded with.
 
     Raises:
-        DataError: The file is no CSV file with a line of names, a column is not there or not recognised, or
-            values are missing.
+        DataError: A file is not well-formed, a column is not there or not recognised, or values are missing.
     """
-    table, notes = _parse(path, read_texts([path], encoding)[0])
-    given = {"text": text_column, "label": label_column, "split": split_column}
-    chosen = {role: _find(table, name, f"--{role}-column") for role, name in given.items() if name is not None}
-    if len(set(chosen.values())) < len(chosen):
-        raise DataError(
-            f"One column of {path.name} is named for two purposes: "
-            f"{listed([f'--{role}-column {given[role]}' for role in chosen])}. Expected different columns."
-        )
-    if "split" in chosen:
-        _check_parts(table, chosen["split"])
-    else:
-        notes += _recognise_split(table, chosen)
-    notes += _recognise_text_and_label(table, chosen)
-    places = [f"{path.name} line {line}" for line in table.lines]
-    split = [PARTS[v.strip().lower()] for v in table.values(chosen["split"])] if "split" in chosen else ()
-    found = Labelled(Texts(table.values(chosen["text"]), places), table.values(chosen["label"]), split)
-    return assemble(found, path.stem, notes=notes, origin=origin)
+    parts = _parts(paths) if len(paths) > 1 else [""]
+    table = stacked([read_table(path, encoding) for path in paths], parts)
+    return table_task(table, name, wanted, origin=origin)
 
 
-def _parse(path: Path, content: str) -> tuple[_Table, list[str]]:
-    before = csv.field_size_limit(_FIELD_LIMIT)
-    try:
-        delimiter = _sniff(content)
-        try:
-            return _checked(path, delimiter, *_rows(content, delimiter)), []
-        except csv.Error as error:
-            if delimiter != "\t":
-                raise DataError(
-                    f"{path} is not well-formed CSV: {error}. Expected fields that hold the delimiter "
-                    f"{delimiter!r}, quotes or newlines to be in double quotes, with quotes in them doubled. "
-                    "Mend the file."
-                ) from error
-        # Many tab-separated files know no quoting: a field may begin with a quote that nothing closes.
-        table = _checked(path, delimiter, *_rows(content, delimiter, quoted=False))
-        return table, ["Read double quotes as they stand: they are not balanced as quotes around fields are."]
-    finally:
-        csv.field_size_limit(before)
+def table_files(folder: Path) -> list[Path]:
+    """The tables that a folder holds its data in; none where it holds class folders.
 
-
-def _rows(content: str, delimiter: str, *, quoted: bool = True) -> tuple[list[list[str]], list[int]]:
-    """The rows that are not blank, and the line on which each begins."""
-    rows: list[list[str]] = []
-    lines: list[int] = []
-    quoting = csv.QUOTE_MINIMAL if quoted else csv.QUOTE_NONE
-    reader = csv.reader(io.StringIO(content, newline=""), delimiter=delimiter, quoting=quoting, strict=True)
-    begin = 1
-    try:
-        for row in reader:
-            if row:
-                rows.append(row)
-                lines.append(begin)
-            begin = reader.line_num + 1
-    except csv.Error as error:
-        raise csv.Error(f"the row that begins on line {begin} has {error}") from error
-    return rows, lines
-
-
-def _sniff(content: str) -> str:
-    """The delimiter that gives the line of names most columns, more than one, and the first rows as many."""
-
-    def score(delimiter: str) -> tuple[bool, int]:
-        reader = csv.reader(io.StringIO(content, newline=""), delimiter=delimiter)
-        widths = [len(row) for row, _ in zip((row for row in reader if row), range(50), strict=False)]
-        return len(set(widths)) == 1 and widths[0] > 1, widths[0] if widths else 0
-
-    return max(_DELIMITERS, key=score)
-
-
-def _checked(path: Path, delimiter: str, rows: list[list[str]], lines: list[int]) -> _Table:
-    if len(rows) < 2:
-        raise DataError(
-            f"{path} holds {'a line of column names only' if rows else 'nothing'}; expected a line of column "
-            "names, such as text,label, and rows. Add them."
-        )
-    columns = [name.strip() for name in rows[0]]
-    if len(columns) < 2:
-        raise DataError(
-            f"{path} has one column, {columns[0][:60]!r}; expected a column of texts and one of labels, "
-            "divided by commas, semicolons or tabs. Add the labels, or correct the delimiter."
-        )
-    ragged = [f"line {n} ({len(r)})" for n, r in zip(lines, rows, strict=True) if len(r) != len(columns)]
-    if ragged:
-        raise DataError(
-            f"{counted(len(ragged), 'row')} of {path} without {len(columns)} fields, which the line of "
-            f"column names has: {listed(ragged)}. Expected as many in each row. Put fields that hold the "
-            f"delimiter {delimiter!r} in double quotes."
-        )
-    return _Table(path, columns, rows[1:], lines[1:])
-
-
-def _find(table: _Table, name: str, option: str) -> int:
-    positions = [i for i, column in enumerate(table.columns) if column == name.strip()]
-    if not positions:
-        raise DataError(
-            f"{option}: {table.path.name} has no column {name!r}; expected one of its columns. "
-            + nearest(name, table.columns)
-        )
-    if len(positions) > 1:
-        raise DataError(
-            f"{option}: {table.path.name} has {len(positions)} columns {name!r}; expected one. Rename the others."
-        )
-    return positions[0]
-
-
-def _is_part(value: str) -> bool:
-    return value.strip().lower() in PARTS
-
-
-def _check_parts(table: _Table, column: int) -> None:
-    faults = [
-        f"{value!r} on line {line}"
-        for value, line in zip(table.values(column), table.lines, strict=True)
-        if not _is_part(value)
-    ]
-    if faults:
-        raise DataError(
-            f"--split-column: the column {table.columns[column]!r} of {table.path.name} holds "
-            f"{listed(faults)}; expected {', '.join(PARTS)}. Correct them, or name another column."
-        )
-
-
-def _recognise_split(table: _Table, chosen: dict[str, int]) -> list[str]:
-    column = _named(table, _SPLIT_NAMES, chosen.values())
-    if column is None:
+    Tables beside folders, which may hold the images that they name, are taken if one is the train part by its
+    name or there are not two folders that could be classes.
+    """
+    entries = sorted(p for p in folder.iterdir() if not p.name.startswith("."))
+    files = [p for p in entries if p.suffix.lower() in READERS.keys() - _LOOSE_SUFFIXES and p.is_file()]
+    files = files or [p for p in entries if p.suffix.lower() == ".json" and p.is_file()]
+    folders = [p.name.lower() for p in entries if p.is_dir() and not p.name.startswith("__")]
+    if not files or "train" in folders:
         return []
-    if all(_is_part(value) for value in table.values(column)):
-        chosen["split"] = column
-        return [f"Took given parts from the column {table.columns[column]!r}."]
-    return [f"The column {table.columns[column]!r} is not used: not all of its values are {', '.join(PARTS)}."]
+    return files if len(folders) < 2 or "train" in map(part_of, files) else []
 
 
-def _recognise_text_and_label(table: _Table, chosen: dict[str, int]) -> list[str]:
-    """Adds the columns of texts and labels to `chosen`; returns a note where they were not both named."""
-    if "text" in chosen and "label" in chosen:
-        return []
-    for role, names in (("text", _TEXT_NAMES), ("label", _LABEL_NAMES)):
-        column = None if role in chosen else _named(table, names, chosen.values())
-        if column is not None:
-            chosen[role] = column
-    rest = [i for i in range(len(table.columns)) if i not in chosen.values()]
-    missing = [role for role in ("text", "label") if role not in chosen]
-    if len(missing) == len(rest) == 1 and len(table.columns) - ("split" in chosen) == 2:
-        chosen[missing[0]] = rest[0]
-    elif len(missing) == len(rest) == 2:
-        _recognise_by_values(table, chosen, rest)
-    missing = [role for role in ("text", "label") if role not in chosen]
-    if missing:
+def part_of(path: Path) -> str:
+    """The given part that a file's name tells, e.g. `test` of reviews_test.csv; empty where it tells none."""
+    words = re.split(r"[^a-z]+", path.stem.lower())
+    found = {PARTS[word] for word in words if word in PARTS}
+    return found.pop() if len(found) == 1 else ""
+
+
+def stacked(tables: Sequence[Table], parts: Sequence[str]) -> Table:
+    """The rows of several tables, one table after another, with the columns that all of them have.
+
+    Args:
+        tables: One or more.
+        parts: The given part of each; empty strings where there are none.
+    """
+    first = tables[0]
+    rows_parts = joined([Lazy(len(t), partial(_same, part)) for t, part in zip(tables, parts, strict=True)])
+    if len(tables) == 1:
+        return replace(first, parts=rows_parts if parts[0] else ())
+    columns = tuple(c for c in first.columns if all(c in t.columns for t in tables))
+    lost = sorted({repr(c) for t in tables for c in t.columns if c not in columns})
+    notes = [note for t in tables for note in t.notes]
+    if lost:
+        notes.append(f"Ignored columns that not every table has: {listed(lost)}.")
+    return Table(
+        place=listed([t.place for t in tables], 3),
+        folder=first.folder,
+        columns=columns,
+        values=tuple(joined([t.values[t.columns.index(c)] for t in tables]) for c in columns),
+        places=joined([t.places for t in tables]),
+        notes=tuple(notes),
+        images={c: _joined_images([t.images[c] for t in tables]) for c in columns if c in first.images},
+        class_names={c: first.class_names[c] for c in columns if c in first.class_names},
+        parts=rows_parts if all(parts) else (),
+    )
+
+
+def table_task(table: Table, name: str, wanted: Wanted, *, origin: Mapping[str, Any] | None = None) -> Task:
+    """The task in a table.
+
+    Args:
+        table: Column names and rows.
+        name: A short name for tables.
+        wanted: What the user says of the columns.
+        origin: What the task was loaded with; None for data from Python.
+
+    Raises:
+        DataError: A column is not there or not recognised, or values are missing.
+    """
+    roles, notes = recognise(table, wanted.columns)
+    split = table.parts
+    if roles.split is not None:
+        split = Lazy(len(table), partial(_part, table.values[roles.split]))
+    rows, hidden = _labelled_rows(table, roles, split)
+    samples, kept, bad = _inputs(table, roles, rows, skip_bad=wanted.skip_bad)
+    rows = rows[kept]
+    places = _of(table.places, rows)
+    labels = _labels(table, roles, rows, wanted.task)
+    groups, group_names = None, ()
+    if roles.group is not None:
+        groups, group_names = numbered_groups(_of(table.values[roles.group], rows), places.__getitem__)
+    given = [split[int(i)] for i in rows] if len(split) else []
+    found = Labelled(samples, labels, given, groups, group_names)
+    return assemble(found, name, notes=[*table.notes, *notes, *hidden, *bad], origin=origin)
+
+
+def skipped_note(places: Sequence[str], noun: str) -> list[str]:
+    """What to say of samples that were left out because they cannot be read."""
+    return [f"Left out {counted(len(places), noun)}: {listed(places, 3)} (--skip-bad)."] if places else []
+
+
+def _parts(paths: Sequence[Path]) -> list[str]:
+    parts = [part_of(path) for path in paths]
+    if not any(parts):
+        return parts
+    without = [path.name for path, part in zip(paths, parts, strict=True) if not part]
+    if without:
         raise DataError(
-            f"Cannot tell which column of {table.path.name} holds the "
-            f"{' and which the '.join(f'{m}s' for m in missing)}; there are: "
-            f"{', '.join(map(repr, table.columns))}. Expected names such as text and label. Name them: "
-            + " ".join(f"--{role}-column NAME" for role in missing)
-            + "."
+            f"Some of the tables are given parts by their names, but not {listed(without)}. Expected train, validation "
+            "or test in every name, or in none. Rename or move the others, or name the files to read."
         )
-    text, label = (table.columns[chosen[role]] for role in ("text", "label"))
-    return [f"Took texts from the column {text!r} and labels from {label!r}."]
-
-
-def _named(table: _Table, names: Sequence[str], taken: Iterable[int]) -> int | None:
-    """The free column with the first of the names that any column has, in any case."""
-    free = {name.lower(): i for i, name in reversed([*enumerate(table.columns)]) if i not in set(taken)}
-    return next((free[name] for name in names if name in free), None)
-
-
-def _recognise_by_values(table: _Table, chosen: dict[str, int], pair: Sequence[int]) -> None:
-    """Of two columns, the one of few different values is the label; adds nothing where neither is."""
-    label, text = sorted(pair, key=lambda i: len(set(table.values(i))))
-    few, many = len(set(table.values(label))), len(set(table.values(text)))
-    if few == many or few > len(table.rows) / 2:
-        return
-    if table.columns[label] in set(table.values(label)):
+    if "train" not in parts:
         raise DataError(
-            f"The first line of {table.path.name} looks like a sample, not like column names: "
-            f"{listed([repr(name[:60]) for name in table.columns])}. Expected a line of names, such as "
-            "text,label. Add it."
+            f"None of the tables is the train part: {listed([p.name for p in paths])}. Expected train in the name of "
+            "one. Rename it."
         )
-    chosen["text"], chosen["label"] = text, label
+    return parts
+
+
+def _labelled_rows(table: Table, roles: Roles, split: Sequence[str]) -> tuple[IntArray, list[str]]:
+    """The rows without parts whose labels are kept secret, as those of many a competition's test part are."""
+    rows = np.arange(len(table))
+    if not len(split):
+        return rows, []
+    is_bare = np.fromiter(
+        (
+            all(is_missing(cell) for cell in cells)
+            for cells in zip(*(table.values[i] for i in roles.labels), strict=True)
+        ),
+        bool,
+        len(table),
+    )
+    if not is_bare.any():
+        return rows, []
+    of_part = np.array(split[:])
+    secret = [part for part in ("validation", "test") if (of_part == part).any() and is_bare[of_part == part].all()]
+    notes = [f"The given {part} part is not used: it has no labels." for part in secret]
+    return np.flatnonzero(~np.isin(of_part, secret)), notes
+
+
+def _inputs(table: Table, roles: Roles, rows: IntArray, *, skip_bad: bool) -> tuple[Samples, IntArray, list[str]]:
+    """The samples, which of the rows they are, and what to say of the others."""
+    everything = np.arange(len(rows))
+    places = _of(table.places, rows)
+    if roles.image is None:
+        assert roles.text is not None
+        cells = _of(table.values[roles.text], rows)
+        _check_text_cells(table.columns[roles.text], cells, places)
+        return Texts(Lazy(len(cells), partial(_text, cells)), places), everything, []
+    column = table.images.get(table.columns[roles.image])
+    if column is not None:
+        read = partial(_read_at, column.read, rows)
+        if not skip_bad:
+            return encoded_images(read, places), everything, []
+        samples, kept = sound_encoded_images(read, places)
+        return samples, kept, _left_out(places, kept)
+    paths = _image_paths(table, roles.image, rows, places)
+    if not skip_bad:
+        _check_there(table, paths, places)
+        return image_files(paths, skippable=True), everything, []
+    samples, kept = sound_image_files(paths)
+    return samples, kept, _left_out(Lazy(len(paths), partial(_path_text, paths)), kept)
+
+
+def _left_out(places: Sequence[str], kept: IntArray) -> list[str]:
+    if not len(kept):
+        raise DataError(
+            f"None of the {counted(len(places), 'image')} can be read, e.g. {listed(places[:3])}. Expected whole image "
+            "files. Correct the column of paths, or replace the files."
+        )
+    bad = np.setdiff1d(np.arange(len(places)), kept)
+    return skipped_note(picked(places, bad), "unreadable image")
+
+
+def _check_text_cells(column: str, cells: Sequence[Any], places: Sequence[str]) -> None:
+    wrong = [f"{places[i]} ({type(cell).__name__})" for i, cell in enumerate(cells) if isinstance(cell, list | dict)]
+    if wrong:
+        raise DataError(
+            f"{counted(len(wrong), 'cell')} of the column {column!r} that "
+            f"{'is' if len(wrong) == 1 else 'are'} no text: {listed(wrong)}. Expected texts. Name another column: "
+            "--text-column NAME."
+        )
+
+
+def _image_paths(table: Table, column: int, rows: IntArray, places: Sequence[str]) -> Sequence[Path]:
+    cells = _of(table.values[column], rows)
+    wrong = [places[i] for i, cell in enumerate(cells) if is_missing(cell) or not isinstance(cell, str)]
+    if wrong:
+        raise DataError(
+            f"{counted(len(wrong), 'row')} without a path in the column {table.columns[column]!r}: {listed(wrong)}. "
+            "Expected the path of an image in each. Fill or remove them."
+        )
+    return Lazy(len(cells), partial(_path, table.folder, cells))
+
+
+def _check_there(table: Table, paths: Sequence[Path], places: Sequence[str]) -> None:
+    gone = [i for i, path in enumerate(paths) if not os.path.exists(path)]
+    if gone:
+        named = [f"{paths[i]} ({places[i]})" for i in gone[:10]] + [""] * max(0, len(gone) - 10)
+        raise DataError(
+            f"{counted(len(gone), 'image file')} of {len(paths):,} that {table.place} names "
+            f"{'is' if len(gone) == 1 else 'are'} not there: {listed(named)}. Expected paths from {table.folder}, or "
+            "absolute ones. Correct the paths, move the table, or leave the rows out: --skip-bad."
+        )
+
+
+def _labels(table: Table, roles: Roles, rows: IntArray, task: TaskChoice) -> Labels:
+    names = [table.columns[i] for i in roles.labels]
+    cells = [_of(table.values[i], rows) for i in roles.labels]
+    places = _of(table.places, rows)
+    classes = table.class_names.get(names[0]) if len(names) == 1 else None
+    if classes is not None and task == "auto":
+        is_list = len(cells[0]) > 0 and isinstance(cells[0][0], list)
+        task = "multi-label" if is_list else "classification"
+    notes: tuple[str, ...] = ()
+    if classes is not None and task == "classification":
+        used = {cell for cell in cells[0] if isinstance(cell, str)}
+        unused = [repr(name) for name in classes if name not in used]
+        classes = [name for name in classes if name in used]
+        if unused:
+            notes = (f"Left out {counted(len(unused), 'class', 'classes')} without samples: {listed(unused)}.",)
+    labels = read_labels(LabelColumns(cells, names, places.__getitem__, classes), task)
+    return replace(labels, notes=(*notes, *labels.notes))
+
+
+def _of(values: Sequence[Any], rows: IntArray) -> Sequence[Any]:
+    return values if len(rows) == len(values) else picked(values, rows)
+
+
+def _joined_images(columns: Sequence[ImageColumn]) -> ImageColumn:
+    where = joined([Lazy(c.length, partial(_pair, c)) for c in columns])
+    return ImageColumn(len(where), partial(_read_pair, where))
+
+
+def _pair(column: ImageColumn, index: int) -> tuple[ImageColumn, int]:
+    return column, index
+
+
+def _read_pair(where: Sequence[tuple[ImageColumn, int]], index: int) -> bytes:
+    column, i = where[index]
+    return column.read(i)
+
+
+def _read_at(read: Any, rows: IntArray, index: int) -> bytes:
+    return read(int(rows[index]))
+
+
+def _same(value: str, _: int) -> str:
+    return value
+
+
+def _part(cells: Sequence[str], index: int) -> str:
+    return PARTS[cells[index].strip().lower()]
+
+
+def _text(cells: Sequence[Any], index: int) -> str:
+    cell = cells[index]
+    return cell if isinstance(cell, str) else "" if cell is None else str(cell)
+
+
+def _path(folder: Path, cells: Sequence[str], index: int) -> Path:
+    return folder / cells[index].strip()
+
+
+def _path_text(paths: Sequence[Path], index: int) -> str:
+    return str(paths[index])

@@ -94,24 +94,24 @@ def read_sound_texts(paths: Sequence[Path], encoding: str) -> tuple[Sequence[str
 
 
 @contextmanager
-def opened(path: Path, encoding: str) -> Iterator[TextIO]:
-    """A text file, newlines as they are, after its byte order mark.
+def opened(path: Path, codec: str) -> Iterator[TextIO]:
+    """A text file, newlines as they are, after its byte order mark."""
+    with path.open(encoding=codec, newline="") as stream:
+        if stream.read(1) != "\ufeff":
+            stream.seek(0)
+        yield stream
+
+
+def fitting_codec(path: Path, encoding: str) -> str:
+    """The first codec that decodes the whole file.
 
     Args:
         path: The file.
         encoding: As for `read_texts`.
 
     Raises:
-        DataError: The encoding is unknown, or the file cannot be read or decoded.
+        DataError: An encoding is unknown, or the file cannot be read, or none decodes it.
     """
-    name = _fitting(path, encoding)
-    with path.open(encoding=name, newline="") as stream:
-        if stream.read(1) != "\ufeff":
-            stream.seek(0)
-        yield stream
-
-
-def _fitting(path: Path, encoding: str) -> str:
     names = _codecs(encoding)
     try:
         fitting = next((name for name in names if _fits(path, name)), None)
