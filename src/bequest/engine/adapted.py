@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,20 +9,17 @@ from typing import Any
 
 import numpy as np
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save
+from safetensors.torch import save
 from torch import Tensor
 
 import bequest
 from bequest.core.errors import RunError
-from bequest.core.results import atomic_open, read_json, write_json
+from bequest.core.results import atomic_open, write_json
 from bequest.engine.runtime import Precision, choose_runtime
-from bequest.nn.head import build_head, describe_head
+from bequest.nn.head import describe_head
 from bequest.nn.network import Network
-from bequest.sources import Source, from_description
-
-MODEL_FILE = "model.json"
-WEIGHTS_FILE = "model.safetensors"
+from bequest.sources import Source
+from bequest.sources.saved import MODEL_FILE, WEIGHTS_FILE, read
 
 
 @dataclass(frozen=True)
@@ -138,34 +134,8 @@ def load(folder: str | Path, *, source: Source | None = None) -> AdaptedModel:
     Raises:
         RunError: There is no model, its files are damaged, or it needs a source.
     """
-    folder = Path(folder)
-    if not (folder / MODEL_FILE).is_file() and (folder / "best" / MODEL_FILE).is_file():
-        folder = folder / "best"
-    if not (folder / MODEL_FILE).is_file():
-        raise RunError(
-            f"There is no model in {folder}; expected {MODEL_FILE} there, or in its folder 'best'. Name the folder of "
-            "a finished run."
-        )
-    about = read_json(folder / MODEL_FILE)
-    try:
-        source = source or from_description(about["source"], about, folder)
-        network = source.scratch(0)
-        network.head = build_head(about["head"])
-        network.load_state_dict(load_file(folder / WEIGHTS_FILE))
-        classes, record = tuple(about["classes"]), about["record"]
-    except (
-        KeyError,
-        TypeError,
-        FileNotFoundError,
-        SafetensorError,
-        RuntimeError,
-        json.JSONDecodeError,
-    ) as error:
-        raise RunError(
-            f"The model in {folder} is damaged or does not fit its description ({error}); expected the files as "
-            "bequest wrote them. Copy the folder again, or run again."
-        ) from error
-    return AdaptedModel(network.eval().requires_grad_(False), source, classes, record)
+    model = read(folder, source)
+    return AdaptedModel(model.network, model.source, model.classes, model.record)
 
 
 def _as_list(inputs: Iterable[Any]) -> Sequence[Any]:

@@ -1,54 +1,124 @@
-"""Sources by name, for the command line and for models that were saved."""
+"""Sources by name, for the command line."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
-from bequest.core.errors import RunError, SourceError, nearest
-from bequest.sources import embedded, preprocess, timm, transformers
+from bequest.core.errors import SourceError, nearest
+from bequest.sources import embedded, timm, torchvision, transformers
+from bequest.sources.checks import refuse
+from bequest.sources.cut import cut_source
+from bequest.sources.saved import from_run, model_folder
 from bequest.sources.source import Source
 
 EMBEDDED: dict[str, Callable[..., Source]] = {
     "minilm_l6": embedded.minilm_l6,
+    "minilm_l3": embedded.minilm_l3,
     "efficientnet_lite0": embedded.efficientnet_lite0,
+    "efficientnet_lite1": embedded.efficientnet_lite1,
+    "efficientnet_lite2": embedded.efficientnet_lite2,
+}
+FORMS: dict[str, str] = {
+    "timm:NAME": "an image network of timm with its published weights, e.g. timm:resnet18",
+    "torchvision:NAME": "an image classifier of torchvision, e.g. torchvision:convnext_tiny",
+    "hf:NAME": "a text or image model of Hugging Face's hub, e.g. hf:distilbert-base-uncased",
+    "hf:FOLDER": "the same from a folder that save_pretrained wrote, e.g. hf:./my-bert",
+    "RUN": "the folder of an earlier run, or of a saved model: what it learned is the source for the next task",
 }
 
 
 def names() -> dict[str, str]:
-    """Every source by name, with one line on each."""
+    """Every embedded source by name, with one line on each."""
     return {name: (make.__doc__ or "").split("\n", 1)[0] for name, make in EMBEDDED.items()}
 
 
-def get(name: str, *, max_tokens: int | None = None, image_size: int | None = None) -> Source:
+def get(
+    name: str,
+    *,
+    max_tokens: int | None = None,
+    image_size: int | None = None,
+    head: str | None = None,
+    pooling: str | None = None,
+    cut_at: str | None = None,
+    pretrained: bool = True,
+) -> Source:
     """The source of that name.
 
     Args:
-        name: One of `names()`.
-        max_tokens: Token limit of a text encoder; None for its default.
+        name: One of `names()`, `timm:NAME`, `torchvision:NAME`, `hf:NAME`, `hf:FOLDER`, or an earlier run's folder.
+        max_tokens: Token limit of a text model; None for its default.
         image_size: Side of an image network's input, pixels; None for its default.
+        head: Name of the layer that is the network's own head, a Linear; None to find it by structure.
+        pooling: From tokens to one vector: `mean`, `cls` (the first) or `last`; None as the model was trained.
+        cut_at: Name of the layer at which the body ends (`bequest ls layers`); None for the whole body.
+        pretrained: False for the same network with random weights, the same ones at each call: for trying things out
+            where weights cannot be had.
 
     Raises:
-        SourceError: The name is unknown (the nearest ones are given), or the weights are not installed.
+        SourceError: The name is unknown (the nearest ones are given), an option does not apply, or the weights cannot
+            be had.
+        RunError: The folder's model is damaged.
     """
-    if name not in EMBEDDED:
-        raise SourceError(f"There is no source {name!r}. {nearest(name, EMBEDDED)} `bequest ls sources` lists all.")
-    return EMBEDDED[name](max_tokens=max_tokens, image_size=image_size)
+    source = _named(name, max_tokens=max_tokens, image_size=image_size, head=head, pooling=pooling)
+    if source.modality != "text":
+        refuse(name, "--max-tokens", max_tokens)
+        if cut_at is None and pooling is not None:
+            raise SourceError(
+                f"--pooling does not apply to {name!r}, which pools by itself. Leave it out, or name the layer whose "
+                "tokens are pooled: --cut-at."
+            )
+    if source.modality != "image":
+        refuse(name, "--image-size", image_size)
+    if not pretrained:
+        whole = source
+        source = replace(source, name=f"{name} (untrained)", pretrained=lambda: whole.scratch(0))
+    if cut_at is not None:
+        source = cut_source(source, cut_at, pooling)
+    request = {
+        "name": _absolute(name),
+        "max_tokens": max_tokens,
+        "image_size": image_size,
+        "head": head,
+        "pooling": pooling,
+        "cut_at": cut_at,
+        "pretrained": pretrained,
+    }
+    return replace(source, request=request)
 
 
-def from_description(name: str, description: dict[str, Any], folder: Path) -> Source:
-    """The source of a saved model: its architecture and preprocessing, its weights not yet loaded.
-
-    Raises:
-        RunError: The model was made from an `nn.Module` that only Python knows.
-    """
-    makers = {"transformers": transformers.from_description, "timm": timm.from_description}
-    kind = description.get("network", {}).get("kind")
-    if kind not in makers:
-        raise RunError(
-            f"The model in {folder} was adapted from {name!r}, an nn.Module of the user's; its code is not in the "
-            "folder. Give the source: bequest.load(folder, source=bequest.from_module(...))."
+def _named(
+    name: str, *, max_tokens: int | None, image_size: int | None, head: str | None, pooling: str | None
+) -> Source:
+    library, _, rest = name.partition(":")
+    if name in EMBEDDED:
+        refuse(name, "--source-head", head)
+        return EMBEDDED[name](max_tokens=max_tokens, image_size=image_size, pooling=pooling)
+    if library == "timm":
+        return timm.from_name(name, rest, image_size=image_size, head=head)
+    if library == "torchvision":
+        return torchvision.from_name(name, rest, image_size=image_size, head=head)
+    if library == "hf":
+        return transformers.from_pretrained(
+            name, rest, pooling=pooling, max_tokens=max_tokens, image_size=image_size, head=head
         )
-    prepared = preprocess.load(description["preprocess"], folder)
-    return makers[kind](name, description["network"], prepared)
+    if model_folder(Path(name)) is not None:
+        refuse(name, "--image-size", image_size)
+        refuse(name, "--source-head", head)
+        return from_run(name, name, max_tokens=max_tokens)
+    told = nearest(name, EMBEDDED)
+    if Path(name).is_dir():
+        told = f"The folder holds no model of a run; of a model that transformers saved, write hf:{name}. {told}"
+    raise SourceError(
+        f"There is no source {name!r}. {told} Others: {', '.join(FORMS)}. `bequest ls sources` explains them."
+    )
+
+
+def _absolute(name: str) -> str:
+    """The name, folders in full, so that it means the same from elsewhere."""
+    library, colon, rest = name.partition(":")
+    folder = Path(rest if library == "hf" else name)
+    if name in EMBEDDED or not folder.is_dir():
+        return name
+    return f"hf:{folder.resolve()}" if library == "hf" and colon else str(folder.resolve())

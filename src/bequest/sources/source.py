@@ -9,12 +9,12 @@ from functools import cached_property
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from bequest.core.task import Modality
 from bequest.nn.depth import Layer, layers
 from bequest.nn.network import Network, fingerprint
-from bequest.sources.preprocess import Preprocess
+from bequest.sources.preprocess import Preprocess, example_inputs
 
 
 @dataclass(frozen=True)
@@ -30,6 +30,8 @@ class Source:
         description: Plain data from which `bequest.sources.from_description` makes the untrained network and the
             preprocessing again; empty where only Python can (an `nn.Module` of the user's).
         licence: Of the weights.
+        inputs: A batch for the network; None to make one from the preprocessing where that can be.
+        request: The arguments of `bequest.sources.get` that made it, plain data; empty where it was made otherwise.
     """
 
     name: str
@@ -39,6 +41,8 @@ class Source:
     untrained: Callable[[], Network]
     description: dict[str, Any] = field(default_factory=dict)
     licence: str = ""
+    inputs: tuple[Tensor, ...] | None = None
+    request: dict[str, Any] = field(default_factory=dict)
 
     @property
     def modality(self) -> Modality:
@@ -72,5 +76,9 @@ class Source:
 
     @cached_property
     def layers(self) -> tuple[Layer, ...]:
-        """The body's layers by depth."""
-        return layers(self.body)
+        """The body's layers in the order in which a forward pass calls them; as registered where no batch is known."""
+        return layers(self.body, self.example())
+
+    def example(self) -> tuple[Tensor, ...] | None:
+        """A small batch for the network; None where only the user knows one."""
+        return self.inputs or example_inputs(self.preprocess)

@@ -1,7 +1,10 @@
-"""Text encoders of the transformers library, with the pooling that they were trained with."""
+"""Text encoders, bodies of language models and image networks of the transformers library."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -9,9 +12,17 @@ import torch
 from torch import Tensor, nn
 
 from bequest.core.errors import SourceError
+from bequest.nn.head import find_head
 from bequest.nn.network import Network
-from bequest.sources.preprocess import Preprocess, TextPreprocess
+from bequest.sources.checks import explained
+from bequest.sources.head import split
+from bequest.sources.image_processor import image_preprocess
+from bequest.sources.pooling import TEXT_POOLINGS, pool_tokens
+from bequest.sources.preprocess import ImagePreprocess, Preprocess
 from bequest.sources.source import Source
+from bequest.sources.tokenizer import sentence_pooling, text_preprocess
+
+DEFAULT_MAX_TOKENS = 128
 
 
 class PooledEncoder(nn.Module):
@@ -19,7 +30,8 @@ class PooledEncoder(nn.Module):
 
     Attributes:
         encoder: The transformers model.
-        pooling: `mean` over the mask (sentence encoders) or `cls`, the first token.
+        pooling: `mean` over the mask (sentence encoders), `cls`, the first token, or `last`, the last that the mask
+            keeps (language models).
     """
 
     def __init__(self, encoder: nn.Module, pooling: str) -> None:
@@ -30,82 +42,282 @@ class PooledEncoder(nn.Module):
     def forward(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
         """Ids and mask (batch, tokens) → embedding (batch, width)."""
         hidden: Tensor = self.encoder(input_ids=input_ids, attention_mask=attention_mask).last_hidden_state
-        if self.pooling == "cls":
-            return hidden[:, 0]
-        weights = attention_mask.unsqueeze(-1).to(hidden.dtype)
-        return (hidden * weights).sum(1) / weights.sum(1).clamp(min=1)
+        return pool_tokens(hidden, self.pooling, attention_mask)
 
     def extra_repr(self) -> str:
         """The pooling, so that it is part of the fingerprint."""
         return f"pooling={self.pooling}"
 
 
-def from_folder(name: str, folder: Path, *, pooling: str, max_tokens: int, licence: str = "") -> Source:
+class Headless(nn.Module):
+    """A transformers classifier whose last Linear was taken off: its logits are then the embedding.
+
+    Attributes:
+        classifier: The transformers model.
+        names: Of the inputs, in order.
+    """
+
+    def __init__(self, classifier: nn.Module, names: tuple[str, ...]) -> None:
+        super().__init__()
+        self.classifier = classifier
+        self.names = names
+
+    def forward(self, *inputs: Tensor) -> Tensor:
+        """Inputs → embedding (batch, width)."""
+        return self.classifier(**dict(zip(self.names, inputs, strict=True))).logits
+
+
+def from_pretrained(
+    spelling: str,
+    name: str,
+    *,
+    pooling: str | None = None,
+    max_tokens: int | None = None,
+    image_size: int | None = None,
+    head: str | None = None,
+) -> Source:
+    """A model of the hub, or of a folder that `save_pretrained` wrote.
+
+    Args:
+        spelling: As users write it.
+        name: Hub name or folder.
+        pooling: `mean`, `cls` or `last` over a text model's tokens; None for the model's own.
+        max_tokens: Token limit of a text model; None for 128, or what it knows if that is less.
+        image_size: Side of an image model's input, pixels; None for its own.
+        head: Name of a classifier's last Linear; None to find it.
+
+    Raises:
+        SourceError: The files cannot be had, or the model is of a kind that is not supported.
+    """
+    from transformers import AutoConfig
+
+    with explained(spelling, "Hugging Face's hub"):
+        config = AutoConfig.from_pretrained(name)
+        if _is_image_model(config):
+            description = {"kind": "transformers", "config": config.to_dict(), "form": "image", "head": head}
+            preprocess: Preprocess = _resized(spelling, image_preprocess(name, config), description, image_size)
+        else:
+            form, pooling = _text_form(name, config, pooling)
+            description = {"kind": "transformers", "config": config.to_dict(), "form": form, "pooling": pooling}
+            description["head"] = head
+            limit = check_max_tokens(spelling, description, max_tokens)
+            preprocess = text_preprocess(name, config, limit)
+    return _source(spelling, description, preprocess, lambda: _pretrained(spelling, name, description))
+
+
+def from_folder(name: str, folder: Path, *, pooling: str, max_tokens: int | None, licence: str = "") -> Source:
     """A text encoder from a folder with `config.json`, `model.safetensors` and `tokenizer.json`.
 
     Args:
         name: As users write it.
         folder: Where the files lie.
-        pooling: `mean` or `cls`.
-        max_tokens: Token limit, special tokens included.
+        pooling: `mean`, `cls` or `last`.
+        max_tokens: Token limit, special tokens included; None for 128.
         licence: Of the weights.
 
     Raises:
         SourceError: The token limit is not between 2 and what the network has positions for.
     """
+    return replace(from_pretrained(name, str(folder), pooling=pooling, max_tokens=max_tokens), licence=licence)
+
+
+def from_state(
+    name: str,
+    folder: Path,
+    changes: dict[str, Any],
+    state: Any,
+    *,
+    pooling: str,
+    max_tokens: int | None,
+    licence: str = "",
+) -> Source:
+    """A text encoder that shares a folder's kind and tokenizer, its weights given.
+
+    Args:
+        name: As users write it.
+        folder: With `config.json` and `tokenizer.json`.
+        changes: To the configuration.
+        state: Reads the encoder's state dict.
+        pooling: `mean`, `cls` or `last`.
+        max_tokens: Token limit, special tokens included; None for 128.
+        licence: Of the weights.
+    """
     from transformers import AutoConfig
 
-    config = AutoConfig.from_pretrained(folder)
-    if not 2 <= max_tokens <= config.max_position_embeddings:
-        raise SourceError(
-            f"--max-tokens is {max_tokens}, expected from 2 to {config.max_position_embeddings}, the positions that "
-            f"{name!r} knows."
-        )
-    tokenizer = (folder / "tokenizer.json").read_text(encoding="utf-8")
-    description = {"kind": "transformers", "config": config.to_dict(), "pooling": pooling}
+    config = AutoConfig.from_pretrained(str(folder), **changes)
+    description = {"kind": "transformers", "config": config.to_dict(), "form": "pooled", "pooling": pooling}
+    limit = check_max_tokens(name, description, max_tokens)
+
+    def pretrained() -> Network:
+        network = _untrained(description)
+        network.body.encoder.load_state_dict(state(), strict=True)  # pyright: ignore[reportAttributeAccessIssue, reportCallIssue]
+        return network
+
+    return _source(name, description, text_preprocess(str(folder), config, limit), pretrained, licence)
+
+
+def from_description(name: str, description: dict[str, Any], preprocess: Preprocess) -> Source:
+    """The source whose weights are random until a saved state is loaded into it."""
+    return _source(name, description, preprocess, lambda: _untrained(description))
+
+
+def _source(
+    name: str, description: dict[str, Any], preprocess: Preprocess, pretrained: Any, licence: str = ""
+) -> Source:
     return Source(
         name=name,
-        preprocess=TextPreprocess(tokenizer, max_tokens),
-        width=config.hidden_size,
-        pretrained=lambda: _pretrained(folder, pooling),
+        preprocess=preprocess,
+        width=_width(description),
+        pretrained=pretrained,
         untrained=lambda: _untrained(description),
         description=description,
         licence=licence,
     )
 
 
-def from_description(name: str, description: dict[str, Any], preprocess: Preprocess) -> Source:
-    """The source whose weights are random until a saved state is loaded into it."""
-    return Source(
-        name=name,
-        preprocess=preprocess,
-        width=description["config"]["hidden_size"],
-        pretrained=lambda: _untrained(description),
-        untrained=lambda: _untrained(description),
-        description=description,
-    )
+def _text_form(name: str, config: Any, pooling: str | None) -> tuple[str, str]:
+    """`pooled` or `classifier`, and the pooling."""
+    if pooling is not None and pooling not in TEXT_POOLINGS:
+        raise SourceError(f"pooling is {pooling!r}, expected {', '.join(TEXT_POOLINGS)}.")
+    own = pooling or sentence_pooling(name)
+    if own:
+        return "pooled", own
+    usual = "last" if _is_causal(config) else "mean" if getattr(config, "is_encoder_decoder", False) else "cls"
+    architecture = (getattr(config, "architectures", None) or [""])[0]
+    return ("classifier" if architecture.endswith("ForSequenceClassification") else "pooled"), usual
 
 
-def _pretrained(folder: Path, pooling: str) -> Network:
-    from transformers import AutoModel
-    from transformers.utils import logging
+def _is_image_model(config: Any) -> bool:
+    from transformers.models.auto import modeling_auto as auto
 
-    logging.disable_progress_bar()
-    encoder = AutoModel.from_pretrained(folder, use_safetensors=True, dtype=torch.float32)
-    return Network(_without_pooler(encoder, pooling), nn.Identity())
+    return config.model_type in auto.MODEL_FOR_IMAGE_CLASSIFICATION_MAPPING_NAMES
+
+
+def _is_causal(config: Any) -> bool:
+    from transformers.models.auto import modeling_auto as auto
+
+    kind = config.model_type
+    return kind in auto.MODEL_FOR_CAUSAL_LM_MAPPING_NAMES and kind not in auto.MODEL_FOR_MASKED_LM_MAPPING_NAMES
+
+
+def _config(description: dict[str, Any]) -> Any:
+    from transformers import AutoConfig
+
+    settings = {k: v for k, v in description["config"].items() if k not in ("dtype", "torch_dtype")}
+    return AutoConfig.for_model(settings.pop("model_type"), **settings)
 
 
 def _untrained(description: dict[str, Any]) -> Network:
-    from transformers import AutoConfig, AutoModel
-
-    settings = {k: v for k, v in description["config"].items() if k not in ("dtype", "torch_dtype")}
-    config = AutoConfig.for_model(settings.pop("model_type"), **settings)
-    return Network(_without_pooler(AutoModel.from_config(config), description["pooling"]), nn.Identity())
+    return _network(_auto_class(description).from_config(_config(description)), description)
 
 
-def _without_pooler(encoder: Any, pooling: str) -> PooledEncoder:
+def _pretrained(spelling: str, name: str, description: dict[str, Any]) -> Network:
+    with explained(spelling, "Hugging Face's hub"), _quiet():
+        model, loading = _auto_class(description).from_pretrained(name, dtype=torch.float32, output_loading_info=True)
+    network = _network(model, description)
+    head = description.get("head") or find_head(model) or "-"
+    if any(key.startswith(head + ".") for key in loading["missing_keys"]):
+        network.head = nn.Identity()
+    kept = {n.split(".", 1)[1] for n, _ in network.body.named_parameters()}
+    missing = sorted(kept & set(loading["missing_keys"]))
+    if missing:
+        raise SourceError(
+            f"The files of {spelling!r} lack {len(missing)} of the network's weights ({', '.join(missing[:3])}, …); "
+            "expected all but the head's. Choose another checkpoint of it."
+        )
+    return network
+
+
+def _auto_class(description: dict[str, Any]) -> Any:
+    import transformers
+
+    classes = {
+        "image": transformers.AutoModelForImageClassification,
+        "classifier": transformers.AutoModelForSequenceClassification,
+        "pooled": transformers.AutoModel,
+    }
+    return classes[description.get("form", "pooled")]
+
+
+def _network(model: Any, description: dict[str, Any]) -> Network:
+    form, pooling = description.get("form", "pooled"), description.get("pooling")
+    model.config.use_cache = False
+    if form == "pooled" and description.get("head"):
+        raise SourceError("This text model has no head of its own, so none can be named. Leave --source-head out.")
+    if form == "pooled":
+        return Network(PooledEncoder(_without_pooler(model), str(pooling)), nn.Identity())
+    taken = split(model, description.get("head") or find_head(model) or "")
+    if form == "image":
+        return Network(Headless(model, ("pixel_values",)), taken.head)
+    if pooling == "last":
+        return Network(PooledEncoder(model.base_model, "last"), taken.head)
+    return Network(Headless(model, ("input_ids", "attention_mask")), taken.head)
+
+
+def _without_pooler(model: Any) -> nn.Module:
     # The pooler is a head for sentence pairs; nothing reads it here, and as a parameter without a gradient it
-    # would count as trained.
-    if getattr(encoder, "pooler", None) is not None:
-        encoder.pooler = None
-    return PooledEncoder(encoder, pooling)
+    # would count as trained. Of an encoder-decoder the encoder alone reads a text.
+    if getattr(model.config, "is_encoder_decoder", False):
+        return model.get_encoder()
+    if getattr(model, "pooler", None) is not None:
+        model.pooler = None
+    return model
+
+
+def _width(description: dict[str, Any]) -> int:
+    skeleton = _skeleton(description)
+    if isinstance(skeleton.head, nn.Linear):
+        return skeleton.head.in_features
+    encoder: Any = skeleton.body.encoder
+    return encoder.config.hidden_size
+
+
+def _skeleton(description: dict[str, Any]) -> Network:
+    with torch.device("meta"):
+        return _untrained(description)
+
+
+def check_max_tokens(name: str, description: dict[str, Any], asked: int | None) -> int:
+    """The token limit that was asked for, or 128, or what the network knows if that is less.
+
+    Raises:
+        SourceError: The limit is not between 2 and what the network has positions for.
+    """
+    known = getattr(_config(description), "max_position_embeddings", None)
+    for part, module in _skeleton(description).named_modules():
+        if known and part.endswith("position_embeddings") and getattr(module, "padding_idx", None) is not None:
+            # RoBERTa and its kin count positions from the one after the padding's.
+            known = min(known, module.num_embeddings - module.padding_idx - 1)  # pyright: ignore[reportOperatorIssue]
+    limit = min(DEFAULT_MAX_TOKENS, known or DEFAULT_MAX_TOKENS) if asked is None else asked
+    if limit < 2 or (known and limit > known):
+        raise SourceError(
+            f"--max-tokens is {limit}, expected "
+            + (f"from 2 to {known}, the positions that {name!r} knows." if known else "2 or more.")
+        )
+    return limit
+
+
+def _resized(
+    spelling: str, preprocess: ImagePreprocess, description: dict[str, Any], image_size: int | None
+) -> ImagePreprocess:
+    if image_size is None or image_size == preprocess.size:
+        return preprocess
+    if any("position_embedding" in name for name, _ in _skeleton(description).named_parameters()):
+        raise SourceError(
+            f"--image-size is {image_size}, but {spelling!r} has learned positions for {preprocess.size} px alone. "
+            "Leave it out."
+        )
+    return preprocess.resized(image_size)
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    from transformers.utils import logging
+
+    level = logging.get_verbosity()
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(level)
