@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import nullcontext
@@ -19,6 +20,8 @@ from bequest.core.observe import Observer, Silent
 from bequest.core.registry import get_method
 from bequest.core.results import Leaderboard
 from bequest.core.task import Task
+from bequest.data.hub import is_dataset
+from bequest.data.labels import TaskChoice
 from bequest.engine.adapted import AdaptedModel, Prediction, load
 from bequest.engine.store import Store
 from bequest.sources import Source, from_module
@@ -62,7 +65,7 @@ class Run:
 
 
 def compare(
-    data: str | Path | Task | tuple[Any, Any],
+    data: Any,
     source: str | Source | nn.Module,
     methods: Sequence[str] = DEFAULT_METHODS,
     *,
@@ -72,10 +75,14 @@ def compare(
     test_size: int | float = 0.25,
     split_seed: int = 0,
     out: str | Path | None = None,
+    task: TaskChoice = "auto",
     text_column: str | None = None,
-    label_column: str | None = None,
+    image_column: str | None = None,
+    label_column: str | Sequence[str] | None = None,
     split_column: str | None = None,
+    group_column: str | None = None,
     encoding: str = "utf-8",
+    skip_bad: bool = False,
     max_tokens: int | None = None,
     image_size: int | None = None,
     precision: Precision = "auto",
@@ -88,8 +95,10 @@ def compare(
     Killed at any moment, the same call goes on where it stopped.
 
     Args:
-        data: A folder of class folders (images or .txt files), a CSV file, a task from `load_task` or
-            `task_from_arrays`, or a pair (inputs, labels).
+        data: A path: a folder of class folders (images or .txt files), a table (.csv, .tsv, .jsonl, .json, .parquet),
+            a folder or a list of tables, or a Hugging Face dataset (`hf:NAME`), all as `load_task` takes them; a task
+            from `load_task`, `task_from_arrays` or `task_from_dataset`; a pair (inputs, labels); or a Hugging Face or
+            PyTorch dataset.
         source: A source's name (`bequest ls sources`), a `Source`, or an `nn.Module`.
         methods: Names (`bequest ls methods`).
         settings: Hyperparameters by method, e.g. `{"lora": {"rank": 4}}`.
@@ -98,10 +107,14 @@ def compare(
         test_size: Test samples, or their fraction below 1.
         split_seed: Chooses the test part.
         out: The run's folder; None for one under `runs/` that is named after the run.
-        text_column: The CSV's column of texts; None to recognise it.
-        label_column: The CSV's column of labels; None to recognise it.
-        split_column: The CSV's column that says train, validation or test; None where splits are made.
+        task: `classification`, `multi-label` or `regression`; `auto` goes by the labels.
+        text_column: A table's column of texts; None to recognise it.
+        image_column: A table's column of paths of images; None to recognise it.
+        label_column: A table's column of labels, or several with commas between; None to recognise it.
+        split_column: A table's column that says train, validation or test; None where splits are made.
+        group_column: A table's column of groups, for worst-group accuracy; None for no groups.
         encoding: Of text files.
+        skip_bad: Leave out images and text files that cannot be decoded, and say which.
         max_tokens: Token limit of a text source; None for its default.
         image_size: Side of an image source's input, pixels; None for its default.
         precision: `auto`, `float32` or `bfloat16`.
@@ -115,15 +128,22 @@ def compare(
     Raises:
         bequest.core.errors.BequestError: One of its kinds, for everything that the input or the machine can cause.
     """
-    task = _task(data, text_column, label_column, split_column, encoding)
-    source = _source(source, max_tokens, image_size, task)
-    entries = enter(methods, settings or {}, source, task)
+    columns = {
+        "text_column": text_column,
+        "image_column": image_column,
+        "label_column": label_column,
+        "split_column": split_column,
+        "group_column": group_column,
+    }
+    loaded = _task(data, task, {**columns, "encoding": encoding, "skip_bad": skip_bad})
+    source = _source(source, max_tokens, image_size, loaded)
+    entries = enter(methods, settings or {}, source, loaded)
     chosen = tuple(range(seeds)) if isinstance(seeds, int) else tuple(seeds)
     if not chosen or len(set(chosen)) != len(chosen) or min(chosen) < 0:
         raise RunError(f"The seeds are {seeds}; expected one or more different whole numbers, 0 or above.")
     protocol = Protocol(chosen, train_size, test_size, split_seed, precision)
     recorded = {
-        "data": task.origin,
+        "data": loaded.origin,
         "source": {"name": source.name, "max_tokens": max_tokens, "image_size": image_size},
         "methods": list(methods),
         "settings": {name: dict(values) for name, values in (settings or {}).items()},
@@ -132,12 +152,12 @@ def compare(
         "test_size": test_size,
         "split_seed": split_seed,
         "precision": precision,
-        "replayable": bool(task.origin and source.description),
+        "replayable": bool(loaded.origin and source.description),
     }
-    folder = Path(out) if out is not None else _default_folder(task, source, recorded)
+    folder = Path(out) if out is not None else _default_folder(loaded, source, recorded)
     with _watching(observer, progress) as watcher:
         board = run_comparison(
-            task,
+            loaded,
             source,
             entries,
             protocol,
@@ -151,7 +171,7 @@ def compare(
 
 
 def adapt(
-    data: str | Path | Task | tuple[Any, Any],
+    data: Any,
     source: str | Source | nn.Module,
     method: str = "linear_probe",
     *,
@@ -160,10 +180,14 @@ def adapt(
     train_size: int | None = None,
     test_size: int | float = 0.25,
     split_seed: int = 0,
+    task: TaskChoice = "auto",
     text_column: str | None = None,
-    label_column: str | None = None,
+    image_column: str | None = None,
+    label_column: str | Sequence[str] | None = None,
     split_column: str | None = None,
+    group_column: str | None = None,
     encoding: str = "utf-8",
+    skip_bad: bool = False,
     max_tokens: int | None = None,
     image_size: int | None = None,
     precision: Precision = "auto",
@@ -183,10 +207,14 @@ def adapt(
         train_size: As for `compare`.
         test_size: As for `compare`.
         split_seed: As for `compare`.
+        task: As for `compare`.
         text_column: As for `compare`.
+        image_column: As for `compare`.
         label_column: As for `compare`.
         split_column: As for `compare`.
+        group_column: As for `compare`.
         encoding: As for `compare`.
+        skip_bad: As for `compare`.
         max_tokens: As for `compare`.
         image_size: As for `compare`.
         precision: As for `compare`.
@@ -212,10 +240,14 @@ def adapt(
         test_size=test_size,
         split_seed=split_seed,
         out=out,
+        task=task,
         text_column=text_column,
+        image_column=image_column,
         label_column=label_column,
         split_column=split_column,
+        group_column=group_column,
         encoding=encoding,
+        skip_bad=skip_bad,
         max_tokens=max_tokens,
         image_size=image_size,
         precision=precision,
@@ -298,17 +330,15 @@ def _check_same(then: Leaderboard, now: Leaderboard) -> None:
         )
 
 
-def _task(
-    data: Any, text_column: str | None, label_column: str | None, split_column: str | None, encoding: str
-) -> Task:
+def _task(data: Any, task: TaskChoice, options: Mapping[str, Any]) -> Task:
     if isinstance(data, Task):
         return data
     if isinstance(data, tuple):
         inputs, labels = data
-        return bequest_data.from_arrays(inputs, labels)
-    return bequest_data.load(
-        data, text_column=text_column, label_column=label_column, split_column=split_column, encoding=encoding
-    )
+        return bequest_data.from_arrays(inputs, labels, task=task)
+    if isinstance(data, str | os.PathLike | list) or is_dataset(data):
+        return bequest_data.load(data, task=task, **options)
+    return bequest_data.from_dataset(data, task=task)
 
 
 def _source(source: Any, max_tokens: int | None, image_size: int | None, task: Task) -> Source:

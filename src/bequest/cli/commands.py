@@ -100,9 +100,11 @@ def demo(options: Namespace) -> int:
 
 
 def _shared(options: Namespace) -> dict[str, Any]:
-    names = ("data", "source", "train_size", "test_size", "split_seed", "out", "text_column", "label_column")
-    more = ("split_column", "encoding", "max_tokens", "image_size", "precision", "cache")
-    return {**{n: getattr(options, n) for n in (*names, *more)}, "progress": not options.quiet}
+    names = ("source", "train_size", "test_size", "split_seed", "out", "task", "text_column", "image_column")
+    more = ("label_column", "split_column", "group_column", "encoding", "skip_bad", "max_tokens", "image_size")
+    shared = {n: getattr(options, n) for n in (*names, *more, "precision", "cache")}
+    data = options.data[0] if len(options.data) == 1 else options.data
+    return {"data": data, **shared, "progress": not options.quiet}
 
 
 def _closing(run: Run) -> None:

@@ -12,15 +12,47 @@ from bequest.core.registry import Hyperparameter, methods
 def add_data(parser: ArgumentParser) -> None:
     """What the labelled data are."""
     group = parser.add_argument_group("data")
-    group.add_argument("data", metavar="DATA", help="a folder of class folders (images or .txt files), or a CSV file")
-    group.add_argument("--text-column", metavar="NAME", help="the CSV's column of texts (default: recognised)")
-    group.add_argument("--label-column", metavar="NAME", help="the CSV's column of labels (default: recognised)")
+    group.add_argument(
+        "data",
+        metavar="DATA",
+        nargs="+",
+        help="a folder of class folders (images or .txt files); a table (.csv, .tsv, .jsonl, .json, .parquet), or several, or "
+        "a folder of them, given parts by their names (train.csv, test.csv); or a Hugging Face dataset (hf:NAME)",
+    )
+    group.add_argument(
+        "--task",
+        choices=("auto", "classification", "multi-label", "regression"),
+        default="auto",
+        help="what is predicted: one class, any number of classes, or numbers (default: auto, by the labels)",
+    )
+    group.add_argument("--text-column", metavar="NAME", help="a table's column of texts (default: recognised)")
+    group.add_argument(
+        "--image-column", metavar="NAME", help="a table's column of paths of images (default: recognised)"
+    )
+    group.add_argument(
+        "--label-column",
+        metavar="NAME[,NAME…]",
+        help="a table's column of labels; several are a class (0 or 1) or a target (a number) each (default: "
+        "recognised)",
+    )
     group.add_argument(
         "--split-column",
         metavar="NAME",
-        help="the CSV's column that says train, validation or test (default: none)",
+        help="a table's column that says train, validation or test (default: one called split)",
     )
-    group.add_argument("--encoding", default="utf-8", help="of text files (default: utf-8)")
+    group.add_argument(
+        "--group-column", metavar="NAME", help="a table's column of groups, for worst-group accuracy (default: none)"
+    )
+    group.add_argument(
+        "--encoding",
+        default="utf-8",
+        help="of text files; several with commas between are tried in turn on each (default: utf-8)",
+    )
+    group.add_argument(
+        "--skip-bad",
+        action="store_true",
+        help="leave out images and text files that cannot be decoded, and say which; each image is decoded to find out",
+    )
     group.add_argument(
         "--train-size",
         type=int,

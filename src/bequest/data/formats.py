@@ -270,13 +270,16 @@ def read_parquet(path: Path, _: str) -> Table:
             f"Cannot read {path}: the package that reads Parquet files is not installed; expected pyarrow. Install it: "
             "pip install 'bequest[tables]'"
         ) from error
+    pool = pyarrow.default_memory_pool()
+    pyarrow.set_memory_pool(pyarrow.system_memory_pool())  # the default pool keeps what it has freed
     try:
         with parquet.ParquetFile(path, memory_map=True, pre_buffer=False) as file:
             kept, dropped = _readable(pyarrow, file.schema_arrow)
             columns, numbers = _spooled(_parquet_rows(file, kept), max(1, len(kept)))
-        pyarrow.default_memory_pool().release_unused()
     except (pyarrow.ArrowException, OSError) as error:
         raise DataError(f"{path} cannot be read as a Parquet file: {error}. Replace it.") from error
+    finally:
+        pyarrow.set_memory_pool(pool)
     if not kept or not len(numbers):
         raise DataError(_empty_message(path, "no rows" if kept else "no columns of texts or numbers", "both"))
     notes = (f"Ignored columns of {path.name} that hold no text and no numbers: {listed(dropped)}.",) if dropped else ()
