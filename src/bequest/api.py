@@ -85,6 +85,9 @@ def compare(
     skip_bad: bool = False,
     max_tokens: int | None = None,
     image_size: int | None = None,
+    source_head: str | None = None,
+    pooling: str | None = None,
+    cut_at: str | None = None,
     precision: Precision = "auto",
     cache: str | Path | None = None,
     observer: Observer | None = None,
@@ -117,6 +120,9 @@ def compare(
         skip_bad: Leave out images and text files that cannot be decoded, and say which.
         max_tokens: Token limit of a text source; None for its default.
         image_size: Side of an image source's input, pixels; None for its default.
+        source_head: Name of the source's own last layer, which is taken off; None to find it.
+        pooling: From a source's tokens to one vector: `mean`, `cls` or `last`; None as it was trained.
+        cut_at: Name of the layer at which the source's body ends (`bequest ls layers`); None for the whole.
         precision: `auto`, `float32` or `bfloat16`.
         cache: Folder of stored frozen outputs; None for the user's.
         observer: Hears of progress; None shows it in the terminal if `progress`.
@@ -136,7 +142,7 @@ def compare(
         "group_column": group_column,
     }
     loaded = _task(data, task, {**columns, "encoding": encoding, "skip_bad": skip_bad})
-    source = _source(source, max_tokens, image_size, loaded)
+    source = _source(source, loaded, max_tokens, image_size, source_head, pooling, cut_at)
     entries = enter(methods, settings or {}, source, loaded)
     chosen = tuple(range(seeds)) if isinstance(seeds, int) else tuple(seeds)
     if not chosen or len(set(chosen)) != len(chosen) or min(chosen) < 0:
@@ -144,7 +150,7 @@ def compare(
     protocol = Protocol(chosen, train_size, test_size, split_seed, precision)
     recorded = {
         "data": loaded.origin,
-        "source": {"name": source.name, "max_tokens": max_tokens, "image_size": image_size},
+        "source": source.request or {"name": source.name},
         "methods": list(methods),
         "settings": {name: dict(values) for name, values in (settings or {}).items()},
         "seeds": list(chosen),
@@ -152,7 +158,7 @@ def compare(
         "test_size": test_size,
         "split_seed": split_seed,
         "precision": precision,
-        "replayable": bool(loaded.origin and source.description),
+        "replayable": bool(loaded.origin and source.request),
     }
     folder = Path(out) if out is not None else _default_folder(loaded, source, recorded)
     with _watching(observer, progress) as watcher:
@@ -190,6 +196,9 @@ def adapt(
     skip_bad: bool = False,
     max_tokens: int | None = None,
     image_size: int | None = None,
+    source_head: str | None = None,
+    pooling: str | None = None,
+    cut_at: str | None = None,
     precision: Precision = "auto",
     cache: str | Path | None = None,
     observer: Observer | None = None,
@@ -217,6 +226,9 @@ def adapt(
         skip_bad: As for `compare`.
         max_tokens: As for `compare`.
         image_size: As for `compare`.
+        source_head: As for `compare`.
+        pooling: As for `compare`.
+        cut_at: As for `compare`.
         precision: As for `compare`.
         cache: As for `compare`.
         observer: As for `compare`.
@@ -250,6 +262,9 @@ def adapt(
         skip_bad=skip_bad,
         max_tokens=max_tokens,
         image_size=image_size,
+        source_head=source_head,
+        pooling=pooling,
+        cut_at=cut_at,
         precision=precision,
         cache=cache,
         observer=observer,
@@ -293,10 +308,9 @@ def replay(
             f"The data have changed since the run in {folder}: fingerprint {task.fingerprint}, expected "
             f"{then.task['fingerprint']}. Restore them, or name their place: --data."
         )
-    source = settings["source"]
     run = compare(
         task,
-        get_source(source["name"], max_tokens=source["max_tokens"], image_size=source["image_size"]),
+        get_source(**settings["source"]),
         settings["methods"],
         settings=settings["settings"],
         seeds=settings["seeds"],
@@ -341,11 +355,21 @@ def _task(data: Any, task: TaskChoice, options: Mapping[str, Any]) -> Task:
     return bequest_data.from_dataset(data, task=task)
 
 
-def _source(source: Any, max_tokens: int | None, image_size: int | None, task: Task) -> Source:
+def _source(
+    source: Any,
+    task: Task,
+    max_tokens: int | None,
+    image_size: int | None,
+    head: str | None,
+    pooling: str | None,
+    cut_at: str | None,
+) -> Source:
     if isinstance(source, Source):
         return source
     if isinstance(source, str):
-        return get_source(source, max_tokens=max_tokens, image_size=image_size)
+        return get_source(
+            source, max_tokens=max_tokens, image_size=image_size, head=head, pooling=pooling, cut_at=cut_at
+        )
     return from_module(source, modality=task.modality)
 
 

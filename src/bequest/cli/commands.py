@@ -72,14 +72,51 @@ def ls(options: Namespace) -> int:
             table.add_column(column)
         for info in methods().values():
             table.add_row(info.name, info.family, info.summary, info.paper)
+    elif options.what == "layers":
+        return _layers(options)
     else:
         from bequest import sources
 
-        table.add_column("source")
+        table.add_column("source", no_wrap=True)
         table.add_column("what it is")
-        for name, line in sources.names().items():
+        for name, line in {**sources.names(), **sources.FORMS}.items():
             table.add_row(name, line)
     Console().print(table)
+    return 0
+
+
+def _layers(options: Namespace) -> int:
+    from rich.console import Console
+    from rich.table import Table
+
+    from bequest import sources
+    from bequest.nn.depth import layers
+    from bequest.report.units import quantity
+
+    if options.source is None:
+        raise BequestError("`bequest ls layers` needs a source, e.g. bequest ls layers minilm_l6.")
+    wanted = ("max_tokens", "image_size", "pooling", "cut_at")
+    # The weights are not needed, so they are not fetched.
+    source = sources.get(
+        options.source, head=options.source_head, pretrained=False, **{n: getattr(options, n) for n in wanted}
+    )
+    body = source.scratch(0).body
+    sizes = {name: parameter.numel() for name, parameter in body.named_parameters()}
+    table = Table(box=None, padding=(0, 2, 0, 0))
+    table.add_column("depth", justify="right")
+    table.add_column("layer", no_wrap=True)
+    table.add_column("kind")
+    table.add_column("parameters", justify="right")
+    table.add_column("from the input", justify="right")
+    passed = 0
+    for index, layer in enumerate(layers(body, source.example())):
+        own = sum(sizes[name] for name in layer.parameters)
+        passed += own
+        kind = type(body.get_submodule(layer.name)).__name__
+        table.add_row(str(index), layer.name, kind, quantity(own), f"{passed / sum(sizes.values()):.0%}")
+    Console().print(table)
+    print(f"Embedding: {source.width} numbers. {quantity(sum(sizes.values()))} parameters without the head.")
+    print("Name a layer, or the end of its name: --cut-at LAYER (the body ends there), --from-depth LAYER (freeze).")
     return 0
 
 
@@ -102,7 +139,8 @@ def demo(options: Namespace) -> int:
 def _shared(options: Namespace) -> dict[str, Any]:
     names = ("source", "train_size", "test_size", "split_seed", "out", "task", "text_column", "image_column")
     more = ("label_column", "split_column", "group_column", "encoding", "skip_bad", "max_tokens", "image_size")
-    shared = {n: getattr(options, n) for n in (*names, *more, "precision", "cache")}
+    rest = ("source_head", "pooling", "cut_at", "precision", "cache")
+    shared = {n: getattr(options, n) for n in (*names, *more, *rest)}
     data = options.data[0] if len(options.data) == 1 else options.data
     return {"data": data, **shared, "progress": not options.quiet}
 

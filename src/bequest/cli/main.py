@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 import bequest
 from bequest.cli import commands
-from bequest.cli.options import add_data, add_hyperparameters, add_run, add_source
+from bequest.cli.options import add_data, add_hyperparameters, add_run, add_source, add_source_options
 from bequest.core.errors import BequestError
 
 _EXAMPLES = """examples:
@@ -131,8 +131,17 @@ def _parser() -> ArgumentParser:
     replay.add_argument("--data", metavar="PATH", help="where the data lie now, if they were moved")
     replay.set_defaults(command=commands.replay)
 
-    ls = verb("ls", "list the methods or the sources", "  bequest ls methods\n  bequest ls sources\n")
-    ls.add_argument("what", choices=("methods", "sources"))
+    ls = verb(
+        "ls",
+        "list the methods, the sources, or the layers of a source",
+        "  bequest ls methods\n"
+        "  bequest ls sources\n"
+        "  bequest ls layers timm:resnet18\n"
+        "  bequest ls layers minilm_l6 --cut-at layer.3\n",
+    )
+    ls.add_argument("what", choices=("methods", "sources", "layers"))
+    ls.add_argument("source", nargs="?", metavar="SOURCE", help="for layers: as for --source elsewhere")
+    add_source_options(ls.add_argument_group("source, for layers"))
     ls.set_defaults(command=commands.ls)
 
     demo = verb(

@@ -73,13 +73,37 @@ def add_data(parser: ArgumentParser) -> None:
 def add_source(parser: ArgumentParser) -> None:
     """What the pretrained model is."""
     group = parser.add_argument_group("source")
-    group.add_argument("--source", required=True, metavar="NAME", help="pretrained model (`bequest ls sources`)")
+    group.add_argument(
+        "--source",
+        required=True,
+        metavar="NAME",
+        help="pretrained model: a name of `bequest ls sources`, timm:NAME, torchvision:NAME, hf:NAME_OR_FOLDER, or the "
+        "folder of an earlier run",
+    )
+    add_source_options(group)
+
+
+def add_source_options(group: Any) -> None:
+    """How the pretrained model is used."""
     group.add_argument("--max-tokens", type=int, metavar="N", help="token limit of a text source (default: 128)")
     group.add_argument(
         "--image-size",
         type=int,
         metavar="PX",
         help="side of an image source's input (default: as it was trained)",
+    )
+    group.add_argument(
+        "--cut-at",
+        metavar="LAYER",
+        help="the source's body ends at this layer, later ones are removed (`bequest ls layers SOURCE`; default: none)",
+    )
+    group.add_argument(
+        "--pooling",
+        choices=("mean", "cls", "last"),
+        help="from tokens to one vector: mean, the first, the last (default: as the source was trained)",
+    )
+    group.add_argument(
+        "--source-head", metavar="LAYER", help="the source's own last layer, which is replaced (default: found)"
     )
 
 
