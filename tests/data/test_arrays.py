@@ -177,3 +177,49 @@ def test_names_of_image_files_as_texts_are_told() -> None:
     assert task.notes == (
         "Warning: the texts look like image files' names; pass them as pathlib.Path to read the images.",
     )
+
+
+def test_floats_are_a_regression() -> None:
+    task = from_arrays(["a", "b", "c"], [0.5, 1, 2], test=(["d"], [7.25]))
+    assert (task.kind, task.classes, task.labels[:, 0].tolist()) == ("regression", ("target",), [0.5, 1, 2, 7.25])
+    assert "Took the labels for numbers to predict (regression): they are not whole." in task.notes[0]
+    targets = from_arrays(list("abc"), torch.tensor([[1.0, 2], [3, 4], [5, 6]]), classes=["height", "width"])
+    assert (targets.kind, targets.classes, targets.labels.dtype) == ("regression", ("height", "width"), np.float32)
+    assert from_arrays(list("abc"), [3, 4, 5], task="regression", classes=["stars"]).classes == ("stars",)
+    with pytest.raises(DataError, match=r"1 label that is not a finite number: inputs\[1\] \(nan\)"):
+        from_arrays(list("abc"), [0.5, float("nan"), 1])
+    with pytest.raises(DataError, match=r"labels hold fractions: 0\.5; expected classes"):
+        from_arrays(list("abc"), [0.5, 1, 2], task="classification")
+
+
+def test_whole_numbers_are_classes_however_many() -> None:
+    texts, labels = [str(i) for i in range(300)], np.arange(300) % 100
+    assert len(from_arrays(texts, labels).classes) == 100
+    assert from_arrays(texts, labels.astype(float)).kind == "regression"
+
+
+@pytest.mark.parametrize("kind", [int, bool, float])
+def test_columns_of_zeros_and_ones_are_multi_label(kind: type) -> None:
+    flags = np.array([[1, 0], [1, 1], [0, 0]], kind)
+    for labels in (flags, torch.from_numpy(flags.copy()), flags.tolist(), list(flags)):
+        task = from_arrays(list("abc"), labels, classes=["x", "y"])
+        assert (task.kind, task.classes, task.labels.tolist()) == ("multi-label", ("x", "y"), [[1, 0], [1, 1], [0, 0]])
+    with pytest.raises(DataError, match="labels has 2 columns, but there are 3 classes; expected one name a column"):
+        from_arrays(list("abc"), flags, classes=["x", "y", "z"])
+    with pytest.raises(DataError, match="labels and test labels differ in their number of columns"):
+        from_arrays(list("abc"), flags, test=(["d"], np.ones((1, 3))))
+
+
+def test_lists_and_sets_of_names_are_multi_label() -> None:
+    for labels in ([["x", "y"], ["x"], []], [{"x", "y"}, {"x"}, set()]):
+        task = from_arrays(list("abc"), labels)
+        assert (task.classes, task.labels.tolist()) == (("x", "y"), [[1, 1], [1, 0], [0, 0]])
+    indices = from_arrays(list("abc"), [[0, 1], [1], []], classes=["no", "yes"])
+    assert (indices.classes, indices.labels.tolist()) == (("no", "yes"), [[1, 1], [0, 1], [0, 0]])
+    with pytest.raises(DataError, match=r"labels hold 2; expected indices of the 2 classes, from 0 to 1\."):
+        from_arrays(list("abc"), [[0], [2], [1]], classes=["no", "yes"])
+    assert from_arrays(list("abc"), ["x|y", "x", "y"], task="multi-label").labels.tolist() == [[1, 1], [1, 0], [0, 1]]
+
+
+def test_group_names() -> None:
+    assert from_arrays(list("abc"), [0, 1, 0], groups=["w", "l", "w"]).group_names == ("l", "w")

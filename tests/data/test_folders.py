@@ -5,6 +5,7 @@ from __future__ import annotations
 import zlib
 from pathlib import Path
 
+import numpy as np
 import pytest
 from PIL import Image
 
@@ -157,3 +158,31 @@ def test_duplicate_images_across_parts(tmp_path: Path) -> None:
     task = load(tmp_path)
     assert sorted(task.split) == ["test", "train", "train"]
     assert task.notes[0].startswith("Dropped 1 exact duplicate, keeping one of each; 1 stood in more than one")
+
+
+def test_bad_files_are_skipped_and_told(tmp_path: Path) -> None:
+    write(tmp_path, "a/1.txt", "b/2.txt", "b/4.txt")
+    (tmp_path / "a" / "3.txt").write_bytes(b"\xa35")
+    with pytest.raises(DataError, match=r"1 file of 4 is not utf-8 text.* or leave them out: --skip-bad"):
+        load(tmp_path)
+    task = load(tmp_path, skip_bad=True)
+    assert [task.samples[i] for i in range(3)] == ["a/1.txt", "b/2.txt", "b/4.txt"]
+    assert task.samples.describe(2) == str(tmp_path / "b" / "4.txt")
+    assert task.notes == (f"Left out 1 unreadable text: {tmp_path / 'a' / '3.txt'} (--skip-bad).",)
+    (tmp_path / "a" / "1.txt").unlink()
+    with pytest.raises(DataError, match="No samples of 'a'"):
+        load(tmp_path, skip_bad=True)
+
+
+def test_images_that_are_cut_off_are_skipped(tmp_path: Path) -> None:
+    write(tmp_path, "a/1.png", "b/2.png")
+    noise = np.random.default_rng(0).integers(0, 256, (60, 60, 3), np.uint8)
+    Image.fromarray(noise).save(tmp_path / "a" / "cut.jpg")
+    (tmp_path / "a" / "cut.jpg").write_bytes((tmp_path / "a" / "cut.jpg").read_bytes()[:-400])
+    task = load(tmp_path)  # the header is sound
+    with pytest.raises(DataError, match=r"Cannot decode the image .*cut\.jpg: .* or load with --skip-bad"):
+        task.samples[1]
+    task = load(tmp_path, skip_bad=True)
+    assert len(task.labels) == 2
+    assert task.notes == (f"Left out 1 unreadable image: {tmp_path / 'a' / 'cut.jpg'} (--skip-bad).",)
+    assert load(**task.origin).fingerprint == task.fingerprint

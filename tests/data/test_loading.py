@@ -69,8 +69,34 @@ def test_other_files_are_refused(tmp_path: Path) -> None:
 
 
 def test_columns_of_a_folder_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match=r"--text-column, --split-column given, but .* is a folder"):
+    with pytest.raises(DataError, match=r"--text-column, --split-column given, but .* is a folder of class folders"):
         load(tmp_path, text_column="text", split_column="part")
+
+
+def test_a_class_folder_is_a_classification(tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "1.txt").write_text(name)
+    assert load(tmp_path, task="classification").kind == "classification"
+    with pytest.raises(DataError, match=r"--task regression given, but .* is a folder of class folders, which is a cl"):
+        load(tmp_path, task="regression")
+    with pytest.raises(DataError, match=r"--task is 'multilabel'; expected .* mean 'multi-label'\?"):
+        load(tmp_path, task="multilabel")  # type: ignore[arg-type]
+
+
+def test_what_is_no_path_is_refused() -> None:
+    with pytest.raises(DataError, match=r"Cannot read labelled data from a dict; expected a path"):
+        load({"text": []})
+    with pytest.raises(DataError, match=r"No path is given"):
+        load([])
+
+
+def test_several_paths(table: Path, tmp_path: Path) -> None:
+    assert load([table]).fingerprint == load(table).fingerprint
+    with pytest.raises(DataError, match=r"holds no 'gone\.csv'"):
+        load([table, tmp_path / "gone.csv"])
+    with pytest.raises(DataError, match=rf"Cannot read labelled data from {tmp_path}; expected a folder"):
+        load([table, tmp_path])
 
 
 def test_import_is_quick() -> None:

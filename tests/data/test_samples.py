@@ -28,3 +28,12 @@ def test_joined_is_one_after_another() -> None:
     for index in (-1, 5):
         with pytest.raises(IndexError):
             joined[index]
+
+
+def test_hashes_are_those_of_the_samples() -> None:
+    chosen, joined = Chosen(texts("a", "b", "c"), [2, 0]), Joined((texts("a", "b"), texts("c")))
+    for samples in (chosen, joined, Chosen(joined, [2, 1])):
+        assert samples.hashes.shape == (len(samples), 16)
+        assert [samples.hashes[i].tobytes() for i in range(len(samples))] == [
+            samples.content_hash(i) for i in range(len(samples))
+        ]

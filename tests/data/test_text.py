@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from bequest.core.errors import DataError
-from bequest.data.text import Texts, read_texts
+from bequest.data.text import Texts, fitting_codec, opened, read_sound_texts, read_texts
 
 
 def write(path: Path, data: bytes) -> Path:
@@ -65,3 +65,24 @@ def test_unknown_encoding(tmp_path: Path, name: str) -> None:
 def test_unreadable_file_is_named(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"Cannot read .*gone.txt \(No such file"):
         read_texts([tmp_path / "gone.txt"], "utf-8")
+
+
+def test_sound_files_are_told_from_others(tmp_path: Path) -> None:
+    paths = [
+        write(tmp_path / "a", b"a"),
+        write(tmp_path / "b", b"\xa3"),
+        tmp_path / "gone",
+        write(tmp_path / "c", b"c"),
+    ]
+    texts, kept = read_sound_texts(paths, "utf-8")
+    assert (list(texts), kept.tolist()) == (["a", "c"], [0, 3])
+
+
+def test_a_large_file_is_decoded_in_pieces(tmp_path: Path) -> None:
+    path = write(tmp_path / "a", "é".encode() * 2**20)  # pieces end within a character
+    assert fitting_codec(path, "ascii,utf-8") == "utf-8"
+    path = write(tmp_path / "b", "é".encode() * 2**20 + b"\xa3")
+    with pytest.raises(DataError, match=r"b \(byte 2097152\)"):
+        fitting_codec(path, "utf-8")
+    with opened(write(tmp_path / "c", b"\xef\xbb\xbfone\r\n"), "utf-8") as stream:
+        assert stream.read() == "one\r\n"

@@ -141,7 +141,7 @@ def python_labels(
         return _column_labels(cast(Array, found), describe, task, classes)
     if any(isinstance(label, list) for label in found):
         order = None if classes is None else _order(classes)
-        cells = found if order is None else [_listed_names(cell, order, classes) for cell in found]
+        cells = found if order is None else _listed_names(found, order, classes)
         return read_labels(LabelColumns([cells], ["label"], describe, order), task)
     if task == "regression":
         names = ["target"] if classes is None else _order(classes)
@@ -164,16 +164,19 @@ def _column_labels(found: Array, describe: Describe, task: TaskChoice, classes: 
     return read_labels(LabelColumns(list(found.T), names, describe), task)
 
 
-def _listed_names(cell: Any, order: Sequence[str], classes: Sequence[str | int] | None) -> Any:
-    """Class names for a list of numbers that index the classes."""
-    if not isinstance(cell, list) or all(isinstance(c, int) for c in classes or ()):
-        return cell
-    items = cast(list[Any], cell)
-    if set(items) <= {0, 1} and len(items) == len(order):
-        return items
-    if any(_is_index(i) and not 0 <= i < len(order) for i in items):
-        raise DataError(f"labels hold {items}; expected indices of the {len(order)} classes, from 0. Correct them.")
-    return [order[i] if _is_index(i) else i for i in items]
+def _listed_names(found: list[Any], order: Sequence[str], classes: Sequence[str | int] | None) -> list[Any]:
+    """Lists of class names for lists of numbers that index the classes; flags, 0 and 1 a class, as they are."""
+    are_lists = all(isinstance(cell, list) for cell in found)
+    are_flags = are_lists and all(len(cell) == len(order) and set(cell) <= {0, 1} for cell in found)
+    if not are_lists or are_flags or all(isinstance(c, int) for c in classes or ()):
+        return found
+    others = sorted({i for cell in found for i in cell if _is_index(i) and not 0 <= i < len(order)})
+    if others:
+        raise DataError(
+            f"labels hold {listed([repr(i) for i in others])}; expected indices of the {len(order)} classes, from 0 to "
+            f"{len(order) - 1}. Correct them, or give all classes."
+        )
+    return [[order[i] if _is_index(i) else i for i in cell] for cell in found]
 
 
 def _read(inputs: Any, labels: Any, inputs_place: str, labels_place: str) -> tuple[Samples, Any]:

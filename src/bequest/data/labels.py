@@ -28,6 +28,7 @@ SEPARATORS = ("|", ";", ",")
 _FEW_NUMBERS = 20  # so many different whole numbers may be classes in a table of any size
 _FEW_NUMBERS_RATE = 0.05  # or so many of the rows
 _MOSTLY = 0.9  # of the cells are numbers: the others are slips
+_LARGEST = float(np.finfo(np.float32).max)
 _ZERO_ONE = {"0": 0.0, "1": 1.0, "0.0": 0.0, "1.0": 1.0, "false": 0.0, "true": 1.0}
 
 
@@ -307,7 +308,7 @@ def _flags(columns: LabelColumns, notes: list[str]) -> Labels:
     refuse_missing(sorted(set(missing)), columns.describe)
     if wrong:
         raise DataError(
-            f"{counted(len(wrong), 'label')} that is not 0 or 1: {listed(wrong)}. Expected 1 where a sample carries "
+            f"{counted(len(wrong), 'label')} other than 0 and 1: {listed(wrong)}. Expected 1 where a sample carries "
             "the class, else 0. Correct them, or choose --task regression."
         )
     return _carried(values, tuple(columns.classes or columns.names), notes)
@@ -358,7 +359,7 @@ def _regression(columns: LabelColumns, notes: list[str]) -> Labels:
     for k, cells in enumerate(columns.cells):
         for i, cell in enumerate(cells):
             number = _number(cell)
-            if number is not None and abs(number) <= np.finfo(np.float32).max:
+            if number is not None and abs(number) <= _LARGEST:
                 values[i, k] = number
             elif is_missing(cell) and not isinstance(cell, float):
                 missing.append(i)

@@ -63,7 +63,7 @@ def from_dataset(
 ) -> Task:
     """A task from a dataset of pairs (input, label), such as PyTorch's and torchvision's map-style datasets.
 
-    Every pair is read once, for its label and the hash of its content; inputs are read again when they are needed.
+    Every pair is read at once, for its label and the hash of its content; inputs are read again when they are needed.
     Exact duplicates are reduced to one and content under different labels is dropped; `Task.notes` says so.
 
     Args:
