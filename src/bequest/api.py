@@ -350,7 +350,8 @@ def _task(data: Any, task: TaskChoice, options: Mapping[str, Any]) -> Task:
     if isinstance(data, tuple):
         inputs, labels = data
         return bequest_data.from_arrays(inputs, labels, task=task)
-    if isinstance(data, str | os.PathLike | list) or is_dataset(data):
+    paths = data if isinstance(data, list) else [data]
+    if all(isinstance(path, str | os.PathLike) for path in paths) or is_dataset(data):
         return bequest_data.load(data, task=task, **options)
     return bequest_data.from_dataset(data, task=task)
 

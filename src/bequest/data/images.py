@@ -9,7 +9,7 @@ import zlib
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -244,7 +244,7 @@ def sound_encoded_images(read: Callable[[int], bytes], places: Sequence[str]) ->
     """Those images within a table that can be decoded, and their positions. Every one is decoded to find out."""
     hashes, faults = _checked(read, len(places), decode=True)
     kept = _sound(faults, len(places))
-    return EncodedImages(lambda i: read(int(kept[i])), picked(places, kept), hashes, _SKIP_ONE), kept
+    return EncodedImages(partial(_read_at, read, kept), picked(places, kept), hashes, _SKIP_ONE), kept
 
 
 def _checked(read: Callable[[int], bytes], num: int, *, decode: bool) -> tuple[HashArray, list[tuple[int, str]]]:
@@ -265,6 +265,10 @@ def _checked(read: Callable[[int], bytes], num: int, *, decode: bool) -> tuple[H
                 yield hashlib.blake2b(data, digest_size=16).digest()
 
     return spool_hashes(hashes()), faults
+
+
+def _read_at(read: Callable[[int], bytes], kept: IntArray, index: int) -> bytes:
+    return read(int(kept[index]))
 
 
 def _sound(faults: list[tuple[int, str]], num: int) -> IntArray:
