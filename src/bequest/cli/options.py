@@ -17,7 +17,8 @@ def add_data(parser: ArgumentParser) -> None:
         metavar="DATA",
         nargs="+",
         help="a folder of class folders (images or .txt files); a table (.csv, .tsv, .jsonl, .json, .parquet), "
-        "or several, or a folder of them, given parts by their names (train.csv, test.csv); or a Hugging Face dataset (hf:NAME)",
+        "or several, or a folder of them, given parts by their names (train.csv, test.csv); or a Hugging Face "
+        "dataset (hf:NAME)",
     )
     group.add_argument(
         "--task",
