@@ -1,5 +1,10 @@
 """`bequest.nn.depth`: layers in order of depth, over the architectures that users have."""
 
+# Types of modules' parts and of transformers' configurations say less than tests know.
+# pyright: reportIndexIssue=false, reportAttributeAccessIssue=false, reportArgumentType=false, reportCallIssue=false
+# pyright: reportGeneralTypeIssues=false, reportOptionalMemberAccess=false, reportOptionalSubscript=false
+# pyright: reportAssignmentType=false
+
 from __future__ import annotations
 
 from collections.abc import Callable
@@ -18,7 +23,7 @@ from bequest.nn.depth import find_name, from_depth, groups_by_depth, layers
 from bequest.nn.network import Network
 from bequest.nn.trace import first_call, trace
 
-TEXT = {
+TEXT: dict[str, Any] = {
     "vocab_size": 50,
     "hidden_size": 16,
     "num_hidden_layers": 3,
@@ -27,7 +32,7 @@ TEXT = {
     "max_position_embeddings": 64,
     "pad_token_id": 0,
 }
-IMAGE = {"hidden_size": 16, "num_hidden_layers": 3, "num_attention_heads": 2, "intermediate_size": 32}
+IMAGE: dict[str, Any] = {"hidden_size": 16, "num_hidden_layers": 3, "num_attention_heads": 2, "intermediate_size": 32}
 IDS = (torch.tensor([[5, 6, 7, 8]]), torch.ones(1, 4, dtype=torch.int64))
 PIXELS = (torch.zeros(1, 3, 32, 32),)
 

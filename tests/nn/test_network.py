@@ -1,5 +1,10 @@
 """`bequest.nn.network`: fingerprints, modes, what training may change."""
 
+# Types of modules' parts and of transformers' configurations say less than tests know.
+# pyright: reportIndexIssue=false, reportAttributeAccessIssue=false, reportArgumentType=false, reportCallIssue=false
+# pyright: reportGeneralTypeIssues=false, reportOptionalMemberAccess=false, reportOptionalSubscript=false
+# pyright: reportAssignmentType=false
+
 from __future__ import annotations
 
 import copy

@@ -276,6 +276,8 @@ def _to_rgb(image: Any) -> Any:
         from PIL import Image
 
         image = Image.fromarray(_to_8_bits(np.asarray(image).astype(np.float64), image.mode))
+    if image.mode in ("La", "RGBa"):
+        image = image.convert(image.mode.upper())
     if "A" in image.getbands() or "transparency" in image.info:
         from PIL import Image
 

@@ -41,7 +41,7 @@ def text_preprocess(name: str, config: Any, max_tokens: int) -> TextPreprocess:
     """
     from tokenizers import Tokenizer
 
-    content = read_file(name, "tokenizer.json") or _converted(name)
+    content = read_file(name, "tokenizer.json") or _converted(name, config)
     tokenizer = Tokenizer.from_str(content)
     return TextPreprocess(content, max_tokens, _pad_token(name, config, tokenizer))
 
@@ -67,12 +67,16 @@ def sentence_pooling(name: str) -> str | None:
     return _SENTENCE_MODES[modes[0]]
 
 
-def _converted(name: str) -> str:
+def _converted(name: str, config: Any) -> str:
     """The tokenizer of a model without a `tokenizer.json`, converted by transformers."""
     from transformers import AutoTokenizer
 
     try:
-        return AutoTokenizer.from_pretrained(name).backend_tokenizer.to_str()
+        tokenizer = AutoTokenizer.from_pretrained(name).backend_tokenizer
+        # Without a file, some classes make a tokenizer of their special tokens alone.
+        if tokenizer.get_vocab_size() < config.vocab_size / 2:
+            raise ValueError(f"it knows {tokenizer.get_vocab_size()} of the network's {config.vocab_size} tokens")
+        return tokenizer.to_str()
     except (OSError, ValueError, ImportError, AttributeError) as error:
         raise SourceError(
             f"{name!r} has no tokenizer.json, and its tokenizer cannot be converted ({_first_line(error)}). Convert it "

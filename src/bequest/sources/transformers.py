@@ -214,8 +214,8 @@ def _untrained(description: dict[str, Any]) -> Network:
 def _pretrained(spelling: str, name: str, description: dict[str, Any]) -> Network:
     with explained(spelling, "Hugging Face's hub"), _quiet():
         model, loading = _auto_class(description).from_pretrained(name, dtype=torch.float32, output_loading_info=True)
-    network = _network(model, description)
     head = description.get("head") or find_head(model) or "-"
+    network = _network(model, description)
     if any(key.startswith(head + ".") for key in loading["missing_keys"]):
         network.head = nn.Identity()
     kept = {n.split(".", 1)[1] for n, _ in network.body.named_parameters()}
