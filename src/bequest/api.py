@@ -24,7 +24,7 @@ from bequest.data.hub import is_dataset
 from bequest.data.labels import TaskChoice
 from bequest.engine.adapted import AdaptedModel, Prediction, load
 from bequest.engine.store import Store
-from bequest.sources import Source, from_module
+from bequest.sources import Source, resolve
 from bequest.sources import get as get_source
 
 if TYPE_CHECKING:
@@ -297,8 +297,8 @@ def replay(
     settings = earlier.settings
     if not settings.get("replayable"):
         raise RunError(
-            f"The run in {folder} was made from data or a module that only Python had; expected a data path and a named "
-            "source. Call bequest.compare with them again; run.json holds all other settings."
+            f"The run in {folder} was made from data or a module that only Python had; expected a data path and a "
+            "named source. Call bequest.compare with them again; run.json holds all other settings."
         )
     origin = {**settings["data"]}
     task = bequest_data.load(data or origin.pop("path"), **{k: v for k, v in origin.items() if k != "path"})
@@ -365,13 +365,9 @@ def _source(
     pooling: str | None,
     cut_at: str | None,
 ) -> Source:
-    if isinstance(source, Source):
-        return source
-    if isinstance(source, str):
-        return get_source(
-            source, max_tokens=max_tokens, image_size=image_size, head=head, pooling=pooling, cut_at=cut_at
-        )
-    return from_module(source, modality=task.modality)
+    return resolve(
+        source, task, max_tokens=max_tokens, image_size=image_size, head=head, pooling=pooling, cut_at=cut_at
+    )
 
 
 def _default_folder(task: Task, source: Source, recorded: dict[str, Any]) -> Path:

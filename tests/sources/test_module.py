@@ -14,6 +14,7 @@ import pytest
 import torch
 from torch import nn
 
+import bequest
 from bequest import sources
 from bequest.core.errors import SourceError
 
@@ -122,3 +123,32 @@ def test_preprocessing_of_ones_own():
     assert sources.from_module(mlp(), preprocess=own).preprocess is own
     function = sources.from_module(mlp(), preprocess=lambda x: np.asarray(x) * 2).preprocess
     assert function.encode([1, 2]).tolist() == [2, 4]
+
+
+def data(count: int = 40) -> tuple[Any, Any]:
+    rng = np.random.default_rng(0)
+    labels = np.arange(count) % 2
+    return rng.normal(size=(count, 4)).astype(np.float32) + labels[:, None], [f"c{label}" for label in labels]
+
+
+def test_arrays_of_the_task_are_a_modules_batch(tmp_path: Any, cache: Any):
+    task = bequest.task_from_arrays(*data())
+    assert sources.resolve(Backwards(), task).width == 3
+    cut = sources.resolve(mlp(), task, cut_at="2")
+    assert cut.width == 6 and len(list(cut.body.parameters())) == 4
+    named = sources.resolve(Backwards(), task, head="a")
+    assert named.width == 4
+    run = bequest.adapt(task, mlp(), cut_at="0", out=tmp_path / "run", test_size=10, progress=False)
+    assert run.board.source["width"] == 6
+    loaded = bequest.load(run.folder, source=sources.resolve(mlp(), task, cut_at="0"))
+    assert torch.equal(loaded.outputs(data()[0][:3]), run.best.outputs(data()[0][:3]))
+
+
+def test_options_that_do_not_apply_are_refused():
+    task = bequest.task_from_arrays(*data())
+    with pytest.raises(SourceError, match=r"cut_at is for a source's name, but 'Sequential' is a Source already"):
+        sources.resolve(sources.from_module(mlp()), task, cut_at="0")
+    with pytest.raises(SourceError, match="max_tokens does not apply to 'Sequential'"):
+        sources.resolve(mlp(), task, max_tokens=3)
+    with pytest.raises(SourceError, match="pooling does not apply to 'Sequential'"):
+        sources.resolve(mlp(), task, pooling="mean")

@@ -5,13 +5,21 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from bequest.core.errors import SourceError, nearest
 from bequest.sources import embedded, timm, torchvision, transformers
 from bequest.sources.checks import refuse
 from bequest.sources.cut import cut_source
+from bequest.sources.module import from_module
+from bequest.sources.preprocess import FunctionPreprocess
 from bequest.sources.saved import from_run, model_folder
 from bequest.sources.source import Source
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from bequest.core.task import Task
 
 EMBEDDED: dict[str, Callable[..., Source]] = {
     "minilm_l6": embedded.minilm_l6,
@@ -91,6 +99,53 @@ def get(
         "pretrained": pretrained,
     }
     return replace(source, request=request)
+
+
+def resolve(
+    source: str | Source | nn.Module,
+    task: Task,
+    *,
+    max_tokens: int | None = None,
+    image_size: int | None = None,
+    head: str | None = None,
+    pooling: str | None = None,
+    cut_at: str | None = None,
+) -> Source:
+    """The source that a user means by a name, a `Source` or a module.
+
+    Args:
+        source: For `get`; a `Source` as it is; or a module for `from_module`, with arrays of the task as its batch.
+        task: What it will be adapted to.
+        max_tokens: As for `get`; not for a module.
+        image_size: As for `get`; not for a module.
+        head: As for `get`.
+        pooling: As for `get`; for a module only where it is cut.
+        cut_at: As for `get`.
+
+    Raises:
+        SourceError: An option does not apply; or as for `get` and `from_module`.
+    """
+    options = {"max_tokens": max_tokens, "image_size": image_size, "head": head, "pooling": pooling, "cut_at": cut_at}
+    if isinstance(source, str):
+        return get(source, **options)  # pyright: ignore[reportArgumentType]
+    if isinstance(source, Source):
+        given = [name for name, value in options.items() if value is not None]
+        if given:
+            raise SourceError(
+                f"{', '.join(given)} is for a source's name, but {source.name!r} is a Source already. Give it to "
+                "bequest.sources.get."
+            )
+        return source
+    name = type(source).__name__
+    refuse(name, "max_tokens", max_tokens)
+    refuse(name, "image_size", image_size)
+    refuse(name, "pooling", None if cut_at else pooling)
+    example = None
+    if task.modality == "array":
+        plain = FunctionPreprocess()
+        [example] = plain.collate([plain.encode(task.samples[i]) for i in range(min(3, len(task.samples)))])
+    whole = from_module(source, modality=task.modality, head=head, example=example)
+    return whole if cut_at is None else cut_source(whole, cut_at, pooling)
 
 
 def _named(
