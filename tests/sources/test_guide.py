@@ -1,0 +1,48 @@
+"""docs/sources.md: its programs run, its listing is what is printed, its table says what is found."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+import timm
+import torch
+import torchvision
+from torch import nn
+
+from bequest.cli.main import main
+from bequest.nn.depth import layers
+from bequest.nn.head import find_head
+from bequest.sources.head import split
+
+GUIDE = (Path(__file__).parents[2] / "docs" / "sources.md").read_text(encoding="utf-8")
+PROGRAMS = re.findall(r"^```python\n(.*?)^```$", GUIDE, re.M | re.S)
+ROWS = re.findall(r"^\| (timm|torchvision) \| `(\w+)` \| (\d+) \| `?([\w.]+)`? \|", GUIDE, re.M)
+
+
+@pytest.mark.parametrize("program", PROGRAMS, ids=[re.sub(r"\W+", " ", p)[:30] for p in PROGRAMS])
+def test_programs(program: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cache: Path):
+    monkeypatch.chdir(tmp_path)
+    exec(compile(program, "docs/sources.md", "exec"), {})
+
+
+def test_listing(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("COLUMNS", "100")
+    [(command, shown)] = re.findall(r"^```console\n\$ bequest (.*?)\n(.*?)^```$", GUIDE, re.M | re.S)
+    assert main(command.split()) == 0
+    printed = [line.rstrip() for line in capsys.readouterr().out.splitlines()]
+    assert printed[: len(shown.splitlines())] == shown.splitlines()
+
+
+def tv(name: str) -> nn.Module:
+    extra = {"aux_logits": False, "init_weights": False} if name == "googlenet" else {}
+    return torchvision.models.get_model(name, **extra)
+
+
+@pytest.mark.parametrize(("library", "name", "count", "head"), ROWS)
+def test_table(library: str, name: str, count: str, head: str):
+    with torch.device("meta"):
+        network: nn.Module = timm.create_model(name) if library == "timm" else tv(name)
+    assert find_head(network) == head
+    assert len(layers(split(network, head).body)) == int(count)
