@@ -31,8 +31,3 @@ def pool_tokens(hidden: Tensor, pooling: str, mask: Tensor | None = None, skip: 
         return hidden[:, skip:].mean(1)
     weights = mask.unsqueeze(-1).to(hidden.dtype)
     return (hidden * weights).sum(1) / weights.sum(1).clamp(min=1)
-
-
-def pool_map(features: Tensor, channels_last: bool) -> Tensor:
-    """A map (batch, channels, height, width), or channels last, → (batch, channels): its mean."""
-    return features.mean((1, 2)) if channels_last else features.mean((2, 3))
