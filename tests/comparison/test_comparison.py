@@ -1,0 +1,207 @@
+"""Whole comparisons on tiny networks: what lies in the folder, resuming, replaying, refusing."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import bequest
+from bequest.core.errors import DataError, MethodError, RunError, SourceError
+from bequest.core.observe import Silent
+from bequest.core.results import Leaderboard
+
+SETTINGS = {"full": {"epochs": 2, "learning_rate": 1e-3}}
+METHODS = ["linear_probe", "full"]
+
+
+def compare(tiny_sources: Any, tiny_tasks: Any, out: Path, kind: str = "text", **changes: Any) -> bequest.Run:
+    arguments = {
+        "methods": METHODS,
+        "settings": SETTINGS,
+        "seeds": 2,
+        "train_size": 40,
+        "test_size": 30,
+        "out": out,
+        "progress": False,
+        "cache": out.parent / "cache",
+        **changes,
+    }
+    return bequest.compare(tiny_tasks[kind], tiny_sources[kind], **arguments)
+
+
+def without_costs(board: Leaderboard) -> Any:
+    """Everything that does not depend on the clock, or on what was in the store."""
+    data = board.to_json()
+    changing = {"train_s", "shared_s", "peak_memory_bytes", "inference_per_s", "seconds", "frozen_samples", "passes"}
+
+    def strip(value: Any) -> Any:
+        if isinstance(value, dict):
+            return {k: strip(v) for k, v in value.items() if k not in changing}
+        return [strip(v) for v in value] if isinstance(value, list) else value
+
+    return strip(data)
+
+
+def test_the_folder_holds_everything(tiny_sources: Any, tiny_tasks: Any, tmp_path: Path) -> None:
+    run = compare(tiny_sources, tiny_tasks, tmp_path / "run")
+    board = json.loads((run.folder / "leaderboard.json").read_text())
+    assert {r["method"] for r in board["rows"]} == set(METHODS)
+    for row in board["rows"]:
+        assert set(row["test"]) == {"mean", "sem", "seeds", "values"} and row["test"]["seeds"] == 2
+        assert row["trainable_parameters"] > 0 and row["stored_bytes"] > 0 and row["train_s"] > 0
+        assert row["peak_memory_bytes"] > 1e7 and row["inference_per_s"] > 0 and row["labels"] == 40
+    means = [r["validation"]["mean"] for r in board["rows"]]
+    assert means == sorted(means, reverse=True)
+    assert "<html" in run.report.read_text()
+    assert {p.name for p in (run.folder / "best").iterdir()} >= {"model.json", "model.safetensors", "tokenizer.json"}
+    assert run.predict(["goal ball the team", "soup salt"])[0].label in ("sport", "food", "music")
+
+
+def test_the_best_model_scores_what_its_trial_scored(tiny_sources: Any, tiny_tasks: Any, tmp_path: Path) -> None:
+    run = compare(tiny_sources, tiny_tasks, tmp_path / "run", methods=["full"])
+    task = tiny_tasks["text"]
+    seed = run.board.rows[0].median_seed
+    draw = task.draw(seed, train_size=40, test_size=30)
+    predicted = [p.label for p in run.best.predict([task.samples[i] for i in draw.test])]
+    right = np.mean([p == task.classes[task.labels[i]] for p, i in zip(predicted, draw.test, strict=True)])
+    [trial] = [t for t in run.board.trials if t.seed == seed]
+    assert right == pytest.approx(trial.test)
+
+
+def test_every_method_sees_the_same_labels(tiny_sources: Any, tiny_tasks: Any, tmp_path: Path) -> None:
+    run = compare(tiny_sources, tiny_tasks, tmp_path / "run")
+    confusions = {t.method: np.sum(t.confusion, axis=1).tolist() for t in run.board.trials}
+    assert confusions["full"] == confusions["linear_probe"]
+    assert sum(confusions["full"]) == 30
+
+
+def test_each_sample_goes_through_the_frozen_body_once(tiny_sources: Any, tiny_tasks: Any, tmp_path: Path) -> None:
+    methods = ["linear_probe", "full", "freeze", "lora"]
+    run = compare(tiny_sources, tiny_tasks, tmp_path / "run", methods=methods, settings={})
+    task = tiny_tasks["text"]
+    draws = [task.draw(seed, train_size=40, test_size=30) for seed in range(2)]
+    needed = set(np.concatenate([np.concatenate([d.labelled, d.test]) for d in draws]).tolist())
+    assert run.board.passes["computed"] == len(needed)
+    assert run.board.passes["asked"] > len(needed)
+    again = compare(tiny_sources, tiny_tasks, tmp_path / "other", methods=methods, settings={})
+    assert again.board.passes["computed"] == 0
+
+
+def test_same_command_again_runs_nothing(tiny_sources: Any, tiny_tasks: Any, tmp_path: Path) -> None:
+    first = compare(tiny_sources, tiny_tasks, tmp_path / "run")
+    again = compare(tiny_sources, tiny_tasks, tmp_path / "run")
+    assert [t.train_s for t in again.board.trials] == [t.train_s for t in first.board.trials]
+    assert without_costs(first.board) == without_costs(again.board)
+
+
+def test_interrupted_goes_on_to_the_same_leaderboard(tiny_sources: Any, tiny_tasks: Any, tmp_path: Path) -> None:
+    class Stop(Silent):
+        def trial(self, record: Any, board: Leaderboard) -> None:
+            if len(board.trials) == 3:
+                raise KeyboardInterrupt
+
+    whole = compare(tiny_sources, tiny_tasks, tmp_path / "a" / "run")
+    with pytest.raises(KeyboardInterrupt):
+        compare(tiny_sources, tiny_tasks, tmp_path / "b" / "run", observer=Stop())
+    resumed = compare(tiny_sources, tiny_tasks, tmp_path / "b" / "run")
+    assert without_costs(resumed.board) == without_costs(whole.board)
+
+
+def test_a_changed_setting_repeats_only_its_method(tiny_sources: Any, tiny_tasks: Any, tmp_path: Path) -> None:
+    first = compare(tiny_sources, tiny_tasks, tmp_path / "run")
+    second = compare(tiny_sources, tiny_tasks, tmp_path / "run", settings={"full": {"epochs": 1}})
+    kept = {(t.method, t.seed): t.train_s for t in first.board.trials}
+    for trial in second.board.trials:
+        assert (kept[trial.method, trial.seed] == trial.train_s) == (trial.method == "linear_probe")
+
+
+def test_a_folder_of_another_run_is_refused(tiny_sources: Any, tiny_tasks: Any, tmp_path: Path) -> None:
+    compare(tiny_sources, tiny_tasks, tmp_path / "run", methods=["linear_probe"], settings={})
+    with pytest.raises(RunError, match=r"holds another run \(train_size: 40 there, 30 now\).*Choose another --out"):
+        compare(tiny_sources, tiny_tasks, tmp_path / "run", methods=["linear_probe"], settings={}, train_size=30)
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "thesis.txt").write_text("precious")
+    with pytest.raises(RunError, match=r"is not empty and holds no run"):
+        compare(tiny_sources, tiny_tasks, tmp_path / "mine", methods=["linear_probe"], settings={})
+
+
+def test_a_diverging_method_is_a_row_with_its_error(tiny_sources: Any, tiny_tasks: Any, tmp_path: Path) -> None:
+    settings = {"full": {"learning_rate": 1e30, "head_learning_rate": 1e30, "epochs": 3}}
+    run = compare(tiny_sources, tiny_tasks, tmp_path / "run", kind="image", settings=settings, seeds=1)
+    rows = {r.method: r for r in run.board.rows}
+    assert rows["full"].validation is None
+    assert "loss became" in rows["full"].errors[0] and "Lower --learning-rate" in rows["full"].errors[0]
+    assert run.board.best is not None and run.board.best.method == "linear_probe"
+    with pytest.raises(RunError, match="No trial ended with a result"):
+        compare(tiny_sources, tiny_tasks, tmp_path / "x", kind="image", settings=settings, seeds=1, methods=["full"])
+
+
+def test_unknown_names_are_told_together(tiny_sources: Any, tiny_tasks: Any, tmp_path: Path) -> None:
+    with pytest.raises(MethodError) as error:
+        compare(tiny_sources, tiny_tasks, tmp_path / "run", methods=["linear_prob", "loar"], settings={})
+    assert "Did you mean 'linear_probe'?" in str(error.value) and "Did you mean 'lora'?" in str(error.value)
+    with pytest.raises(MethodError, match=r"no hyperparameter 'epoch' \(Did you mean 'epochs'"):
+        compare(tiny_sources, tiny_tasks, tmp_path / "run", settings={"full": {"epoch": 3}})
+    with pytest.raises(MethodError, match="epochs is 0, expected 1 or more"):
+        compare(tiny_sources, tiny_tasks, tmp_path / "run", settings={"full": {"epochs": 0}})
+    assert not (tmp_path / "run").exists(), "faults are found before anything is written"
+
+
+def test_texts_for_an_image_network_are_refused(tiny_sources: Any, tiny_tasks: Any, tmp_path: Path) -> None:
+    with pytest.raises(SourceError, match="takes samples of kind 'array'.*holds 'text'"):
+        bequest.compare(tiny_tasks["text"], tiny_sources["image"], out=tmp_path / "run", progress=False)
+
+
+def test_sizes_that_do_not_fit(tiny_sources: Any, tiny_tasks: Any, tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="--train-size asks for 400"):
+        compare(tiny_sources, tiny_tasks, tmp_path / "run", train_size=400)
+
+
+def test_a_full_disk_is_told(
+    tiny_sources: Any, tiny_tasks: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from bequest.comparison.folder import RunFolder
+
+    def full(self: Any, *arguments: Any) -> None:
+        raise OSError(28, "No space left on device", str(self.path))
+
+    with monkeypatch.context() as patched:
+        patched.setattr(RunFolder, "finish", full)
+        with pytest.raises(RunError, match="No space left on device.*finished trials are kept"):
+            compare(tiny_sources, tiny_tasks, tmp_path / "run")
+    assert compare(tiny_sources, tiny_tasks, tmp_path / "run").board.best is not None
+
+
+def test_a_record_edited_by_hand_is_named(tiny_sources: Any, tiny_tasks: Any, tmp_path: Path) -> None:
+    run = compare(tiny_sources, tiny_tasks, tmp_path / "run")
+    file = run.folder / "trials" / "full" / "seed0" / "record.json"
+    file.write_text(file.read_text()[:-40])
+    with pytest.raises(RunError, match=r"seed0/record\.json is not the JSON that bequest wrote"):
+        compare(tiny_sources, tiny_tasks, tmp_path / "run")
+
+
+def test_any_module_through_compare(tmp_path: Path) -> None:
+    """Data and network that no registry knows, from Python."""
+    import torch
+    from torch import nn
+
+    rng = np.random.default_rng(0)
+    labels = np.arange(80) % 2
+    inputs = rng.normal(size=(80, 6)).astype(np.float32) + labels[:, None]
+    torch.manual_seed(0)
+    network = nn.Sequential(nn.Linear(6, 16), nn.Tanh(), nn.Linear(16, 16), nn.Tanh(), nn.Linear(16, 4))
+    before = {k: v.clone() for k, v in network.state_dict().items()}
+    run = bequest.compare((inputs, labels), network, train_size=40, seeds=1, out=tmp_path / "run", progress=False)
+    assert {r.method for r in run.board.rows if r.validation} == {"linear_probe", "full", "freeze", "lora"}
+    assert all(torch.equal(before[k], v) for k, v in network.state_dict().items()), "the user's module is untouched"
+    assert run.predict(inputs[:3])[0].label in ("0", "1")
+    with pytest.raises(RunError, match="only Python had"):
+        bequest.replay(run.folder, out=tmp_path / "again")
+    with pytest.raises(RunError, match=r"bequest\.load\(folder, source="):
+        bequest.load(run.folder)
+
+

@@ -1,0 +1,49 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from bequest.comparison.statistics import interval, make_row, rank
+from bequest.core.results import TrialRecord
+
+
+def trial(method: str, seed: int, validation: float, **changes: object) -> TrialRecord:
+    values = {"validation": validation, "test": 0.5, "validation_loss": 1.0, "trainable_parameters": 10, **changes}
+    return TrialRecord(method, seed, {}, **values)
+
+
+def test_interval_is_mean_and_standard_error() -> None:
+    found = interval([0.8, 0.9, 0.7, 0.8])
+    assert found.mean == pytest.approx(0.8)
+    assert found.sem == pytest.approx(np.std([0.8, 0.9, 0.7, 0.8], ddof=1) / 2)
+    assert interval([0.5]).sem is None
+
+
+def test_rows_are_ranked_by_validation_never_by_test() -> None:
+    rows = [
+        make_row([trial("full", 0, 0.8, test=0.99)]),
+        make_row([trial("lora", 0, 0.9, test=0.1)]),
+    ]
+    assert [r.method for r in rank(rows)] == ["lora", "full"]
+
+
+def test_among_equals_the_smaller_comes_first_and_loss_counts_for_nothing() -> None:
+    rows = [
+        make_row([trial("full", 0, 0.9, trainable_parameters=1000, validation_loss=0.1)]),
+        make_row([trial("linear_probe", 0, 0.9, trainable_parameters=10, validation_loss=0.3)]),
+    ]
+    assert [r.method for r in rank(rows)] == ["linear_probe", "full"]
+
+
+def test_median_seed() -> None:
+    assert make_row([trial("full", s, v) for s, v in enumerate((0.9, 0.5, 0.7))]).median_seed == 2
+    assert make_row([trial("full", s, v) for s, v in enumerate((0.9, 0.5, 0.7, 0.8))]).median_seed == 2
+
+
+def test_failed_seeds_count_only_as_errors() -> None:
+    row = make_row([trial("full", 0, 0.9), TrialRecord("full", 1, {}, error="the loss became nan")])
+    assert row.validation is not None and row.validation.seeds == 1
+    assert row.errors == ["seed 1: the loss became nan"]
+    lost = make_row([TrialRecord("lora", 0, {}, error="no memory")])
+    assert lost.validation is None and lost.median_seed is None
+    assert [r.method for r in rank([lost, row])] == ["full", "lora"]
