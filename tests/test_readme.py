@@ -1,4 +1,4 @@
-"""README.md: its program runs, its command lines parse, its links lead somewhere."""
+"""README.md and docs/data.md: their programs run, command lines parse, links lead somewhere."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ README = (ROOT / "README.md").read_text(encoding="utf-8")
 MARK = "<!-- run by tests/test_readme.py -->\n"
 PROGRAMS = re.findall(MARK + r"```python\n(.*?)^```$", README, re.M | re.S)
 LINES = [line for block in re.findall(r"^```sh\n(.*?)^```$", README, re.M | re.S) for line in block.splitlines()]
+GUIDE = (ROOT / "docs" / "data.md").read_text(encoding="utf-8")
 COMMANDS = [line.rpartition(" | ")[2] for line in LINES if re.search(r"(^|\| )bequest ", line)]
 
 
@@ -33,6 +34,19 @@ def test_program(program: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, 
     assert len(board["rows"]) >= 4
     assert not [error for row in board["rows"] for error in row["errors"]]
     assert all(row["test"]["mean"] > 0.7 for row in board["rows"])
+
+
+def test_program_of_the_data_guide():
+    [program] = re.findall(r"^```python\n(.*?)^```$", GUIDE, re.M | re.S)
+    exec(compile(program, "docs/data.md", "exec"), {})
+
+
+def test_the_data_guide_names_every_column_that_is_recognised():
+    from bequest.data import columns
+
+    rows = dict(re.findall(r"^\| (texts|images|labels) \| ([^;|]*)", GUIDE, re.M))
+    known = {"texts": columns._TEXT_NAMES, "images": columns._IMAGE_NAMES, "labels": columns._LABEL_NAMES}
+    assert {kind: tuple(names.strip().split(", ")) for kind, names in rows.items()} == known
 
 
 @pytest.mark.parametrize("command", COMMANDS)
