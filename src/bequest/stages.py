@@ -9,7 +9,7 @@ from typing import Any
 from bequest.core.plan import Group, Recipe, Solve, Train
 from bequest.nn.head import new_head
 from bequest.nn.network import Network
-from bequest.optim.logistic import LogisticSolver
+from bequest.optim.linear import LinearSolver
 from bequest.optim.schedules import WarmupLinear
 
 _MLP_EPOCHS = 30
@@ -17,16 +17,15 @@ _MLP_EPOCHS = 30
 
 
 def train(recipe: Recipe, groups: tuple[Group, ...]) -> Train:
-    """Gradient descent as the recipe says: AdamW, linear warm-up and decay, cross-entropy."""
+    """Gradient descent as the recipe says: AdamW, linear warm-up and decay, the loss of the task's kind."""
     import torch
-    import torch.nn.functional as F
 
     return Train(
         groups=groups,
         epochs=_set(recipe.epochs),
         batch_size=_set(recipe.batch_size),
         schedule=WarmupLinear(_set(recipe.warmup)),
-        loss=F.cross_entropy,
+        loss=None,
         optimizer=partial(torch.optim.AdamW, eps=1e-8),
         patience=_set(recipe.patience),
     )
@@ -41,7 +40,7 @@ def with_new_head(network: Network, recipe: Recipe, width: int, num_classes: int
     if recipe.head_init == "random":
         return ()
     if recipe.head == "linear":
-        return (Solve(LogisticSolver(), source_features=True),)
+        return (Solve(LinearSolver(), source_features=True),)
     names = tuple(f"head.{name}" for name, _ in network.head.named_parameters())
     first = Recipe(epochs=_MLP_EPOCHS, patience=5).over(recipe)
     stage = train(first, (Group(names, 1e-3, _set(recipe.weight_decay)),))

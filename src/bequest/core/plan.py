@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
     from torch.optim import Optimizer
 
-    from bequest.core.task import Task
+    from bequest.core.task import Kind, Task
     from bequest.nn.network import Network
 
 Part = Literal["train", "validation"]
@@ -133,7 +133,7 @@ class Train:
         epochs: Passes over the training part.
         batch_size: Samples in an optimizer step.
         schedule: Factor on the rates.
-        loss: (outputs (batch, classes), labels (batch,)) → scalar.
+        loss: (outputs (batch, outputs), labels) → scalar; None for that of the task's kind.
         optimizer: From parameter groups (`params`, `lr`, `weight_decay`) to an optimizer.
         patience: Epochs without a lower validation loss before stopping; 0 never stops early.
         events: Called after every step.
@@ -145,7 +145,7 @@ class Train:
     epochs: int
     batch_size: int
     schedule: Schedule
-    loss: Callable[[Tensor, Tensor], Tensor]
+    loss: Callable[[Tensor, Tensor], Tensor] | None
     optimizer: Callable[[list[dict[str, Any]]], Optimizer]
     patience: int = 0
     events: tuple[Event, ...] = ()
@@ -158,15 +158,19 @@ class Features:
 
     Attributes:
         values: float32 (samples, width).
-        labels: int64 (samples,).
+        labels: int64 (samples,); of the other kinds float32 (samples, outputs), a regression's standardised.
         groups: int64 (samples,) or None.
-        num_classes: How many classes the task has; some may be missing from `labels`.
+        num_classes: How many classes or targets the task has; some classes may be missing from `labels`.
+        kind: What the labels are.
+        strata: int64 (samples,): what folds are stratified by; None for the classes, or for nothing.
     """
 
     values: Any
     labels: Any
     groups: Any
     num_classes: int
+    kind: Kind = "classification"
+    strata: Any = None
 
 
 class Solver(Protocol):

@@ -22,7 +22,7 @@ class Epoch:
         stage: Which stage of the plan, from 0.
         epoch: Passes over the training part so far.
         train_loss: Mean over the epoch; None before training.
-        validation_loss: After the epoch.
+        validation_loss: After the epoch; of a regression in units of the train part's standard deviation.
         validation_metric: After the epoch.
         learning_rate: Of the last group (the head) at the epoch's last step.
         seconds: Training time of this epoch, validation included.
@@ -48,10 +48,13 @@ class TrialRecord:
         error: Why there is no result; None where there is one.
         metric: Name of the metric.
         validation: The metric on the held-out labels.
-        validation_loss: Mean cross-entropy on the held-out labels.
+        validation_loss: Mean loss of the task's kind on the held-out labels, a regression's in its own units.
         test: The metric on the test part.
-        test_loss: Mean cross-entropy on the test part.
-        confusion: Test counts (classes × classes), rows are true classes.
+        test_loss: Mean loss on the test part.
+        metrics: Further metrics on the test part, by name.
+        confusion: Test counts (classes × classes), rows are true classes; empty where a sample has no one class.
+        scatter: Of a regression, true and predicted value of each target for up to 500 test samples
+            (samples × targets × 2); else empty.
         epochs: The course of training; empty for solved methods.
         epochs_planned: Epochs the method would run without early stopping; 0 for solved methods.
         solved: What solvers recorded (penalty, its path).
@@ -75,7 +78,9 @@ class TrialRecord:
     validation_loss: float | None = None
     test: float | None = None
     test_loss: float | None = None
+    metrics: dict[str, float] = field(default_factory=dict[str, float])
     confusion: list[list[int]] = field(default_factory=list[list[int]])
+    scatter: list[list[list[float]]] = field(default_factory=list[list[list[float]]])
     epochs: list[Epoch] = field(default_factory=list[Epoch])
     epochs_planned: int = 0
     solved: list[dict[str, Any]] = field(default_factory=list[dict[str, Any]])

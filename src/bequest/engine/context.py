@@ -13,6 +13,7 @@ from bequest.core.observe import Observer
 from bequest.core.task import Task
 from bequest.engine.runtime import Runtime
 from bequest.engine.store import Store
+from bequest.nn.objectives import OBJECTIVES, Objective
 from bequest.sources.source import Source
 
 Indices = np.ndarray[Any, np.dtype[np.int64]] | Sequence[int]
@@ -51,10 +52,15 @@ class Context:
     checkpoint_every_s: float = 60.0
     passes: Passes = field(default_factory=Passes)
 
+    @property
+    def objective(self) -> Objective:
+        """What the task's kind is trained on and scored by."""
+        return OBJECTIVES[self.task.kind]
+
     def hashes(self, indices: Indices) -> list[bytes]:
         """Content hashes of some samples."""
         return [self.task.hashes[i].tobytes() for i in indices]
 
     def labels(self, indices: Indices) -> torch.Tensor:
-        """Labels of some samples, int64 (samples,)."""
+        """Labels of some samples: int64 (samples,), of the other kinds float32 (samples, outputs)."""
         return torch.from_numpy(self.task.labels[np.asarray(indices, dtype=np.int64)])

@@ -34,7 +34,7 @@ class Feed:
         module: What is run: the network, or its head alone.
         items: One array a sample, train part first, then validation.
         collate: From some items to the module's inputs.
-        labels: int64 (samples,).
+        labels: Of each item, as `Targets.labels` gives them.
         num_train: How many of the items are the train part.
     """
 
@@ -100,6 +100,7 @@ class _Loop:
     def __init__(self, context: Context, network: Network, stage: Train, feed: Feed, seed: int, number: int) -> None:
         self.context, self.network, self.stage, self.feed = context, network, stage, feed
         self.seed, self.number = seed, number
+        self.loss = stage.loss or context.objective.loss
         self.epoch = 0
         self.history: list[Epoch] = []
         self.best: dict[str, Tensor] = {}
@@ -161,7 +162,7 @@ class _Loop:
         labels = self.feed.labels[torch.from_numpy(batch)].to(runtime.device)
         with runtime.accelerator.autocast():
             outputs = self.feed.module(*inputs)
-        loss = stage.loss(outputs.float(), labels)
+        loss = self.loss(outputs.float(), labels)
         value = float(loss.detach())
         if not math.isfinite(value):
             self.keep_best()
@@ -190,19 +191,19 @@ class _Loop:
         self.history.append(Epoch(self.number, epoch, train_loss, loss, metric, rate, seconds))
 
     def validate(self) -> tuple[float, float]:
-        """Loss and accuracy on the held-out part, everything in eval mode."""
+        """Loss and metric on the held-out part, everything in eval mode."""
         self.network.eval()
         outputs = evaluate(self.context, self.feed, self.feed.validation)
         set_modes(self.network)
         labels = self.feed.labels[self.feed.num_train :]
-        loss = float(self.stage.loss(outputs, labels))
+        loss = float(self.loss(outputs, labels))
         if not math.isfinite(loss):
             self.keep_best()
             raise TrainingError(
                 f"The validation loss became {loss} after epoch {self.epoch}; expected a number. The best weights so "
                 "far are kept. Lower --learning-rate, or look for bad values in the data."
             )
-        return loss, float((outputs.argmax(1) == labels).float().mean())
+        return loss, self.context.objective.score(outputs, labels)
 
     def keep_best(self) -> None:
         """Put the best weights back."""

@@ -20,6 +20,7 @@ from bequest.engine.context import Context, Indices
 from bequest.engine.features import embeddings, encoded, forward
 from bequest.engine.fit import Feed, fit
 from bequest.engine.solve import pass_seconds, solve
+from bequest.engine.targets import targets
 from bequest.nn.head import build_head, describe_head
 from bequest.nn.network import Network
 
@@ -98,6 +99,7 @@ def run(
             trial.solve(stage)
         else:
             trial.train(stage, number)
+    trial.restore_units()
     own_s = time.perf_counter() - began
     validation = trial.outputs(draw.validation)
     if not trial.trains:
@@ -106,6 +108,7 @@ def run(
         for stage in plan.stages:
             if isinstance(stage, Solve):
                 trial.solve(stage, refit=True)
+        trial.restore_units()
         own_s += time.perf_counter() - began
     test = trial.outputs(draw.test)
     return trial.outcome(validation, test, own_s, shared_s)
@@ -128,6 +131,7 @@ class _Trial:
         self.context, self.plan, self.draw, self.seed = context, plan, draw, seed
         self.folder, self.identity = folder, identity
         self.network = plan.network
+        self.targets = targets(context, draw)
         self.history: list[Epoch] = []
         self.solved: list[dict[str, Any]] = []
         self.changed: set[str] = set()
@@ -142,7 +146,7 @@ class _Trial:
 
     def solve(self, stage: Solve, *, refit: bool = False) -> None:
         body = None if stage.source_features else self.network.body
-        head, record = solve(self.context, stage, self.draw, body, seed=self.seed, refit=refit)
+        head, record = solve(self.context, stage, self.draw, body, self.targets, seed=self.seed, refit=refit)
         self.network.head = head
         self.solved.append(record)
         self.changed |= {f"head.{name}" for name in head.state_dict()}
@@ -159,13 +163,17 @@ class _Trial:
         self.changed |= {name for name, p in self.network.named_parameters() if p.requires_grad}
         self.changed |= self.moved_buffers()
 
+    def restore_units(self) -> None:
+        """From here on the network speaks in the targets' own units."""
+        self.changed |= {f"head.{name}" for name in self.targets.restore_units(self.network.head)}
+
     def moved_buffers(self) -> set[str]:
         trained = {n.rpartition(".")[0] for n, p in self.network.named_parameters() if p.requires_grad}
         return {n for n, _ in self.network.named_buffers() if n.rpartition(".")[0] in trained}
 
     def feed(self, stage: Train) -> Feed:
         part = self.draw.labelled
-        labels, num_train = self.context.labels(part), len(self.draw.train)
+        labels, num_train = self.targets.labels(part), len(self.draw.train)
         if stage.source_features:
             return Feed(self.network.head, embeddings(self.context, part), _stack, labels, num_train)
         collate = self.context.source.preprocess.collate

@@ -10,21 +10,31 @@ from bequest.core.plan import Features, Solve
 from bequest.core.task import Draw
 from bequest.engine.context import Context, Indices
 from bequest.engine.features import embeddings, encoded
+from bequest.engine.targets import Targets
 
 
-def features(context: Context, indices: Indices, body: nn.Module | None) -> Features:
+def features(context: Context, indices: Indices, body: nn.Module | None, targets: Targets) -> Features:
     """Embeddings and labels of some samples; `body` None stands for the source's own."""
     groups = context.task.groups
     return Features(
         values=embeddings(context, indices, body).stack(),
-        labels=context.task.labels[indices],
+        labels=targets.labels(indices).numpy(),
         groups=None if groups is None else groups[indices],
         num_classes=len(context.task.classes),
+        kind=context.task.kind,
+        strata=context.task.strata[indices],
     )
 
 
 def solve(
-    context: Context, stage: Solve, draw: Draw, body: nn.Module | None, *, seed: int, refit: bool = False
+    context: Context,
+    stage: Solve,
+    draw: Draw,
+    body: nn.Module | None,
+    targets: Targets,
+    *,
+    seed: int,
+    refit: bool = False,
 ) -> tuple[nn.Module, dict[str, Any]]:
     """Fit a head.
 
@@ -33,6 +43,7 @@ def solve(
         stage: The solver and what it sees.
         draw: The parts.
         body: The frozen body; None for the source's own.
+        targets: The labels.
         seed: Of the trial.
         refit: Fit on every label instead of the train part.
 
@@ -40,7 +51,7 @@ def solve(
         The head, and what the solver recorded.
     """
     parts = {"train": draw.labelled if refit else draw.train, "validation": draw.validation}
-    inputs = [features(context, parts[part], body) for part in stage.fit_on]
+    inputs = [features(context, parts[part], body, targets) for part in stage.fit_on]
     head, record = stage.solver(*inputs, seed=seed)
     return head.eval(), record
 

@@ -1,11 +1,12 @@
-r"""Linear probe: multinomial logistic regression on the frozen embedding.
+r"""Linear probe: a regression on the frozen embedding, for classes multinomial logistic regression.
 
     min over W, b of  (1/n) Σ_i −log softmax(W φ(x_i) + b)[y_i] + (λ/2) ‖W‖²
 
 φ is the source's body and never changes. The problem is convex and is solved to convergence (L-BFGS in float64); λ
 is chosen by stratified cross-validation within the labels that may be seen. Paper: Alain & Bengio 2017,
 arXiv:1610.01644, who probe every layer; here the embedding alone is probed, and the features are centred and scaled by
-one number, so that λ means the same for every source.
+one number, so that λ means the same for every source. Multi-label tasks get a logistic regression a label, regression
+tasks ridge regression in closed form.
 """
 
 from __future__ import annotations
@@ -38,9 +39,9 @@ class LinearProbe:
 
     def plan(self, source: Source, task: Task) -> Plan:
         """One Solve stage."""
-        from bequest.optim.logistic import LogisticSolver
+        from bequest.optim.linear import LinearSolver
 
         if self.folds < 2:
             raise MethodError(f"folds is {self.folds}, expected 2 or more.")
-        solver = LogisticSolver(folds=self.folds, penalty=self.penalty if self.penalty > 0 else None)
+        solver = LinearSolver(folds=self.folds, penalty=self.penalty if self.penalty > 0 else None)
         return Plan(source.network(), (Solve(solver, source_features=True),))

@@ -115,6 +115,12 @@ def stratified_folds(labels: Array, num_folds: int, rng: np.random.Generator) ->
     return folds
 
 
+def folds_of(part: Features, num_folds: int, rng: np.random.Generator) -> Array:
+    """The fold of each sample, stratified by the features' strata where they have them; at most one fold a sample."""
+    strata = np.zeros(len(part.labels), np.int64) if part.strata is None else part.strata
+    return stratified_folds(strata, min(num_folds, len(part.labels)), rng)
+
+
 @dataclass(frozen=True)
 class LogisticSolver:
     """A linear head by logistic regression, its penalty chosen by stratified cross-validation.
@@ -145,7 +151,7 @@ class LogisticSolver:
         for stronger in (p for p in self.penalties if p > penalty):
             theta = fit_logistic(scaled.values, part.labels, part.num_classes, stronger, theta, tolerance=1e-3)
         theta = fit_logistic(scaled.values, part.labels, part.num_classes, penalty, theta)
-        head = _linear(*scaled.original(theta[:, :-1], theta[:, -1]))
+        head = linear(*scaled.original(theta[:, :-1], theta[:, -1]))
         return head, {"solver": "logistic", "penalty": penalty, "path": path}
 
     def _path(self, part: Features, rng: np.random.Generator) -> list[dict[str, float]]:
@@ -175,7 +181,8 @@ def _cross_entropy(logits: Array, labels: Array) -> float:
     return float(np.sum(np.log(np.exp(logits).sum(1)) - logits[np.arange(len(labels)), labels]))
 
 
-def _linear(weight: Array, bias: Array) -> Any:
+def linear(weight: Array, bias: Array) -> Any:
+    """A Linear layer with these weights (outputs, width) and this bias (outputs,)."""
     import torch
 
     head = torch.nn.Linear(weight.shape[1], weight.shape[0])
