@@ -41,12 +41,17 @@ def tiny_sources() -> dict[str, Any]:
 @pytest.fixture(scope="session")
 def tiny_tasks() -> dict[str, Any]:
     """Small learnable tasks for the tiny sources."""
-    return {"image": tiny.image_task(), "text": tiny.text_task()}
+    return {
+        "image": tiny.image_task(),
+        "text": tiny.text_task(),
+        "multi-label": tiny.labels_task(),
+        "regression": tiny.values_task(),
+    }
 
 
 @pytest.fixture
 def context_of(tmp_path: Path, tiny_sources: dict[str, Any], tiny_tasks: dict[str, Any]) -> Callable[..., Any]:
-    """Makes a run's context for `image` or `text`, with a store of its own."""
+    """Makes a run's context for a task by name, with a store of its own."""
 
     def make(kind: str, **changes: Any) -> Any:
         from bequest.core.observe import Silent
@@ -56,6 +61,7 @@ def context_of(tmp_path: Path, tiny_sources: dict[str, Any], tiny_tasks: dict[st
 
         store = Store(tmp_path / "store")
         runtime = choose_runtime("float32")
-        return Context(tiny_sources[kind], tiny_tasks[kind], store, runtime, changes.pop("observer", Silent()), **changes)
+        source = tiny_sources.get(kind, tiny_sources["image"])
+        return Context(source, tiny_tasks[kind], store, runtime, changes.pop("observer", Silent()), **changes)
 
     return make

@@ -115,3 +115,25 @@ def text_task(num_samples: int = 90) -> Any:
             texts.append(" ".join(words))
             labels.append(label)
     return from_arrays(texts, labels, name="tiny texts")
+
+
+def labels_task(num_samples: int = 90) -> Any:
+    """Arrays (3, 12, 12), each brighter in any of the channels: the labels that it carries."""
+    from bequest.data import from_arrays
+
+    rng = np.random.default_rng(5)
+    labels = (rng.random((num_samples, 3)) < 0.4).astype(np.int64)
+    pixels = rng.normal(size=(num_samples, 3, 12, 12)).astype(np.float32) + labels[:, :, None, None]
+    return from_arrays(pixels, labels, classes=["red", "green", "blue"], name="tiny labels", task="multi-label")
+
+
+def values_task(num_samples: int = 90) -> Any:
+    """Arrays (3, 12, 12) and two numbers of very different size: the brightness of two channels."""
+    from bequest.data import from_arrays
+
+    rng = np.random.default_rng(6)
+    levels = rng.normal(size=(num_samples, 2))
+    pixels = rng.normal(size=(num_samples, 3, 12, 12))
+    pixels[:, :2] += levels[:, :, None, None]
+    values = levels * [20.0, 0.01] + [1000.0, 0.0]
+    return from_arrays(pixels.astype(np.float32), values, classes=["big", "small"], name="tiny values")

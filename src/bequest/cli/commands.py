@@ -47,8 +47,20 @@ def predict(options: Namespace) -> int:
         if options.json:
             print(json.dumps({"input": name, **vars(prediction)}, ensure_ascii=False))
         else:
-            print(f"{prediction.label}\t{prediction.probability:.3f}\t{name}")
+            print(f"{_in_words(prediction)}\t{name}")
     return 0
+
+
+def _in_words(prediction: Any) -> str:
+    """A prediction as one cell or several with tabs between."""
+    from bequest.engine.adapted import LabelsPrediction, ValuesPrediction
+
+    if isinstance(prediction, ValuesPrediction):
+        return "\t".join(f"{target}={value:.6g}" for target, value in prediction.values.items())
+    if isinstance(prediction, LabelsPrediction):
+        chosen = ", ".join(f"{label} {prediction.probabilities[label]:.3f}" for label in prediction.labels)
+        return chosen or "none"
+    return f"{prediction.label}\t{prediction.probability:.3f}"
 
 
 def replay(options: Namespace) -> int:

@@ -11,7 +11,6 @@ from typing import Any
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 
 import bequest
 from bequest.comparison.cost import PeakMemory, inference_per_s
@@ -28,6 +27,9 @@ from bequest.engine.run import Outcome, make_plan, restore, run
 from bequest.engine.runtime import Precision, choose_runtime
 from bequest.engine.store import Store
 from bequest.sources import Source
+
+_MAX_SCATTER = 500
+"""Test samples of a regression whose predictions are kept in the record."""
 
 
 @dataclass(frozen=True)
@@ -182,14 +184,15 @@ class _Comparison:
             with PeakMemory() as peak:
                 outcome = run(self.context, entry.method, draw, seed=seed, folder=folder, identity=identity)
         except (TrainingError, MemoryError, torch.OutOfMemoryError) as error:
-            return TrialRecord(name, seed, entry.settings, error=str(error) or type(error).__name__)
+            reason = str(error) or type(error).__name__
+            return TrialRecord(name, seed, entry.settings, reason, self.context.objective.metric)
         record = self.record(entry, seed, draw, outcome)
         record = replace(record, peak_memory_bytes=peak.bytes, frozen_samples=self.context.passes.computed - passes)
         self.folder.finish(record, identity, outcome.trained, outcome.head)
         return record
 
     def record(self, entry: Entry, seed: int, draw: Draw, outcome: Outcome) -> TrialRecord:
-        context = self.context
+        context, objective = self.context, self.context.objective
         validation, test = context.labels(draw.validation), context.labels(draw.test)
         fastest = None
         if seed == self.protocol.seeds[0]:
@@ -198,11 +201,14 @@ class _Comparison:
             method=entry.info.name,
             seed=seed,
             settings=entry.settings,
-            validation=_accuracy(outcome.validation, validation),
-            validation_loss=float(F.cross_entropy(outcome.validation, validation)),
-            test=_accuracy(outcome.test, test),
-            test_loss=float(F.cross_entropy(outcome.test, test)),
-            confusion=_confusion(outcome.test, test),
+            metric=objective.metric,
+            validation=objective.score(outcome.validation, validation),
+            validation_loss=float(objective.loss(outcome.validation, validation)),
+            test=objective.score(outcome.test, test),
+            test_loss=float(objective.loss(outcome.test, test)),
+            metrics={name: score(outcome.test, test) for name, score in objective.metrics.items()},
+            confusion=_confusion(outcome.test, test) if objective.confusion else [],
+            scatter=_scatter(outcome.test, test) if objective.standardised else [],
             epochs=outcome.history,
             epochs_planned=outcome.epochs_planned,
             solved=outcome.solved,
@@ -253,7 +259,8 @@ class _Comparison:
             "task": self.context.task.name,
             "task_fingerprint": self.context.task.fingerprint,
         }
-        AdaptedModel(network, self.context.source, self.context.task.classes, record).save(self.folder.path / BEST)
+        task = self.context.task
+        AdaptedModel(network, self.context.source, task.classes, record, task.kind).save(self.folder.path / BEST)
 
     def identity(self) -> dict[str, Any]:
         return {
@@ -291,16 +298,27 @@ def _check_modality(task: Task, source: Source) -> None:
 
 
 def _describe_task(task: Task) -> dict[str, Any]:
-    counts = np.bincount(task.labels, minlength=len(task.classes))
     return {
         "name": task.name,
         "modality": task.modality,
+        "kind": task.kind,
         "classes": list(task.classes),
-        "class_counts": counts.tolist(),
+        **_describe_labels(task),
         "samples": len(task.labels),
         "fingerprint": task.fingerprint,
         "notes": list(task.notes),
     }
+
+
+def _describe_labels(task: Task) -> dict[str, Any]:
+    """Samples of each class, of multi-label tasks those that carry it; of a regression each target's range."""
+    if task.kind == "classification":
+        return {"class_counts": np.bincount(task.labels, minlength=len(task.classes)).tolist()}
+    if task.kind == "multi-label":
+        return {"class_counts": (task.labels > 0).sum(0).tolist()}
+    labels = task.labels.astype(np.float64)
+    numbers = {"mean": labels.mean(0), "sd": labels.std(0), "min": labels.min(0), "max": labels.max(0)}
+    return {"targets": [{k: float(v[i]) for k, v in numbers.items()} for i in range(len(task.classes))]}
 
 
 def _describe_source(source: Source) -> dict[str, Any]:
@@ -314,8 +332,11 @@ def _describe_source(source: Source) -> dict[str, Any]:
     }
 
 
-def _accuracy(outputs: torch.Tensor, labels: torch.Tensor) -> float:
-    return float((outputs.argmax(1) == labels).double().mean())
+def _scatter(outputs: torch.Tensor, labels: torch.Tensor) -> list[list[list[float]]]:
+    """True and predicted values, of test samples at even steps where there are many."""
+    chosen = np.linspace(0, len(labels) - 1, min(len(labels), _MAX_SCATTER)).round().astype(np.int64)
+    pairs = torch.stack([labels, outputs], 2)[torch.from_numpy(chosen)]
+    return [[[float(f"{value:.6g}") for value in pair] for pair in sample] for sample in pairs.tolist()]
 
 
 def _confusion(outputs: torch.Tensor, labels: torch.Tensor) -> list[list[int]]:

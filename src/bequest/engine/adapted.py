@@ -15,9 +15,11 @@ from torch import Tensor
 import bequest
 from bequest.core.errors import RunError
 from bequest.core.results import atomic_open, write_json
+from bequest.core.task import Kind
 from bequest.engine.runtime import Precision, choose_runtime
 from bequest.nn.head import describe_head
 from bequest.nn.network import Network
+from bequest.nn.objectives import OBJECTIVES, THRESHOLD
 from bequest.sources import Source
 from bequest.sources.saved import MODEL_FILE, WEIGHTS_FILE, read
 
@@ -38,25 +40,49 @@ class Prediction:
 
 
 @dataclass(frozen=True)
+class LabelsPrediction:
+    """What the model of a multi-label task says of one sample.
+
+    Attributes:
+        labels: The labels whose probability is above one half; may be none or several.
+        probabilities: Of every label by name, each 0 to 1.
+    """
+
+    labels: list[str]
+    probabilities: dict[str, float]
+
+
+@dataclass(frozen=True)
+class ValuesPrediction:
+    """What the model of a regression says of one sample.
+
+    Attributes:
+        values: Of every target by name, in the target's units.
+    """
+
+    values: dict[str, float]
+
+
+@dataclass(frozen=True)
 class AdaptedModel:
     """An adapted network, ready to use.
 
     Attributes:
         network: Body and head, plain modules, in eval mode.
         source: The preprocessing, and what the network's shape came from.
-        classes: Class names in the order of the outputs.
+        classes: Names of the classes or targets in the order of the outputs.
         record: How it came to be: method, settings, seed, scores.
+        kind: What it predicts.
     """
 
     network: Network
     source: Source
     classes: tuple[str, ...]
     record: dict[str, Any]
+    kind: Kind = "classification"
 
-    def predict(
-        self, inputs: Iterable[Any], *, batch_size: int = 32, precision: Precision = "float32"
-    ) -> list[Prediction]:
-        """The classes of some samples.
+    def predict(self, inputs: Iterable[Any], *, batch_size: int = 32, precision: Precision = "float32") -> list[Any]:
+        """The classes, labels or values of some samples.
 
         Args:
             inputs: Texts for a text model; paths, PIL images or uint8 arrays for an image model; arrays otherwise.
@@ -64,14 +90,16 @@ class AdaptedModel:
             precision: Of the forward pass.
 
         Returns:
-            One prediction a sample, in order.
+            One prediction a sample, in order: `Prediction`, of a multi-label task `LabelsPrediction`, of a regression
+            `ValuesPrediction`.
         """
         outputs = self.outputs(inputs, batch_size=batch_size, precision=precision)
-        rows = torch.softmax(outputs.double(), 1).tolist()
-        return [self._prediction(row) for row in rows]
+        rows = OBJECTIVES[self.kind].activate(outputs).tolist()
+        predict = {"classification": _class, "multi-label": _labels, "regression": _values}[self.kind]
+        return [predict(dict(zip(self.classes, row, strict=True))) for row in rows]
 
     def outputs(self, inputs: Iterable[Any], *, batch_size: int = 32, precision: Precision = "float32") -> Tensor:
-        """Logits (samples, classes), float32. Arguments as for `predict`."""
+        """The network's outputs (samples, outputs), float32: logits or values. Arguments as for `predict`."""
         decoded = [_decode(sample, self.source.modality) for sample in _as_list(inputs)]
         if not decoded:
             return torch.empty(0, len(self.classes))
@@ -115,13 +143,10 @@ class AdaptedModel:
             "network": self.source.description,
             "preprocess": self.source.preprocess.describe(),
             "head": describe_head(self.network.head),
+            "kind": self.kind,
             "classes": list(self.classes),
             "record": self.record,
         }
-
-    def _prediction(self, row: list[float]) -> Prediction:
-        best = int(np.argmax(row))
-        return Prediction(self.classes[best], row[best], dict(zip(self.classes, row, strict=True)))
 
 
 def load(folder: str | Path, *, source: Source | None = None) -> AdaptedModel:
@@ -135,7 +160,20 @@ def load(folder: str | Path, *, source: Source | None = None) -> AdaptedModel:
         RunError: There is no model, its files are damaged, or it needs a source.
     """
     model = read(folder, source)
-    return AdaptedModel(model.network, model.source, model.classes, model.record)
+    return AdaptedModel(model.network, model.source, model.classes, model.record, model.kind)
+
+
+def _class(named: dict[str, float]) -> Prediction:
+    best = max(named, key=named.__getitem__)
+    return Prediction(best, named[best], named)
+
+
+def _labels(named: dict[str, float]) -> LabelsPrediction:
+    return LabelsPrediction([name for name, p in named.items() if p > THRESHOLD], named)
+
+
+def _values(named: dict[str, float]) -> ValuesPrediction:
+    return ValuesPrediction(named)
 
 
 def _as_list(inputs: Iterable[Any]) -> Sequence[Any]:
@@ -152,5 +190,5 @@ def _decode(sample: Any, modality: str) -> Any:
     from bequest.data.images import ImageFiles
 
     if isinstance(sample, (str, Path)):
-        return ImageFiles([Path(sample)], [b""])[0]
+        return ImageFiles([Path(sample)], np.zeros((1, 16), np.uint8))[0]
     return Image.fromarray(np.asarray(sample)) if not isinstance(sample, Image.Image) else sample

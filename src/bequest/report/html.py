@@ -13,7 +13,8 @@ from bequest.report import plots, units
 from bequest.report.verdict import finished, sentences
 
 _MAX_PAIRS = 6
-_TASK = ("name", "modality", "samples", "classes", "fingerprint")
+_MAX_TARGETS = 6
+_TASK = ("name", "modality", "kind", "samples", "classes", "fingerprint")
 _SOURCE = ("name", "modality", "parameters", "width", "fingerprint")
 _PROTOCOL = ("train_size", "train", "validation", "test", "seeds", "split_seed", "ranking")
 
@@ -68,6 +69,7 @@ def _page(board: Leaderboard) -> dict[str, Any]:
         "cost_note": _cost_note(board),
         "curves_note": _curves_note(board),
         "confusion": _confusion(board),
+        "scatter": _scatter(board),
         "classes": _classes(board.task),
         "notes": [str(n) for n in _list(board.task.get("notes"))],
         "facts": _facts(board),
@@ -200,7 +202,7 @@ def _confusion(board: Leaderboard) -> dict[str, Any] | None:
     best = board.best
     if best is None:
         return None
-    trial = next((t for t in board.trials if t.method == best.method and t.seed == best.median_seed), None)
+    trial = _median_trial(board)
     if trial is None or not trial.confusion:
         return None
     classes = [str(c) for c in _list(board.task.get("classes"))]
@@ -221,6 +223,27 @@ def _confusion(board: Leaderboard) -> dict[str, Any] | None:
     }
 
 
+def _median_trial(board: Leaderboard) -> TrialRecord | None:
+    """The best method's median seed."""
+    best = board.best
+    wanted = (best.method, best.median_seed) if best else None
+    return next((t for t in board.trials if (t.method, t.seed) == wanted), None)
+
+
+def _scatter(board: Leaderboard) -> dict[str, Any] | None:
+    trial = _median_trial(board)
+    if trial is None or not trial.scatter:
+        return None
+    names = [str(c) for c in _list(board.task.get("classes"))][:_MAX_TARGETS]
+    return {
+        "svgs": [plots.scatter([sample[i] for sample in trial.scatter], n, i) for i, n in enumerate(names)],
+        "method": trial.method,
+        "seed": trial.seed,
+        "samples": f"{len(trial.scatter):,}",
+        "metrics": ", ".join(f"{name} {value:.4g}" for name, value in trial.metrics.items()),
+    }
+
+
 def _confused(counts: list[list[int]], names: list[str]) -> list[dict[str, Any]]:
     """The most frequent confusions, the largest share of its class first among equals."""
     pairs = [
@@ -238,6 +261,11 @@ def _confused(counts: list[list[int]], names: list[str]) -> list[dict[str, Any]]
 
 def _classes(task: dict[str, Any]) -> list[dict[str, Any]]:
     names, counts = _list(task.get("classes")), _list(task.get("class_counts"))
+    if "targets" in task:
+        return [
+            {"name": str(n), "count": _spread(t), "share": ""}
+            for n, t in zip(names, _list(task["targets"]), strict=True)
+        ]
     most = max((c for c in counts if isinstance(c, int)), default=0)
     return [
         {
@@ -249,11 +277,17 @@ def _classes(task: dict[str, Any]) -> list[dict[str, Any]]:
     ]
 
 
+def _spread(target: dict[str, float]) -> str:
+    """A target's distribution in the task's data."""
+    mean, sd, low, high = (f"{target[k]:.4g}" for k in ("mean", "sd", "min", "max"))
+    return f"mean {mean}, SD {sd}, from {low} to {high}"
+
+
 def _facts(board: Leaderboard) -> list[tuple[str, list[tuple[str, str]]]]:
     """Every recorded fact about task, source, protocol and machine, known ones first."""
     known = {**board.task, "classes": len(_list(board.task.get("classes")))}
     known["samples"] = units.count(board.task.get("samples"))
-    task = _ordered(known, _TASK, skip=("class_counts", "notes"))
+    task = _ordered(known, _TASK, skip=("class_counts", "targets", "notes"))
     source = dict(board.source)
     parameters = source.pop("parameters", None)
     size: list[tuple[str, str]] = []

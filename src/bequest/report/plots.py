@@ -176,6 +176,29 @@ def confusion(counts: list[list[int]], classes: list[str]) -> tuple[str, int]:
         return to_svg(figure, "confusion", f"confusion matrix of {n} classes"), round(width)
 
 
+def scatter(pairs: list[list[float]], target: str, number: int) -> str:
+    """Predicted against true values of one target, with the line on which they are equal.
+
+    Args:
+        pairs: True and predicted value of each sample.
+        target: Its name.
+        number: Of the figure in the page.
+    """
+    true, predicted = zip(*pairs, strict=True)
+    low, high = min(*true, *predicted), max(*true, *predicted)
+    with style():
+        figure = _figure(NARROW.width, 330)
+        ax = _axes(figure, NARROW, (62, 48, 14, 30))
+        ax.axline((low, low), slope=1, color=GRID, lw=1.2)
+        ax.plot(true, predicted, "o", color=series_color(0), ms=4.5, alpha=0.6, mew=0)
+        for limits in (ax.set_xlim, ax.set_ylim):
+            pad = 0.04 * (high - low) or 1.0
+            limits(low - pad, high + pad)
+        _title(ax, f"predicted {shorten(target, 30)}", NARROW)
+        ax.set_xlabel("true", fontsize=NARROW.font, labelpad=6)
+        return to_svg(figure, f"scatter-{number}", f"predicted against true values of {target}")
+
+
 def shows_single_seeds(board: Leaderboard) -> bool:
     """Whether learning curves show single seeds; with many methods these would hide more than they show."""
     return len(_series(board)) <= _MAX_FAINT

@@ -12,8 +12,8 @@ NONE = "–"
 
 
 def is_share(metric: str) -> bool:
-    """Whether the metric is a share of samples, shown in per cent."""
-    return "accuracy" in metric.lower()
+    """Whether the metric is shown in per cent: an accuracy or an F1."""
+    return any(name in metric.lower() for name in ("accuracy", "f1"))
 
 
 def metric_name(metric: str) -> str:

@@ -9,6 +9,7 @@ from typing import Any
 
 from bequest.core.errors import RunError
 from bequest.core.results import read_json
+from bequest.core.task import Kind
 from bequest.nn.head import build_head
 from bequest.nn.network import Network
 from bequest.sources import cut, preprocess, timm, torchvision, transformers
@@ -28,12 +29,14 @@ class SavedModel:
         source: Its architecture and preprocessing.
         classes: Class names in the order of the outputs.
         record: How it came to be.
+        kind: What it predicts.
     """
 
     network: Network
     source: Source
     classes: tuple[str, ...]
     record: dict[str, Any]
+    kind: Kind
 
 
 def model_folder(folder: Path) -> Path | None:
@@ -66,7 +69,8 @@ def read(folder: str | Path, source: Source | None = None) -> SavedModel:
         network = source.scratch(0)
         network.head = build_head(about["head"])
         network.load_state_dict(load_file(found / WEIGHTS_FILE))
-        return SavedModel(network, source, tuple(about["classes"]), about["record"])
+        kind = about.get("kind", "classification")
+        return SavedModel(network, source, tuple(about["classes"]), about["record"], kind)
     except (KeyError, TypeError, FileNotFoundError, SafetensorError, RuntimeError, json.JSONDecodeError) as error:
         raise RunError(
             f"The model in {found} is damaged or does not fit its description ({error}); expected the files as bequest "
