@@ -14,7 +14,7 @@ from bequest.report.verdict import finished, sentences
 
 _MAX_PAIRS = 6
 _MAX_TARGETS = 6
-_TASK = ("name", "modality", "kind", "samples", "classes", "fingerprint")
+_TASK = ("name", "modality", "kind", "samples", "classes", "targets", "fingerprint")
 _SOURCE = ("name", "modality", "parameters", "width", "fingerprint")
 _PROTOCOL = ("train_size", "train", "validation", "test", "seeds", "split_seed", "ranking")
 
@@ -240,7 +240,8 @@ def _scatter(board: Leaderboard) -> dict[str, Any] | None:
         "method": trial.method,
         "seed": trial.seed,
         "samples": f"{len(trial.scatter):,}",
-        "metrics": ", ".join(f"{name} {value:.4g}" for name, value in trial.metrics.items()),
+        # A mean over targets in different units would say nothing.
+        "metrics": ", ".join(f"{k} {v:.4g}" for k, v in trial.metrics.items()) if len(names) == 1 else "",
     }
 
 
@@ -263,7 +264,7 @@ def _classes(task: dict[str, Any]) -> list[dict[str, Any]]:
     names, counts = _list(task.get("classes")), _list(task.get("class_counts"))
     if "targets" in task:
         return [
-            {"name": str(n), "count": _spread(t), "share": ""}
+            {"name": str(n), "count": "", "share": "", "spread": _spread(t)}
             for n, t in zip(names, _list(task["targets"]), strict=True)
         ]
     most = max((c for c in counts if isinstance(c, int)), default=0)
@@ -279,15 +280,16 @@ def _classes(task: dict[str, Any]) -> list[dict[str, Any]]:
 
 def _spread(target: dict[str, float]) -> str:
     """A target's distribution in the task's data."""
-    mean, sd, low, high = (f"{target[k]:.4g}" for k in ("mean", "sd", "min", "max"))
+    mean, sd, low, high = (f"{target[k]:.6g}" for k in ("mean", "sd", "min", "max"))
     return f"mean {mean}, SD {sd}, from {low} to {high}"
 
 
 def _facts(board: Leaderboard) -> list[tuple[str, list[tuple[str, str]]]]:
     """Every recorded fact about task, source, protocol and machine, known ones first."""
-    known = {**board.task, "classes": len(_list(board.task.get("classes")))}
+    named = "targets" if "targets" in board.task else "classes"
+    known = {**board.task, named: len(_list(board.task.get("classes")))}
     known["samples"] = units.count(board.task.get("samples"))
-    task = _ordered(known, _TASK, skip=("class_counts", "targets", "notes"))
+    task = _ordered(known, _TASK, skip=("class_counts", "notes") if named == "classes" else ("classes", "notes"))
     source = dict(board.source)
     parameters = source.pop("parameters", None)
     size: list[tuple[str, str]] = []

@@ -184,6 +184,8 @@ def scatter(pairs: list[list[float]], target: str, number: int) -> str:
         target: Its name.
         number: Of the figure in the page.
     """
+    from matplotlib.ticker import MaxNLocator
+
     true, predicted = zip(*pairs, strict=True)
     low, high = min(*true, *predicted), max(*true, *predicted)
     with style():
@@ -191,6 +193,8 @@ def scatter(pairs: list[list[float]], target: str, number: int) -> str:
         ax = _axes(figure, NARROW, (62, 48, 14, 30))
         ax.axline((low, low), slope=1, color=GRID, lw=1.2)
         ax.plot(true, predicted, "o", color=series_color(0), ms=4.5, alpha=0.6, mew=0)
+        ax.xaxis.set_major_locator(MaxNLocator(nbins=4))
+        ax.yaxis.set_major_locator(MaxNLocator(nbins=6))
         for limits in (ax.set_xlim, ax.set_ylim):
             pad = 0.04 * (high - low) or 1.0
             limits(low - pad, high + pad)
