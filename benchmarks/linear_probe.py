@@ -83,9 +83,7 @@ class Sides:
         encoded = self.tokenizer(self.texts, truncation=True, max_length=TOKENS)
         rows = [
             {"input_ids": ids, "attention_mask": mask, "labels": int(label)}
-            for ids, mask, label in zip(
-                encoded["input_ids"], encoded["attention_mask"], self.labels, strict=True
-            )
+            for ids, mask, label in zip(encoded["input_ids"], encoded["attention_mask"], self.labels, strict=True)
         ]
         with tempfile.TemporaryDirectory() as folder:
             arguments = TrainingArguments(
@@ -102,7 +100,9 @@ class Sides:
             )
             from transformers import DataCollatorWithPadding
 
-            trainer = Trainer(model, arguments, train_dataset=rows, data_collator=DataCollatorWithPadding(self.tokenizer))
+            trainer = Trainer(
+                model, arguments, train_dataset=rows, data_collator=DataCollatorWithPadding(self.tokenizer)
+            )
             trainer.train()
         self.heads["trainer"] = model.eval()
 
@@ -167,7 +167,9 @@ def main() -> None:
     print("test accuracy:", ", ".join(f"{name} {value:.4f}" for name, value in accuracy.items()))
     default = short["ours, default precision"][: len(long["stock Trainer"])]
     entries = [
-        ratio("linear probe / bare script, float32", short["ours, float32"], short["bare script, float32"], 1.5, "lower"),
+        ratio(
+            "linear probe / bare script, float32", short["ours, float32"], short["bare script, float32"], 1.5, "lower"
+        ),
         ratio("stock Trainer / linear probe, default precision", long["stock Trainer"], default, 20.0, "higher"),
         ratio("stock Trainer / linear probe, float32", long["stock Trainer"], long["ours, float32"], 10.0, "higher"),
     ]

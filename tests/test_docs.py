@@ -51,9 +51,7 @@ def test_links_in_the_docs_lead_somewhere():
 
 
 def test_sections_become_headings(generate: ModuleType):
-    doc = (
-        "What.\n\nDeviations:\n    The scale\n    is 1.\n\n    * one\n\n    y = W x\n\nAttributes:\n    a: b."
-    )
+    doc = "What.\n\nDeviations:\n    The scale\n    is 1.\n\n    * one\n\n    y = W x\n\nAttributes:\n    a: b."
     assert generate.markdown(doc, skip=("Attributes",)) == (
         "What.\n\n### Deviations\n\nThe scale\nis 1.\n\n* one\n\ny = W x"
     )
@@ -66,9 +64,7 @@ def test_papers_are_linked_once(generate: ModuleType):
     assert generate.markdown(linked) == linked
 
 
-def test_the_guides_example_is_a_method(
-    generate: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-):
+def test_the_guides_example_is_a_method(generate: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(registry, "_METHODS", dict(registry.methods()))
     guide = (ROOT / "docs" / "adding_a_method.md").read_text(encoding="utf-8")
     (code,) = re.findall(r"^```python\n(.*?)^```$", guide, re.M | re.S)

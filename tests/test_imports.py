@@ -19,6 +19,4 @@ def test_import_is_light(module: str):
     code = f"import sys, {module}; print(*sorted({HEAVY!r} & sys.modules.keys()))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
-    assert not done.stdout.split(), (
-        f"import {module} also imports {done.stdout.strip()}; import it where it is used"
-    )
+    assert not done.stdout.split(), f"import {module} also imports {done.stdout.strip()}; import it where it is used"

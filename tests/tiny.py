@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 
 WORDS = {
-    "sport": "ball goal team match referee".split(),
-    "food": "soup bread salt oven plate".split(),
-    "music": "song choir drum violin note".split(),
+    "sport": ["ball", "goal", "team", "match", "referee"],
+    "food": ["soup", "bread", "salt", "oven", "plate"],
+    "music": ["song", "choir", "drum", "violin", "note"],
 }
 
 
@@ -56,9 +56,7 @@ def text_source() -> Any:
     from bequest.sources.preprocess import TextPreprocess
 
     preprocess = TextPreprocess(tokenizer_json(), max_tokens=16)
-    config = BertConfig(
-        vocab_size=64, hidden_size=16, num_hidden_layers=2, num_attention_heads=2, intermediate_size=32
-    )
+    config = BertConfig(vocab_size=64, hidden_size=16, num_hidden_layers=2, num_attention_heads=2, intermediate_size=32)
     description = {"kind": "transformers", "config": config.to_dict(), "pooling": "mean"}
     source = transformers.from_description("tiny_bert", description, preprocess)
 

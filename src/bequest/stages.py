@@ -36,7 +36,7 @@ def with_new_head(network: Network, recipe: Recipe, width: int, num_classes: int
 
     A linear head is solved; one with a hidden layer has no closed optimum and is trained on the stored features.
     """
-    network.head = new_head(_set(recipe.head), width, num_classes)
+    network.head = new_head(_set(recipe.head), width, num_classes, hidden=recipe.hidden)
     if recipe.head_init == "random":
         return ()
     if recipe.head == "linear":

@@ -152,7 +152,7 @@ def test_unknown_names_are_told_together(tiny_sources: Any, tiny_tasks: Any, tmp
 
 
 def test_texts_for_an_image_network_are_refused(tiny_sources: Any, tiny_tasks: Any, tmp_path: Path) -> None:
-    with pytest.raises(SourceError, match="takes samples of kind 'array'.*holds 'text'"):
+    with pytest.raises(SourceError, match=r"takes samples of kind 'array'.*holds 'text'"):
         bequest.compare(tiny_tasks["text"], tiny_sources["image"], out=tmp_path / "run", progress=False)
 
 
@@ -171,7 +171,7 @@ def test_a_full_disk_is_told(
 
     with monkeypatch.context() as patched:
         patched.setattr(RunFolder, "finish", full)
-        with pytest.raises(RunError, match="No space left on device.*finished trials are kept"):
+        with pytest.raises(RunError, match=r"No space left on device.*finished trials are kept"):
             compare(tiny_sources, tiny_tasks, tmp_path / "run")
     assert compare(tiny_sources, tiny_tasks, tmp_path / "run").board.best is not None
 
@@ -203,5 +203,3 @@ def test_any_module_through_compare(tmp_path: Path) -> None:
         bequest.replay(run.folder, out=tmp_path / "again")
     with pytest.raises(RunError, match=r"bequest\.load\(folder, source="):
         bequest.load(run.folder)
-
-

@@ -17,7 +17,7 @@ from bequest.engine.run import Outcome, make_plan, restore, run
 
 KINDS = ("image", "text")
 NAMES = tuple(methods())
-QUICK = {"epochs": 3, "batch_size": 8, "patience": 0, "learning_rate": 1e-2, "head_init": "solved"}
+QUICK = {"epochs": 3, "batch_size": 8, "patience": 0, "learning_rate": 1e-2}
 
 pytestmark = [pytest.mark.parametrize("kind", KINDS), pytest.mark.parametrize("name", NAMES)]
 
@@ -37,9 +37,7 @@ def changed(before: dict[str, torch.Tensor], after: dict[str, torch.Tensor]) -> 
     return {n for n in before if n in after and not torch.equal(before[n], after[n])}
 
 
-def test_frozen_stays_bit_identical_and_trainable_changes(
-    name: str, kind: str, context_of: Callable[..., Any]
-) -> None:
+def test_frozen_stays_bit_identical_and_trainable_changes(name: str, kind: str, context_of: Callable[..., Any]) -> None:
     # From a random head the untouched network is never the best epoch, whose weights are kept.
     context, method = context_of(kind), build(name, head_init="random", learning_rate=1e-3)
     plan = make_plan(context, method, 0)
@@ -114,9 +112,7 @@ class Killed(Exception):
     """Stands for the end of the process."""
 
 
-def test_killed_and_resumed_ends_the_same(
-    name: str, kind: str, context_of: Callable[..., Any], tmp_path: Path
-) -> None:
+def test_killed_and_resumed_ends_the_same(name: str, kind: str, context_of: Callable[..., Any], tmp_path: Path) -> None:
     whole = trial(context_of(kind), name)
 
     class Killer:

@@ -117,8 +117,7 @@ def test_build_leaves_none_at_its_default():
         ({"mode": "medium"}, "--mode of 'example' is 'medium', expected fast or slow."),
         (
             {"epoch": 1, "ranks": 2, "rank": 3},
-            "Method 'example' has no hyperparameter 'epoch' (Did you mean 'epochs'?), "
-            "'ranks' (Did you mean 'rank'?)",
+            "Method 'example' has no hyperparameter 'epoch' (Did you mean 'epochs'?), 'ranks' (Did you mean 'rank'?)",
         ),
     ],
 )

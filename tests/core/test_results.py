@@ -67,9 +67,7 @@ def test_a_foreign_field_of_a_trial_is_a_run_error():
         TrialRecord.from_json({**asdict(TRIAL), "colour": "red"})
 
 
-@pytest.mark.parametrize(
-    "data", [{}, [], {**BOARD.to_json(), "rows": [{}]}, {**BOARD.to_json(), "trials": None}]
-)
+@pytest.mark.parametrize("data", [{}, [], {**BOARD.to_json(), "rows": [{}]}, {**BOARD.to_json(), "trials": None}])
 def test_what_is_no_leaderboard_is_a_run_error(data: object):
     with pytest.raises(RunError, match=r"not a leaderboard that this version of bequest wrote \(.+\)"):
         Leaderboard.from_json(data)  # pyright: ignore[reportArgumentType]

@@ -111,9 +111,7 @@ def test_stratified_ties_fall_to_every_class() -> None:
     assert np.all(np.bincount(drawn, minlength=10) > 0)
 
 
-@pytest.mark.parametrize(
-    ("size", "least", "expected"), [(5, 0, "0 to 4"), (-1, 0, "0 to 4"), (2, 1, "3 to 4")]
-)
+@pytest.mark.parametrize(("size", "least", "expected"), [(5, 0, "0 to 4"), (-1, 0, "0 to 4"), (2, 1, "3 to 4")])
 def test_stratified_refuses_impossible_sizes(size: int, least: int, expected: str) -> None:
     with pytest.raises(DataError, match=rf"Asked for {size} samples of 3 classes; expected {expected}\."):
         stratified(np.array([0, 0, 1, 2]), size, np.random.default_rng(0), least=least)
@@ -187,9 +185,7 @@ def test_given_test_is_whole_or_drawn_from() -> None:
 
 def test_given_test_smaller_than_its_classes() -> None:
     task = with_test([10, 10, 10], [6, 4, 0])
-    expected = (
-        r"--test-size asks for 1 of the 10 given test samples of 't'; expected 2 \(one a class\) or more"
-    )
+    expected = r"--test-size asks for 1 of the 10 given test samples of 't'; expected 2 \(one a class\) or more"
     with pytest.raises(DataError, match=expected):
         task.draw(0, test_size=1)
 
@@ -225,9 +221,7 @@ def test_only_train_is_given() -> None:
 @pytest.mark.parametrize("given", [0, 5])
 def test_senseless_test_sizes(size: float, given: int) -> None:
     task = with_test([20, 20], [given, given])
-    with pytest.raises(
-        DataError, match=r"--test-size is .*; expected a fraction between 0 and 1, or a whole"
-    ):
+    with pytest.raises(DataError, match=r"--test-size is .*; expected a fraction between 0 and 1, or a whole"):
         task.draw(0, test_size=size)
 
 
@@ -254,13 +248,9 @@ def test_train_and_test_sizes_at_their_bounds() -> None:
 
 
 def test_too_few_samples_are_named_and_counted() -> None:
-    with pytest.raises(
-        DataError, match=r"Too few samples in: 'c1' \(2\), 'c3' \(1\); expected three or more a"
-    ):
+    with pytest.raises(DataError, match=r"Too few samples in: 'c1' \(2\), 'c3' \(1\); expected three or more a"):
         task_of([20, 2, 3, 1]).draw(0)
-    expected = (
-        r"Too few samples to learn from, beside the test part, in: 'c1' \(0\); expected two or more a class"
-    )
+    expected = r"Too few samples to learn from, beside the test part, in: 'c1' \(0\); expected two or more a class"
     with pytest.raises(DataError, match=expected):
         with_test([5, 0], [5, 5]).draw(0)
 
@@ -352,9 +342,7 @@ def test_rare_labels_are_in_what_is_learnt_where_there_is_room() -> None:
 def test_other_kinds_refuse_only_what_leaves_nothing(make: Any) -> None:
     with pytest.raises(DataError, match=r"Too few samples in: 't' \(2\); expected three or more, one to test"):
         make(2).draw(0)
-    with pytest.raises(
-        DataError, match=r"--test-size asks for 39 of 40 .* 1 \(at least one\) to 38 \(two are left"
-    ):
+    with pytest.raises(DataError, match=r"--test-size asks for 39 of 40 .* 1 \(at least one\) to 38 \(two are left"):
         make(40).draw(0, test_size=39)
     with pytest.raises(
         DataError, match=r"--train-size asks for 1 .* from 2 \(two, so that one can be held out\) to 30 "

@@ -71,7 +71,8 @@ def test_two_processes_share_a_store(tmp_path: Path) -> None:
         "import sys, numpy as np; from pathlib import Path; from bequest.engine.store import Store\n"
         f"shelf = Store(Path(sys.argv[1])).shelf({KEY!r})\n"
         "names = [f'{i:016d}'.encode() for i in range(4)]\n"
-        "lacking = shelf.missing(names); shelf.add([names[i] for i in lacking], [np.full(1, 7.0)] * len(lacking), 0.0)\n"
+        "lacking = shelf.missing(names)\n"
+        "shelf.add([names[i] for i in lacking], [np.full(1, 7.0)] * len(lacking), 0.0)\n"
         "print(lacking)"
     )
     done = subprocess.run([sys.executable, "-c", script, str(tmp_path)], capture_output=True, text=True, check=True)

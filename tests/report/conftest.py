@@ -107,9 +107,7 @@ def row(trials: list[TrialRecord], family: str) -> Row:
     )
 
 
-def build(
-    trials: list[TrialRecord], classes: list[str] | None = None, counts: list[int] | None = None
-) -> Leaderboard:
+def build(trials: list[TrialRecord], classes: list[str] | None = None, counts: list[int] | None = None) -> Leaderboard:
     """A leaderboard of these runs."""
     names = list(dict.fromkeys(t.method for t in trials))
     rows = [row([t for t in trials if t.method == n], METHODS.get(n, METHODS["full"])[0]) for n in names]

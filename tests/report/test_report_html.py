@@ -42,9 +42,7 @@ class Balance(HTMLParser):
             self.ids += [value or ""] if name == "id" else []
             self.references += re.findall(r"url\(#([^)]+)\)", value or "")
             if name in ("href", "src", "xlink:href", "action"):
-                (self.references if (value or "").startswith("#") else self.outside).append(
-                    (value or "").lstrip("#")
-                )
+                (self.references if (value or "").startswith("#") else self.outside).append((value or "").lstrip("#"))
 
     def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         self.handle_starttag(tag, attrs)

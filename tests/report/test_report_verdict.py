@@ -23,14 +23,11 @@ def _row(row: Row, method: str, values: list[float], seconds: float) -> Row:
 
 
 def test_a_cheap_method_within_one_standard_error(board: Leaderboard) -> None:
-    told = sentences(
-        with_rows(board, ("big", [0.96, 0.98, 0.97], 80.0), ("small", [0.966, 0.968, 0.97], 2.0))
-    )
+    told = sentences(with_rows(board, ("big", [0.96, 0.98, 0.97], 80.0), ("small", [0.966, 0.968, 0.97], 2.0)))
     assert told == [
         "big has the highest validation accuracy: 97.0 ± 0.6 % (mean ± standard error over 3 seeds). "
         "On the test part it reaches 97.0 ± 0.6 %, after 80 s of training a seed.",
-        "small is within one standard error of it on validation: with 3 seeds, no difference between "
-        "them can be told.",
+        "small is within one standard error of it on validation: with 3 seeds, no difference between them can be told.",
         "small costs 1/40 of the training time (2.0 s against 80 s) and is within one standard error of the "
         "best on validation (96.8 % against 97.0 ± 0.6 %); on the test part it reaches 96.8 ± 0.1 %.",
     ]

@@ -27,9 +27,7 @@ PROBE = Row(
     errors=[],
     median_seed=1,
 )
-FULL = replace(
-    PROBE, method="full", validation=Interval(0.9, None, 1, [0.9]), epochs_planned=8, epochs_run=2.5
-)
+FULL = replace(PROBE, method="full", validation=Interval(0.9, None, 1, [0.9]), epochs_planned=8, epochs_run=2.5)
 FAILED = replace(PROBE, method="[lora]", validation=None, test=None, errors=["out of memory"])
 BOARD = Leaderboard([PROBE, FULL, FAILED], {}, {}, {"seeds": [0, 1, 2]}, {}, {}, [])
 

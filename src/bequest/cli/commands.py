@@ -32,7 +32,7 @@ def adapt(options: Namespace) -> int:
     """`bequest adapt`."""
     from bequest import api
 
-    run = api.adapt(method=options.method, seed=options.seed, **_shared(options), **hyperparameters(options))
+    run = api.adapt(method=options.method, seed=options.seed, **{**_shared(options), **hyperparameters(options)})
     _closing(run)
     return 0
 

@@ -56,7 +56,7 @@ def images() -> Demonstration:
     """Handwritten digits that come with scikit-learn: 100 labels, 300 test images, EfficientNet-Lite0 at 96 px."""
     from sklearn.datasets import load_digits
 
-    digits = load_digits()
+    digits: Any = load_digits()
     pixels = (digits.images * (255 / 16)).astype(np.uint8)
     return Demonstration(
         task=from_arrays(pixels, digits.target, name="digits"),

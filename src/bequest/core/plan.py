@@ -34,8 +34,9 @@ class Recipe:
         warmup: Fraction of the steps over which the rates rise from 0.
         layer_decay: Factor on the rate for each layer further from the head; 1 is the same rate for all.
         patience: Epochs without a lower validation loss after which training stops; 0 never stops early.
-        head: 'linear', or 'mlp' for one hidden layer.
+        head: 'linear', or 'mlp' for one or more hidden layers.
         head_init: 'random', or 'solved' to fit the head on the frozen source's features before all else.
+        head_layers: Widths of an mlp head's hidden layers, e.g. 256,128; empty for one as wide as the embedding.
     """
 
     epochs: int | None = None
@@ -48,6 +49,12 @@ class Recipe:
     patience: int | None = None
     head: Literal["linear", "mlp"] | None = None
     head_init: Literal["random", "solved"] | None = None
+    head_layers: str | None = None
+
+    @property
+    def hidden(self) -> tuple[int, ...]:
+        """Widths of the head's hidden layers; empty where `head_layers` is."""
+        return tuple(int(width) for width in (self.head_layers or "").split(",") if width.strip())
 
     def over(self, defaults: Recipe) -> Recipe:
         """This recipe with the fields left None taken from `defaults`, checked for range.
@@ -73,14 +80,21 @@ class Recipe:
             "patience": (lambda v: v >= 0, "0 or more"),
             "head": (lambda v: v in ("linear", "mlp"), "linear or mlp"),
             "head_init": (lambda v: v in ("random", "solved"), "random or solved"),
+            "head_layers": (_are_widths, "widths of 1 or more, e.g. 256,128"),
         }
         faults = [
             f"{name} is {getattr(self, name)!r}, expected {expected}"
             for name, (valid, expected) in ranges.items()
             if getattr(self, name) is not None and not valid(getattr(self, name))
         ]
+        if self.head_layers and self.head == "linear":
+            faults.append(f"head_layers is {self.head_layers!r}, but a linear head has none; expected head mlp")
         if faults:
             raise MethodError("; ".join(faults) + ".")
+
+
+def _are_widths(text: str) -> bool:
+    return all(part.strip().isdigit() and int(part) >= 1 for part in text.split(",")) if text else True
 
 
 @dataclass(frozen=True)

@@ -45,5 +45,5 @@ class Freeze:
         recipe = recipe_for(self.recipe, self.defaults, source.modality)
         network = source.network()
         head_stages = with_new_head(network, recipe, source.width, len(task.classes))
-        trained = from_depth(network.body, self.from_depth)
+        trained = from_depth(source.layers, self.from_depth)
         return Plan(network, (*head_stages, train(recipe, groups_by_depth(network, trained, recipe))))

@@ -3,10 +3,10 @@
     W' = W + (α/r)·B·A,   A: r × in, Kaiming-uniform (a = √5);   B: out × r, zero
 
 Paper: Hu et al. 2022, arXiv:2106.09685. Only A, B and the head are trained; at the end the product is added to W, so
-that the adapted network costs no more to run than the source. Deviations: every Linear of the body is adapted rather than
-the attention's queries and values alone, and every ungrouped convolution (networks such as EfficientNet have no Linear
-but their head): there A is a convolution to r channels with the layer's kernel and B a 1 × 1 convolution. By default
-the head is solved first on the frozen features.
+that the adapted network costs no more to run than the source. Deviations: every linear layer of the body is adapted
+rather than the attention's queries and values alone, and every ungrouped convolution (networks such as EfficientNet
+have no linear layer but their head): there A is a convolution to r channels with the layer's kernel and B a 1 × 1
+convolution. By default the head is solved first on the frozen features.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ class LoRA:
     recipe: Recipe = Recipe()
 
     defaults: ClassVar[dict[str, Recipe]] = {
-        "text": Recipe(10, 16, 1e-3, 5e-3, 0.0, 0.06, 1.0, 3, "linear", "solved"),
+        "text": Recipe(10, 16, 3e-4, 1e-3, 0.0, 0.06, 1.0, 3, "linear", "solved"),
         "image": Recipe(10, 16, 1e-3, 5e-3, 0.0, 0.06, 1.0, 3, "linear", "solved"),
     }
 

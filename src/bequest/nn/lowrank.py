@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 
 class LowRankLinear(nn.Module):
-    """A frozen Linear with a trainable low-rank update.
+    """A frozen Linear, or Conv1D of transformers, with a trainable low-rank update.
 
     Attributes:
         base: The frozen layer.
@@ -23,23 +23,37 @@ class LowRankLinear(nn.Module):
         dropout: On the update's input.
     """
 
-    def __init__(self, base: nn.Linear, rank: int, alpha: float, dropout: float = 0.0) -> None:
+    def __init__(self, base: nn.Module, rank: int, alpha: float, dropout: float = 0.0) -> None:
         super().__init__()
         self.base, self.scale = base, alpha / rank
         self.dropout = nn.Dropout(dropout)
-        weight = base.weight
-        self.A = nn.Parameter(torch.empty(rank, base.in_features, dtype=weight.dtype, device=weight.device))
-        self.B = nn.Parameter(torch.zeros(base.out_features, rank, dtype=weight.dtype, device=weight.device))
+        weight: Tensor = base.weight  # pyright: ignore[reportAssignmentType]
+        # Conv1D keeps its weight as (in, out).
+        self.transposed = not isinstance(base, nn.Linear)
+        width_in, width_out = weight.shape if self.transposed else weight.shape[::-1]
+        self.A = nn.Parameter(torch.empty(rank, width_in, dtype=weight.dtype, device=weight.device))
+        self.B = nn.Parameter(torch.zeros(width_out, rank, dtype=weight.dtype, device=weight.device))
         nn.init.kaiming_uniform_(self.A, a=math.sqrt(5))
 
     def forward(self, x: Tensor) -> Tensor:
         """(…, in) → (…, out)."""
         return self.base(x) + F.linear(F.linear(self.dropout(x), self.A), self.B * self.scale)
 
-    def merged(self) -> nn.Linear:
+    @property
+    def weight(self) -> Tensor:
+        """W + s·B·A in the base's layout, for code that reads a layer's weight instead of calling it."""
+        update = self.scale * (self.B @ self.A)
+        return self.base.weight + (update.T if self.transposed else update)  # pyright: ignore[reportOperatorIssue]
+
+    @property
+    def bias(self) -> Tensor | None:
+        """The base's."""
+        return self.base.bias  # pyright: ignore[reportReturnType]
+
+    def merged(self) -> nn.Module:
         """The base layer with the update added to its weight."""
         with torch.no_grad():
-            self.base.weight += self.scale * (self.B @ self.A)
+            self.base.weight.copy_(self.weight)  # pyright: ignore[reportCallIssue]
         return self.base
 
 
@@ -73,10 +87,20 @@ class LowRankConv2d(nn.Module):
         reduced = torch.func.functional_call(self.base, {"weight": self.A, **_zero_bias(self.base, self.A)}, (x,))
         return F.conv2d(reduced, self.B * self.scale)
 
+    @property
+    def weight(self) -> Tensor:
+        """The kernel with the update added, for code that reads a layer's weight instead of calling it."""
+        return self.base.weight + self.scale * torch.einsum("orhw,rikl->oikl", self.B, self.A)
+
+    @property
+    def bias(self) -> Tensor | None:
+        """The base's."""
+        return self.base.bias
+
     def merged(self) -> nn.Conv2d:
         """The base layer with the update added to its kernel."""
         with torch.no_grad():
-            self.base.weight += self.scale * torch.einsum("orhw,rikl->oikl", self.B, self.A)
+            self.base.weight.copy_(self.weight)
         return self.base
 
 
@@ -88,21 +112,26 @@ LowRank = LowRankLinear | LowRankConv2d
 
 
 def targets(body: nn.Module) -> tuple[str, ...]:
-    """Names of the layers that can carry a low-rank update: every Linear, every ungrouped Conv2d."""
-    return tuple(
-        name
-        for name, module in body.named_modules()
-        if type(module) is nn.Linear or (isinstance(module, nn.Conv2d) and module.groups == 1)
-    )
+    """Names of the layers that can carry a low-rank update: every Linear, Conv1D and ungrouped Conv2d."""
+    return tuple(name for name, module in body.named_modules() if _is_linear(module) or _is_ungrouped(module))
+
+
+def _is_linear(module: nn.Module) -> bool:
+    # By name, so that transformers need not be imported for networks that are not from it.
+    return type(module) is nn.Linear or type(module).__name__ == "Conv1D"
+
+
+def _is_ungrouped(module: nn.Module) -> bool:
+    return isinstance(module, nn.Conv2d) and module.groups == 1
 
 
 def add_low_rank(body: nn.Module, names: tuple[str, ...], rank: int, alpha: float, dropout: float = 0.0) -> None:
     """Wrap the named layers in place; the body computes the same as before, since B is zero."""
     for name in names:
         layer = body.get_submodule(name)
-        if isinstance(layer, nn.Linear):
+        if _is_linear(layer):
             body.set_submodule(name, LowRankLinear(layer, rank, alpha, dropout))
-        elif isinstance(layer, nn.Conv2d) and layer.groups == 1:
+        elif isinstance(layer, nn.Conv2d) and _is_ungrouped(layer):
             body.set_submodule(name, LowRankConv2d(layer, rank, alpha, dropout))
         else:
             raise TypeError(f"{name} is a {type(layer).__name__}; a low-rank update needs a Linear or a Conv2d")
