@@ -49,12 +49,12 @@ class Recipe:
     patience: int | None = None
     head: Literal["linear", "mlp"] | None = None
     head_init: Literal["random", "solved"] | None = None
-    head_layers: str | None = None
+    head_layers: str = ""
 
     @property
     def hidden(self) -> tuple[int, ...]:
         """Widths of the head's hidden layers; empty where `head_layers` is."""
-        return tuple(int(width) for width in (self.head_layers or "").split(",") if width.strip())
+        return tuple(int(width) for width in self.head_layers.split(",") if width.strip())
 
     def over(self, defaults: Recipe) -> Recipe:
         """This recipe with the fields left None taken from `defaults`, checked for range.
