@@ -76,3 +76,35 @@ def test_every_embedded_source_has_targets() -> None:
 def test_other_layers_are_refused() -> None:
     with pytest.raises(TypeError, match="0 is a BatchNorm2d"):
         add_low_rank(nn.Sequential(nn.BatchNorm2d(3)), ("0",), 2, 1.0)
+
+
+def test_conv1d_of_transformers_keeps_its_layout() -> None:
+    from transformers.pytorch_utils import Conv1D
+
+    torch.manual_seed(0)
+    net = nn.Sequential(Conv1D(4, 6).double())
+    assert targets(net) == ("0",)
+    base, x = net[0], torch.randn(3, 6, dtype=torch.float64)
+    add_low_rank(net, ("0",), rank=2, alpha=3.0)
+    filled(net[0])
+    expected = x @ (base.weight + 1.5 * (net[0].B @ net[0].A).T) + base.bias
+    torch.testing.assert_close(net(x), expected)
+    merge_low_rank(net)
+    assert net[0] is base
+    torch.testing.assert_close(net(x), expected)
+
+
+def test_updates_count_where_a_layers_weight_is_read_instead_of_called() -> None:
+    """The fast path of TransformerEncoderLayer in eval mode hands the weights of its layers to one fused kernel."""
+    torch.manual_seed(0)
+    net = nn.TransformerEncoderLayer(8, 2, 16, batch_first=True).eval().requires_grad_(False)
+    x = torch.randn(2, 3, 8)
+    plain = net(x)
+    add_low_rank(net, targets(net), rank=2, alpha=8.0)
+    for name in ("linear1", "linear2"):
+        filled(net.get_submodule(name))
+    with torch.inference_mode():
+        adapted = net(x)
+    assert not torch.allclose(plain, adapted, atol=1e-3)
+    merge_low_rank(net)
+    torch.testing.assert_close(net(x), adapted, rtol=1e-4, atol=1e-5)
