@@ -7,7 +7,8 @@ import pytest
 from sklearn.linear_model import LogisticRegression
 
 from bequest.core.plan import Features
-from bequest.optim.logistic import LogisticSolver, fit_logistic, standardise, stratified_folds
+from bequest.optim.design import Design, standardise, stratified_folds
+from bequest.optim.logistic import LogisticSolver, fit_logistic
 
 
 def problem(samples: int, width: int, classes: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
@@ -30,37 +31,37 @@ def objective(x: np.ndarray, y: np.ndarray, weight: np.ndarray, bias: np.ndarray
 def test_same_optimum_as_scikit_learn(samples: int, width: int, classes: int, penalty: float) -> None:
     x, y = problem(samples, width, classes)
     scaled = standardise(x)
-    theta = fit_logistic(scaled.values, y, classes, penalty)
-    peer = LogisticRegression(C=1 / (penalty * samples), tol=1e-10, max_iter=20000).fit(scaled.values, y)
+    theta = fit_logistic(scaled, y, classes, penalty)
+    peer = LogisticRegression(C=1 / (penalty * samples), tol=1e-10, max_iter=20000).fit(scaled.whole, y)
     weight, bias = peer.coef_, peer.intercept_
     if classes == 2:  # one row there; the symmetric pair of rows halves the penalty
-        theirs = LogisticRegression(C=2 / (penalty * samples), tol=1e-10, max_iter=20000).fit(scaled.values, y)
+        theirs = LogisticRegression(C=2 / (penalty * samples), tol=1e-10, max_iter=20000).fit(scaled.whole, y)
         weight = np.vstack([-theirs.coef_, theirs.coef_]) / 2
         bias = np.concatenate([-theirs.intercept_, theirs.intercept_]) / 2
-    ours = objective(scaled.values, y, theta[:, :-1], theta[:, -1], penalty)
-    assert ours <= objective(scaled.values, y, weight, bias, penalty) + 1e-8
+    ours = objective(scaled.whole, y, theta[:, :-1], theta[:, -1], penalty)
+    assert ours <= objective(scaled.whole, y, weight, bias, penalty) + 1e-8
     np.testing.assert_allclose(theta[:, :-1], weight, atol=2e-3)
 
 
 def test_gradient_vanishes_at_the_optimum() -> None:
     x, y = problem(50, 8, 3)
     scaled, penalty = standardise(x), 1e-3
-    theta = fit_logistic(scaled.values, y, 3, penalty)
-    logits = scaled.values @ theta[:, :-1].T + theta[:, -1]
+    theta = fit_logistic(scaled, y, 3, penalty)
+    logits = scaled.whole @ theta[:, :-1].T + theta[:, -1]
     probabilities = np.exp(logits - logits.max(1, keepdims=True))
     probabilities /= probabilities.sum(1, keepdims=True)
     residual = (probabilities - np.eye(3)[y]) / len(y)
-    assert np.abs(residual.T @ scaled.values + penalty * theta[:, :-1]).max() < 1e-6
+    assert np.abs(residual.T @ scaled.whole + penalty * theta[:, :-1]).max() < 1e-6
     assert np.abs(residual.sum(0)).max() < 1e-6
 
 
 def test_rotation_into_the_samples_span_leaves_the_optimum(monkeypatch: pytest.MonkeyPatch) -> None:
     x, y = problem(20, 60, 3)
     rotated = standardise(x)
-    assert rotated.values.shape == (20, 20)
+    assert rotated.rank == 20
     centred = (x.astype(np.float64) - rotated.mean) / rotated.scale
-    with_rotation = fit_logistic(rotated.values, y, 3, 0.01)
-    without = fit_logistic(centred, y, 3, 0.01)
+    with_rotation = fit_logistic(rotated, y, 3, 0.01)
+    without = fit_logistic(Design(centred, np.arange(20), np.zeros(60), 1.0), y, 3, 0.01)
     weight, bias = rotated.original(with_rotation[:, :-1], with_rotation[:, -1])
     expected = without[:, :-1] / rotated.scale
     np.testing.assert_allclose(weight, expected, atol=1e-4 * np.abs(expected).max())
@@ -73,8 +74,8 @@ def test_the_head_computes_what_was_solved() -> None:
     x, y = problem(60, 10, 3)
     head, record = LogisticSolver(penalty=0.01)(Features(x, y, None, 3), seed=0)
     scaled = standardise(x)
-    theta = fit_logistic(scaled.values, y, 3, 0.01)
-    expected = scaled.values @ theta[:, :-1].T + theta[:, -1]
+    theta = fit_logistic(scaled, y, 3, 0.01)
+    expected = scaled.whole @ theta[:, :-1].T + theta[:, -1]
     got = head(torch.from_numpy(x)).detach().numpy()
     np.testing.assert_allclose(got - got.mean(1, keepdims=True), expected - expected.mean(1, keepdims=True), atol=1e-3)
     assert record["penalty"] == 0.01
@@ -98,7 +99,7 @@ def test_path_accuracy_equals_brute_force() -> None:
         held = folds == fold
         scaled = standardise(x[~held])
         peer = LogisticRegression(C=2 / (0.1 * (~held).sum()), tol=1e-10, max_iter=20000)
-        peer.fit(scaled.values, y[~held])
+        peer.fit(scaled.whole, y[~held])
         hits += int((peer.predict((x[held] - scaled.mean) / scaled.scale) == y[held]).sum())
     assert record["path"][0]["accuracy"] == hits / 40
 

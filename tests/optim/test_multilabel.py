@@ -8,8 +8,8 @@ import torch
 from sklearn.linear_model import LogisticRegression
 
 from bequest.core.plan import Features
+from bequest.optim.design import standardise
 from bequest.optim.linear import LinearSolver
-from bequest.optim.logistic import standardise
 from bequest.optim.multilabel import fit_labels
 
 
@@ -25,10 +25,10 @@ def problem(samples: int, width: int, labels: int = 3) -> tuple[np.ndarray, np.n
 def test_same_optimum_as_scikit_learn(samples: int, width: int, penalty: float) -> None:
     x, y = problem(samples, width)
     scaled = standardise(x)
-    theta = fit_labels(scaled.values, y, penalty)
+    theta = fit_labels(scaled, y, penalty)
     for label in range(y.shape[1]):
         peer = LogisticRegression(C=1 / (penalty * samples), tol=1e-10, max_iter=20000)
-        peer.fit(scaled.values, y[:, label])
+        peer.fit(scaled.whole, y[:, label])
         np.testing.assert_allclose(theta[label, :-1], peer.coef_[0], rtol=1e-3, atol=2e-3)
         np.testing.assert_allclose(theta[label, -1], peer.intercept_[0], rtol=1e-3, atol=2e-3)
 

@@ -8,8 +8,8 @@ import torch
 from sklearn.linear_model import Ridge
 
 from bequest.core.plan import Features
+from bequest.optim.design import splits, standardise
 from bequest.optim.linear import LinearSolver
-from bequest.optim.logistic import folds_of, standardise
 from bequest.optim.ridge import RidgeSolver, fit_ridge
 
 
@@ -35,14 +35,13 @@ def test_path_equals_brute_force_and_its_best_is_taken() -> None:
     x, y = problem(50, 40)
     part = Features(x, y, None, 2, "regression", np.arange(50) % 5)
     head, record = RidgeSolver()(part, seed=3)
-    folds = folds_of(part, 5, np.random.default_rng([3, 3]))
+    folds = list(splits(part, 5, np.random.default_rng([3, 3])))
     scores = []
     for step in record["path"]:
         predicted = np.empty(y.shape)
-        for fold in range(5):
-            held = folds == fold
-            alpha = step["penalty"] * (~held).sum() * standardise(x[~held]).scale ** 2
-            predicted[held] = Ridge(alpha=alpha, solver="svd").fit(x[~held].astype(float), y[~held]).predict(x[held])
+        for train, held in folds:
+            alpha = step["penalty"] * len(train) * standardise(x, train).scale ** 2
+            predicted[held] = Ridge(alpha=alpha, solver="svd").fit(x[train].astype(float), y[train]).predict(x[held])
         assert step["loss"] == pytest.approx(np.mean((predicted - y) ** 2), rel=1e-4)
         scores.append(np.mean(1 - ((predicted - y) ** 2).sum(0) / ((y - y.mean(0)) ** 2).sum(0)))
     np.testing.assert_allclose([step["r2"] for step in record["path"]], scores, rtol=1e-4)

@@ -3,9 +3,9 @@ r"""Ridge regression of one or more targets, in closed form.
     min over W, b of  (1/2n) Σ_i ‖W x_i + b − y_i‖² + (λ/2) ‖W‖²
 
 The features are centred and scaled by one number as for logistic regression, so λ has the same meaning and path. One
-singular value decomposition of the features gives the solution for every λ (Hoerl & Kennard 1970):
+eigendecomposition of their second moments gives the solution for every λ (Hoerl & Kennard 1970):
 
-    X = U S Vᵀ,   W(λ)ᵀ = V · S / (S² + nλ) · Uᵀ Y
+    XᵀX = V D Vᵀ,   W(λ)ᵀ = V · (D + nλ)⁻¹ · Vᵀ XᵀY
 """
 
 from __future__ import annotations
@@ -16,26 +16,34 @@ from typing import Any
 import numpy as np
 
 from bequest.core.plan import Features
-from bequest.optim.logistic import PENALTIES, Array, folds_of, linear, standardise
+from bequest.optim.design import Array, outputs, parts, splits, standardise
+from bequest.optim.logistic import PENALTIES, linear
 
 
-def fit_ridge(values: Array, labels: Array, penalties: tuple[float, ...]) -> list[tuple[Array, Array]]:
+def fit_ridge(
+    values: Array, labels: Array, penalties: tuple[float, ...], rows: Array | None = None
+) -> list[tuple[Array, Array]]:
     """Weight (targets, width) and bias (targets,) for each penalty, in the features' own units.
 
     Args:
-        values: (samples, width).
-        labels: (samples, targets).
+        values: (all samples, width).
+        labels: (samples, targets), of the rows.
         penalties: λ.
+        rows: Positions in `values` of the samples; None for all.
     """
-    scaled = standardise(values)
+    design = standardise(values, rows)
     targets = labels.astype(np.float64)
     mean = targets.mean(0)
-    left, singular, right = np.linalg.svd(scaled.values, full_matrices=False)
-    projected = left.T @ (targets - mean)
+    moments, products = np.zeros((design.rank, design.rank)), np.zeros((design.rank, targets.shape[1]))
+    for block, wanted in parts(design, targets - mean):
+        moments += block.T @ block
+        products += block.T @ wanted
+    eigenvalues, vectors = np.linalg.eigh(moments)
+    projected = vectors.T @ products
     found: list[tuple[Array, Array]] = []
     for penalty in penalties:
-        shrunk = singular / (singular**2 + len(targets) * penalty)
-        found.append(scaled.original((projected * shrunk[:, None]).T @ right, mean))
+        shrunk = projected / (np.maximum(eigenvalues, 0) + len(targets) * penalty)[:, None]
+        found.append(design.original((vectors @ shrunk).T, mean))
     return found
 
 
@@ -68,14 +76,15 @@ class RidgeSolver:
 
     def _path(self, part: Features, rng: np.random.Generator) -> list[dict[str, float]]:
         """Held-out mean squared error and R² of every penalty."""
-        folds = folds_of(part, self.folds, rng)
         targets = part.labels.astype(np.float64)
         squared = np.zeros((len(self.penalties), targets.shape[1]))
-        for fold in range(folds.max() + 1):
-            held = folds == fold
-            solutions = fit_ridge(part.values[~held], targets[~held], self.penalties)
+        scored: list[Array] = []
+        for train, held in splits(part, self.folds, rng):
+            scored.append(targets[held])
+            solutions = fit_ridge(part.values, targets[train], self.penalties, train)
             for i, (weight, bias) in enumerate(solutions):
-                squared[i] += np.sum((part.values[held] @ weight.T + bias - targets[held]) ** 2, 0)
+                squared[i] += np.sum((outputs(part.values, held, weight, bias) - targets[held]) ** 2, 0)
+        targets = np.concatenate(scored)
         spread = np.sum((targets - targets.mean(0)) ** 2, 0)
         varies = spread > 0
         share = np.where(varies, squared / np.where(varies, spread, 1.0), 0.0)

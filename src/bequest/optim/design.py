@@ -1,0 +1,138 @@
+"""The features of a linear head as its solvers read them: centred, scaled by one number, and in blocks of rows.
+
+The features may be larger than memory (a memory-mapped array): never more than one block of them is held in float64.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from bequest.core.plan import Features
+
+Array = np.ndarray[Any, Any]
+
+_BLOCK = 4_000_000
+"""Numbers in a block: 32 MB in float64."""
+
+_ENOUGH_HELD_OUT = 10_000
+"""Held-out samples after which no further fold is fitted: an accuracy's standard error is then half a point at most."""
+
+
+@dataclass(frozen=True)
+class Design:
+    """Features in units in which penalties are comparable; iterate for float64 blocks (rows, rank), in order.
+
+    Attributes:
+        values: (all samples, width).
+        rows: Positions in `values` of the samples that count.
+        mean: (width,).
+        scale: One number.
+        rotation: (width, rank): into the samples' span, where they are fewer than the width; else None.
+        whole: The only block, where one holds all; else None.
+    """
+
+    values: Array
+    rows: Array
+    mean: Array
+    scale: float
+    rotation: Array | None = None
+    whole: Array | None = None
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    @property
+    def rank(self) -> int:
+        """Columns of a block."""
+        return self.values.shape[1] if self.rotation is None else self.rotation.shape[1]
+
+    def __iter__(self) -> Iterator[Array]:
+        if self.whole is not None:
+            yield self.whole
+            return
+        for block in blocks(self.values, self.rows):
+            block -= self.mean
+            block /= self.scale
+            yield block
+
+    def original(self, weight: Array, bias: Array) -> tuple[Array, Array]:
+        """Weight (outputs, width) and bias (outputs,) for the features as they were."""
+        full = (weight if self.rotation is None else weight @ self.rotation.T) / self.scale
+        return full, bias - full @ self.mean
+
+
+def standardise(values: Array, rows: Array | None = None) -> Design:
+    """Centre and scale some rows (None: all) of features (samples, width), and rotate them where they are few."""
+    rows = np.arange(len(values)) if rows is None else rows
+    if len(rows) < values.shape[1] or len(rows) * values.shape[1] <= _BLOCK:
+        return _whole(values, rows)
+    mean = sum((block.sum(0) for block in blocks(values, rows)), np.zeros(values.shape[1])) / len(rows)
+    squared = sum(float(np.sum((block - mean) ** 2)) for block in blocks(values, rows))
+    return Design(values, rows, mean, float(np.sqrt(squared / len(rows))) or 1.0)
+
+
+def _whole(values: Array, rows: Array) -> Design:
+    x = values[rows].astype(np.float64)
+    mean = x.mean(0)
+    x -= mean
+    scale = float(np.sqrt(np.mean(np.sum(x * x, 1)))) or 1.0
+    x /= scale
+    if x.shape[0] >= x.shape[1]:
+        return Design(values, rows, mean, scale, None, x)
+    rotation, triangle = np.linalg.qr(x.T)
+    return Design(values, rows, mean, scale, rotation, triangle.T.copy())
+
+
+def blocks(values: Array, rows: Array) -> Iterator[Array]:
+    """Some rows of a matrix as float64 copies, a block at a time."""
+    size = max(1, _BLOCK // values.shape[1])
+    for start in range(0, len(rows), size):
+        yield values[rows[start : start + size]].astype(np.float64)
+
+
+def outputs(values: Array, rows: Array, weight: Array, bias: Array) -> Array:
+    """W x + b for some rows of features as they were, float64 (rows, outputs)."""
+    return np.concatenate([block @ weight.T + bias for block in blocks(values, rows)])
+
+
+def parts(design: Design, *arrays: Array) -> Iterator[tuple[Array, ...]]:
+    """Each block with the rows of further arrays that belong to it."""
+    start = 0
+    for block in design:
+        stop = start + len(block)
+        yield block, *(array[start:stop] for array in arrays)
+        start = stop
+
+
+def stratified_folds(labels: Array, num_folds: int, rng: np.random.Generator) -> Array:
+    """The fold of each sample (samples,): classes are spread evenly, and so are the folds' sizes."""
+    folds, dealt = np.empty(len(labels), dtype=np.int64), 0
+    for label in np.unique(labels):
+        members = rng.permutation(np.flatnonzero(labels == label))
+        folds[members] = (np.arange(len(members)) + dealt) % num_folds
+        dealt += len(members)
+    return folds
+
+
+def splits(part: Features, num_folds: int, rng: np.random.Generator) -> Iterator[tuple[Array, Array]]:
+    """Rows to fit on and rows held out, fold by fold, until enough are held out.
+
+    Args:
+        part: Its strata, else its classes, are spread evenly over the folds.
+        num_folds: At most one a sample.
+        rng: Deals the samples.
+    """
+    plain = part.labels if part.kind == "classification" else np.zeros(len(part.labels), np.int64)
+    strata = plain if part.strata is None else part.strata
+    folds = stratified_folds(strata, min(num_folds, len(strata)), rng)
+    num_held = 0
+    for fold in range(folds.max() + 1):
+        if num_held >= _ENOUGH_HELD_OUT:
+            return
+        held = np.flatnonzero(folds == fold)
+        num_held += len(held)
+        yield np.flatnonzero(folds != fold), held
