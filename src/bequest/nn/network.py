@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 
 import torch
 from torch import Tensor, nn
@@ -37,21 +37,25 @@ def fingerprint(module: nn.Module) -> str:
     return digest.hexdigest()
 
 
-def set_modes(network: nn.Module) -> None:
+def set_modes(network: nn.Module, quiet: Collection[str] = ()) -> None:
     """Train mode exactly where something is trained, eval mode elsewhere.
 
     A module with parameters trains if and only if one of them (or of its children's) does, so a frozen
     BatchNorm keeps its statistics whatever is trained around it. Modules without parameters (dropout) follow
     the module they stand in.
+
+    Args:
+        network: Its parameters that are trained require gradients.
+        quiet: Names of modules without parameters that stay in eval mode: nothing before them is trained.
     """
 
-    def visit(module: nn.Module, inherited: bool) -> None:
+    def visit(name: str, module: nn.Module, inherited: bool) -> None:
         own = list(module.parameters())
-        module.training = any(p.requires_grad for p in own) if own else inherited
-        for child in module.children():
-            visit(child, module.training)
+        module.training = any(p.requires_grad for p in own) if own else inherited and name not in quiet
+        for child_name, child in module.named_children():
+            visit(f"{name}.{child_name}".lstrip("."), child, module.training)
 
-    visit(network, False)
+    visit("", network, False)
 
 
 def require_grad_only(network: nn.Module, names: Iterable[str]) -> None:
