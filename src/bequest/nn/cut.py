@@ -185,13 +185,15 @@ def _downstream(graph: fx.Graph, moving: set[str]) -> set[fx.Node]:
 
 
 def _writers(graph: fx.Graph) -> dict[fx.Node, list[fx.Node]]:
-    """For each node the earlier operations that wrote in place to what it reads."""
+    """For each node the operations that wrote in place to what it reads, after that was made and before it is read."""
     root: dict[fx.Node, fx.Node] = {}
     written: dict[fx.Node, list[fx.Node]] = {}
     found: dict[fx.Node, list[fx.Node]] = {}
+    place = {node: i for i, node in enumerate(graph.nodes)}
     for node in graph.nodes:
         for read in node.all_input_nodes:
-            found.setdefault(node, []).extend(written.get(root[read], ()))
+            writers = [w for w in written.get(root[read], ()) if place[w] > place[read]]
+            found.setdefault(node, []).extend(writers)
         shared, writes = _aliases(node)
         root[node] = root[shared] if shared is not None else node
         for target in writes:
