@@ -42,7 +42,7 @@ class PeakMemory:
 def inference_per_s(context: Context, network: Network, indices: Indices) -> float:
     """Samples a second through the finished network, in the precision of frozen passes; the fastest of two batches."""
     module = frozen_module(context, network)
-    items = [encoded(context, indices)[i] for i in range(min(context.batch_size, len(indices)))]
+    items = encoded(context, indices[: context.batch_size])
     forward(context, module, items)
     seconds: list[float] = []
     for _ in range(_TIMED_BATCHES):

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from bequest.core.observe import Observer
-from bequest.core.task import Task
+from bequest.core.task import HashArray, Task
 from bequest.engine.runtime import Runtime
 from bequest.engine.store import Store
 from bequest.nn.objectives import OBJECTIVES, Objective
@@ -57,9 +57,9 @@ class Context:
         """What the task's kind is trained on and scored by."""
         return OBJECTIVES[self.task.kind]
 
-    def hashes(self, indices: Indices) -> list[bytes]:
-        """Content hashes of some samples."""
-        return [self.task.hashes[i].tobytes() for i in indices]
+    def hashes(self, indices: Indices) -> HashArray:
+        """uint8 (samples, 16): content hashes of some samples."""
+        return self.task.hashes[np.asarray(indices, dtype=np.int64)]
 
     def labels(self, indices: Indices) -> torch.Tensor:
         """Labels of some samples: int64 (samples,), of the other kinds float32 (samples, outputs)."""

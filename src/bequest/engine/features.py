@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from bequest.engine.context import Context, Indices
-from bequest.engine.store import Array, Records, Shelf
+from bequest.engine.store import Array, Records, Shelf, lengths_of
 from bequest.nn.network import fingerprint
 
 _SHARD = 512
@@ -72,10 +72,9 @@ def embeddings(context: Context, indices: Indices, body: nn.Module | None = None
 
     context.passes.asked += len(indices)
     lacking = shelf.missing(context.hashes(indices))
-    if lacking:
-        lengths = encoded(context, [indices[i] for i in lacking]).lengths
-        order = np.argsort(lengths, kind="stable")
-        wanted = [int(indices[lacking[i]]) for i in order]
+    if len(lacking):
+        wanted = np.asarray(indices, dtype=np.int64)[lacking]
+        wanted = wanted[np.argsort(encoded(context, wanted).lengths, kind="stable")]
         context.passes.computed += len(wanted)
         _through(context, shelf, wanted, compute, "frozen pass")
     return shelf.read(context.hashes(indices))
@@ -107,8 +106,7 @@ def forward(
         label: Under which progress is reported; empty for none.
     """
     collate = collate or context.source.preprocess.collate
-    lengths = np.array([len(item) for item in items])
-    order = np.argsort(lengths, kind="stable")
+    order = np.argsort(lengths_of(items), kind="stable")
     dtype = next((p.dtype for p in module.parameters()), torch.float32)
     parts: list[Tensor] = []
     with torch.inference_mode():
@@ -137,7 +135,6 @@ def _through(
         part = lacking[start : start + _SHARD]
         began = time.perf_counter()
         records = compute([int(indices[i]) for i in part])
-        shelf.add([hashes[i] for i in part], records, time.perf_counter() - began)
+        shelf.add(hashes[part], records, time.perf_counter() - began)
         context.observer.progress(label, min(start + _SHARD, len(lacking)), len(lacking))
-    shelf.missing(hashes)
     return shelf.read(hashes)

@@ -18,6 +18,7 @@ from bequest.core.results import Epoch
 from bequest.engine.checkpoint import Checkpoint
 from bequest.engine.context import Context
 from bequest.engine.features import forward
+from bequest.engine.store import lengths_of
 from bequest.nn.network import Network, require_grad_only, set_modes, trainable_state
 
 _BUCKET = 8
@@ -45,9 +46,9 @@ class Feed:
     num_train: int
 
     @property
-    def validation(self) -> list[Any]:
+    def validation(self) -> Sequence[Any]:
         """The held-out items."""
-        return [self.items[i] for i in range(self.num_train, len(self.items))]
+        return self.items[self.num_train :]
 
 
 def fit(
@@ -146,7 +147,7 @@ class _Loop:
     def batches(self, rng: np.random.Generator) -> list[Any]:
         """Positions of each batch: random, but of like length within a batch; only one may be short."""
         order = rng.permutation(self.feed.num_train)
-        lengths = np.array([len(item) for item in self.feed.items])
+        lengths = lengths_of(self.feed.items)
         size = self.stage.batch_size
         chunks = [order[i : i + size * _BUCKET] for i in range(0, len(order), size * _BUCKET)]
         ordered = [chunk[np.argsort(lengths[chunk], kind="stable")] for chunk in chunks]
