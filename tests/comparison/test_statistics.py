@@ -40,6 +40,13 @@ def test_median_seed() -> None:
     assert make_row([trial("full", s, v) for s, v in enumerate((0.9, 0.5, 0.7, 0.8))]).median_seed == 2
 
 
+def test_further_metrics_have_their_mean_and_standard_error() -> None:
+    trials = [trial("full", s, 0.9, metrics={"macro-F1": v}) for s, v in enumerate((0.5, 0.7))]
+    found = make_row([TrialRecord("full", 2, {}, error="no memory"), *trials]).metrics
+    assert list(found) == ["macro-F1"]
+    assert (found["macro-F1"].mean, found["macro-F1"].sem) == pytest.approx((0.6, 0.1))
+
+
 def test_failed_seeds_count_only_as_errors() -> None:
     row = make_row([trial("full", 0, 0.9), TrialRecord("full", 1, {}, error="the loss became nan")])
     assert row.validation is not None and row.validation.seeds == 1

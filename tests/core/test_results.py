@@ -41,6 +41,7 @@ ROW = Row(
     settings={"rank": 8},
     errors=[],
     median_seed=3,
+    metrics={"macro-F1": Interval(0.6, 0.1, 2, [0.5, 0.7])},
 )
 BOARD = Leaderboard([ROW], {"name": "pets"}, {"name": "tiny"}, {"seeds": 1}, {}, {"asked": 10}, [TRIAL])
 

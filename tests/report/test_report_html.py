@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from bequest.core.results import Leaderboard
+from bequest.core.results import Interval, Leaderboard
 from bequest.report.html import render, write
 
 Make = Callable[..., Leaderboard]
@@ -97,6 +97,26 @@ def test_numbers_of_every_row_appear(board: Leaderboard) -> None:
     assert "1,234 samples asked of the frozen body, 617 computed" in page
     assert "bequest replay DIR" in page
     assert "bequest predict DIR FILES" in page
+
+
+def test_further_metrics_stand_under_the_test_score_and_beside_each_run(make: Make) -> None:
+    board = make(["lora"], 2)
+    trials = [replace(t, metrics={"macro-F1": 0.9 + 0.0123 * t.seed}) for t in board.trials]
+    rows = [replace(r, metrics={"macro-F1": Interval(0.906, 0.0062, 2, [0.9, 0.9123])}) for r in board.rows]
+    page = render(replace(board, rows=rows, trials=trials))
+    assert "macro-F1 90.6 ± 0.6 %" in text_of(page)
+    assert all(words in text_of(page) for words in ("test macro-F1", "90.00 %", "91.23 %"))
+    assert_sound(page)
+
+
+@pytest.mark.parametrize("num_targets", [1, 2])
+def test_an_error_in_units_is_shown_for_one_target_alone(make: Make, num_targets: int) -> None:
+    board = make(["lora"], 2, metric="R²", confusion=[], metrics={"RMSE": 12.34567})
+    spread = {"mean": 1.0, "sd": 1.0, "min": 0.0, "max": 2.0}
+    task = {**board.task, "classes": ["price", "area"][:num_targets], "targets": [spread] * num_targets}
+    rows = [replace(r, metrics={"RMSE": Interval(12.34567, 1.23, 2, [])}) for r in board.rows]
+    page = text_of(render(replace(board, rows=rows, task=task)))
+    assert ("RMSE 12.3 ± 1.2" in page) == ("12.35" in page) == (num_targets == 1)
 
 
 def test_order_is_the_boards(board: Leaderboard) -> None:

@@ -160,10 +160,13 @@ def _shared(options: Namespace) -> dict[str, Any]:
 def _closing(run: Run) -> None:
     from rich.console import Console
 
+    from bequest.report import affinity
     from bequest.ui.terminal import leaderboard_table
 
     console = Console()
     console.print(leaderboard_table(run.board, width=console.width))
+    for paragraph in affinity.in_words(run.board):
+        console.print("", paragraph, sep="\n", markup=False, highlight=False)
     best = run.board.best
     print(f"\nBest by validation: {best.method if best else 'none'}")
     print(f"Leaderboard  {run.folder / 'leaderboard.json'}")

@@ -46,6 +46,7 @@ def make_row(trials: Sequence[TrialRecord]) -> Row:
         settings=first.settings,
         errors=[f"seed {t.seed}: {t.error}" for t in trials if t.error is not None],
         median_seed=_median_seed(done),
+        metrics={name: interval([t.metrics[name] for t in done]) for name in first.metrics},
     )
 
 

@@ -125,7 +125,10 @@ class Interval:
 
 @dataclass(frozen=True)
 class Row:
-    """One method over its seeds; costs are means over them, memory their maximum."""
+    """One method over its seeds; costs are means over them, memory their maximum.
+
+    `metrics` holds further metrics on the test part by name.
+    """
 
     method: str
     family: str
@@ -145,6 +148,7 @@ class Row:
     settings: dict[str, Any]
     errors: list[str]
     median_seed: int | None
+    metrics: dict[str, Interval] = field(default_factory=dict[str, Interval])
 
 
 @dataclass(frozen=True)
@@ -196,7 +200,8 @@ class Leaderboard:
 
 def _row(data: dict[str, Any]) -> Row:
     intervals = {k: Interval(**data[k]) if data[k] else None for k in ("validation", "test")}
-    values: dict[str, Any] = {**data, **intervals}
+    metrics = {name: Interval(**found) for name, found in data.get("metrics", {}).items()}
+    values: dict[str, Any] = {**data, **intervals, "metrics": metrics}
     return Row(**values)
 
 

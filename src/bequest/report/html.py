@@ -122,6 +122,7 @@ def _row(board: Leaderboard, row: Row) -> dict[str, Any]:
         "errors": list(dict.fromkeys(row.errors)),
         "validation": units.mean_sem(row.validation, row.metric),
         "test": units.mean_sem(row.test, row.metric),
+        "metrics": [f"{name} {units.mean_sem(row.metrics[name], name)}" for name in _further(board, row)],
         "epochs": _epochs(row),
         "trainable": units.quantity(row.trainable_parameters),
         "stored": units.size(row.stored_bytes),
@@ -131,8 +132,16 @@ def _row(board: Leaderboard, row: Row) -> dict[str, Any]:
         "inference": units.rate(row.inference_per_s),
         "settings": _pairs(row.settings),
         "solved": _solved(row, trials),
-        "trials": [_trial(t) for t in trials],
+        "further": _further(board, row),
+        "trials": [_trial(t, _further(board, row)) for t in trials],
     }
+
+
+def _further(board: Leaderboard, row: Row) -> list[str]:
+    """Names of the further metrics that are shown."""
+    several = len(_list(board.task.get("targets"))) > 1
+    # A mean over targets in different units would say nothing.
+    return [name for name in row.metrics if not (several and units.is_in_target_units(name))]
 
 
 def _epochs(row: Row) -> str:
@@ -141,7 +150,7 @@ def _epochs(row: Row) -> str:
     return f"{row.epochs_run:.1f}".removesuffix(".0") + f" / {row.epochs_planned}"
 
 
-def _trial(trial: TrialRecord) -> dict[str, str]:
+def _trial(trial: TrialRecord, further: list[str]) -> dict[str, Any]:
     stages = {e.stage for e in trial.epochs}
     run = sum(max(e.epoch for e in trial.epochs if e.stage == s) for s in stages)
     loss = "" if trial.validation_loss is None else f"{trial.validation_loss:.3f}"
@@ -150,6 +159,7 @@ def _trial(trial: TrialRecord) -> dict[str, str]:
         "validation": units.score(trial.validation, trial.metric, 2),
         "loss": loss or units.NONE,
         "test": units.score(trial.test, trial.metric, 2),
+        "further": [units.score(trial.metrics.get(name), name, 2) for name in further],
         "epochs": f"{run} / {trial.epochs_planned}" if trial.epochs_planned else "solved",
         "train": units.duration(trial.train_s),
         "frozen": units.count(trial.frozen_samples),
@@ -241,7 +251,9 @@ def _scatter(board: Leaderboard) -> dict[str, Any] | None:
         "seed": trial.seed,
         "samples": f"{len(trial.scatter):,}",
         # A mean over targets in different units would say nothing.
-        "metrics": ", ".join(f"{k} {v:.4g}" for k, v in trial.metrics.items()) if len(names) == 1 else "",
+        "metrics": ", ".join(f"{k} {units.score(v, k, 2)}" for k, v in trial.metrics.items())
+        if len(names) == 1
+        else "",
     }
 
 

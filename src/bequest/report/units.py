@@ -16,6 +16,11 @@ def is_share(metric: str) -> bool:
     return any(name in metric.lower() for name in ("accuracy", "f1"))
 
 
+def is_in_target_units(metric: str) -> bool:
+    """Whether the metric has the units of a regression's target, and so any size."""
+    return "rmse" in metric.lower()
+
+
 def metric_name(metric: str) -> str:
     """The metric's name in words."""
     return metric.replace("_", " ")
@@ -25,12 +30,15 @@ def score(value: float | None, metric: str, digits: int = 1) -> str:
     """A metric's value, e.g. `97.3 %`."""
     if value is None or not math.isfinite(value):
         return NONE
-    return f"{100 * value:.{digits}f} %" if is_share(metric) else f"{value:.{digits + 2}f}"
+    if is_share(metric):
+        return f"{100 * value:.{digits}f} %"
+    return f"{value:,.{_places(value, metric, digits + 2)}f}"
 
 
-def gap(value: float, metric: str) -> str:
-    """A difference between two values of a metric, e.g. `0.3 points`."""
-    return f"{100 * value:.1f} points" if is_share(metric) else f"{value:.3f}"
+def gap(value: float, metric: str, *, signed: bool = False) -> str:
+    """A difference between two values of a metric, e.g. `0.3 points`, `+0.3 points` where signed."""
+    sign = "+" if signed else ""
+    return f"{100 * value:{sign}.1f} points" if is_share(metric) else f"{value:{sign}.3f}"
 
 
 def mean_sem(interval: Interval | None, metric: str) -> str:
@@ -39,11 +47,11 @@ def mean_sem(interval: Interval | None, metric: str) -> str:
         return NONE
     if interval.sem is None:
         return score(interval.mean, metric)
-    scale, unit, digits = (100.0, " %", 1) if is_share(metric) else (1.0, "", 3)
+    scale, unit, digits = (100.0, " %", 1) if is_share(metric) else (1.0, "", _places(interval.mean, metric, 3))
     # A standard error that is not zero must not read as zero.
     if 0 < scale * interval.sem < 0.5 * 10**-digits:
         digits += 1
-    return f"{scale * interval.mean:.{digits}f} ± {scale * interval.sem:.{digits}f}{unit}"
+    return f"{scale * interval.mean:,.{digits}f} ± {scale * interval.sem:,.{digits}f}{unit}"
 
 
 def count(value: float | None) -> str:
@@ -117,6 +125,13 @@ def shorten(text: str, length: int) -> str:
         return text
     tail = (length - 1) // 3
     return f"{text[: length - 1 - tail].rstrip()}…{text[len(text) - tail :].lstrip()}"
+
+
+def _places(value: float, metric: str, digits: int) -> int:
+    """Places after the point: `digits`, or as many as show so many digits that count where values have any size."""
+    if not is_in_target_units(metric) or value == 0:
+        return digits
+    return max(0, digits - 1 - math.floor(math.log10(abs(value))))
 
 
 def _scaled(value: float, prefixes: list[str], unit: str) -> str:
