@@ -16,6 +16,7 @@ from bequest.core.plan import Group, Train, TrainState
 from bequest.engine.checkpoint import Checkpoint
 from bequest.engine.features import encoded
 from bequest.engine.fit import Feed, fit
+from bequest.engine.views import View
 from bequest.nn.head import new_head
 from bequest.nn.network import set_modes
 from bequest.optim.schedules import WarmupLinear
@@ -35,13 +36,18 @@ def prepared(context: Any, *, train: int = 24, held: int = 12) -> tuple[Any, Tra
     stage = Train((Group(names, 0.05),), 2, 8, WarmupLinear(0.1), F.cross_entropy, sgd)
     indices = np.arange(train + held)
     items, labels = encoded(context, indices), context.labels(indices)
-    return network, stage, Feed(network, items, context.source.preprocess.collate, labels, train)
+    plain = View(items, context.hashes(indices), labels)
+    return (
+        network,
+        stage,
+        Feed(network, network, lambda _: plain, context.source.preprocess.collate, train, labels[train:]),
+    )
 
 
 def test_an_epoch_sees_every_sample_once(context_of: Callable[..., Any]) -> None:
     context = context_of("image")
     network, stage, feed = prepared(context)
-    rows = {feed.items[i].tobytes(): i for i in range(24)}
+    rows = {feed.plain.items[i].tobytes(): i for i in range(24)}
     batches: list[list[int]] = []
 
     def collate(items: Any) -> Any:
@@ -72,11 +78,11 @@ def test_plain_loop_gives_the_same_weights(context_of: Callable[..., Any]) -> No
 
     twin.requires_grad_(True).train()
     optimizer = torch.optim.SGD(twin.parameters(), lr=0.05)
-    [x] = context.source.preprocess.collate([feed.items[i] for i in range(24)])
+    [x] = context.source.preprocess.collate([feed.plain.items[i] for i in range(24)])
     losses = []
     for step in range(3):
         optimizer.param_groups[0]["lr"] = 0.05 * WarmupLinear(0.1)(step, 3)
-        loss = F.cross_entropy(twin(x), feed.labels[:24])
+        loss = F.cross_entropy(twin(x), feed.plain.labels[:24])
         loss.backward()
         torch.nn.utils.clip_grad_norm_(twin.parameters(), 1.0)
         optimizer.step()
@@ -97,9 +103,9 @@ def test_best_weights_are_kept(context_of: Callable[..., Any]) -> None:
     losses = [e.validation_loss for e in history]
     assert losses[-1] > min(losses), "the rate is so large that the last epoch is not the best"
     network.eval()
-    [x] = context.source.preprocess.collate(feed.validation)
+    [x] = context.source.preprocess.collate(feed.plain.items[24:])
     with torch.no_grad():
-        now = float(F.cross_entropy(network(x), feed.labels[24:]))
+        now = float(F.cross_entropy(network(x), feed.plain.labels[24:]))
     assert now == pytest.approx(min(losses), rel=1e-5)
 
 
@@ -165,6 +171,6 @@ def test_batches_hold_texts_of_like_length(context_of: Callable[..., Any]) -> No
 
     fit(context, network, replace(stage, epochs=1), replace(feed, collate=collate), NO_CHECKPOINT, seed=0, number=0)
     padding = np.mean([high - low for high, low in widths if high != low] or [0])
-    lengths = np.array([len(feed.items[i]) for i in range(64)])
+    lengths = np.array([len(feed.plain.items[i]) for i in range(64)])
     at_random = np.mean([np.ptp(np.random.default_rng(s).permutation(lengths)[:8]) for s in range(50)])
     assert padding < at_random / 2

@@ -13,6 +13,7 @@ from bequest.core.observe import Observer
 from bequest.core.task import HashArray, Task
 from bequest.engine.runtime import Runtime
 from bequest.engine.store import Store
+from bequest.engine.views import Views
 from bequest.nn.objectives import OBJECTIVES, Objective
 from bequest.sources.source import Source
 
@@ -21,10 +22,11 @@ Indices = np.ndarray[Any, np.dtype[np.int64]] | Sequence[int]
 
 @dataclass
 class Passes:
-    """Samples that frozen bodies were asked about, and those that had to be computed."""
+    """Samples that frozen functions were asked about, those that had to be computed, and the seconds that this took."""
 
     asked: int = 0
     computed: int = 0
+    seconds: float = 0.0
 
 
 @dataclass
@@ -40,7 +42,11 @@ class Context:
         batch_size: Samples in a forward pass without gradients.
         checkpoint_every_s: Seconds of training that a killed process may lose; writing a large network's state costs
             seconds itself.
+        views: What training sees of each sample.
+        cut: Whether training runs from what frozen layers made of each sample, where that can be; False trains the
+            plain way.
         passes: Counts frozen passes.
+        said: What the observer has been told.
     """
 
     source: Source
@@ -50,12 +56,21 @@ class Context:
     observer: Observer
     batch_size: int = 32
     checkpoint_every_s: float = 60.0
+    views: Views = field(default_factory=Views)
+    cut: bool = True
     passes: Passes = field(default_factory=Passes)
+    said: set[str] = field(default_factory=set[str])
 
     @property
     def objective(self) -> Objective:
         """What the task's kind is trained on and scored by."""
         return OBJECTIVES[self.task.kind]
+
+    def say(self, text: str) -> None:
+        """Tell the observer, once."""
+        if text not in self.said:
+            self.said.add(text)
+            self.observer.note(text)
 
     def hashes(self, indices: Indices) -> HashArray:
         """uint8 (samples, 16): content hashes of some samples."""

@@ -1,4 +1,4 @@
-"""Passes of samples through what is frozen: encoding (decode, resize, tokenise) and the body, each once a sample."""
+"""Passes of samples through what is frozen, once each: encoding (decode, augment, resize, tokenise) and networks."""
 
 from __future__ import annotations
 
@@ -6,12 +6,14 @@ import copy
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
+from bequest.core.task import HashArray
 from bequest.engine.context import Context, Indices
 from bequest.engine.store import Array, Records, Shelf, lengths_of
 from bequest.nn.network import fingerprint
@@ -20,25 +22,98 @@ _SHARD = 512
 """Records in a shard, a multiple of any sensible batch size: an interrupted pass that goes on forms the same batches
 as an undisturbed one, so its results are the same to the bit."""
 
-_VIEW = 0
 
+def encoded(context: Context, indices: Indices, view: int = 0) -> Records:
+    """The preprocessed samples (token ids, resized pixels), from the store.
 
-def encoded(context: Context, indices: Indices) -> Records:
-    """The preprocessed samples (token ids, resized pixels), from the store."""
+    Args:
+        context: The run.
+        indices: Samples of the task.
+        view: Which view of them; 0 is the plain sample.
+    """
     preprocess = context.source.preprocess
     shelf = context.store.shelf(
-        {"what": "encoded", "preprocess": preprocess.fingerprint, "view": _VIEW},
+        {"what": "encoded", "preprocess": preprocess.fingerprint, "view": context.views.key(view)},
         persistent=preprocess.persistent,
     )
-    samples = context.task.samples
+    indices = np.asarray(indices, dtype=np.int64)
 
-    def compute(part: Sequence[int]) -> list[Array]:
-        if context.task.modality == "image":
-            with ThreadPoolExecutor() as pool:
-                return list(pool.map(lambda i: preprocess.encode(samples[i]), part))
-        return [preprocess.encode(samples[i]) for i in part]
+    def compute(positions: Array) -> list[list[Array]]:
+        return [encode(context, indices[positions], view)]
 
-    return _through(context, shelf, indices, compute, "reading samples")
+    [records] = _through(context, [shelf], context.hashes(indices), compute, "reading samples")
+    return records
+
+
+def encode(context: Context, indices: Array, view: int) -> list[Array]:
+    """The preprocessed samples, made anew."""
+    preprocess, samples = context.source.preprocess, context.task.samples
+
+    def one(index: int) -> Array:
+        if view == 0:
+            return preprocess.encode(samples[index])
+        content = context.task.hashes[index].tobytes()
+        return preprocess.encode_view(
+            samples[index], lambda image, side: context.views.recipe.apply(image, content, view, side)
+        )
+
+    if context.task.modality == "image":
+        with ThreadPoolExecutor() as pool:
+            return list(pool.map(one, indices.tolist()))
+    return [one(index) for index in indices.tolist()]
+
+
+@dataclass(frozen=True)
+class Frozen:
+    """A frozen function of encoded samples.
+
+    Attributes:
+        key: Names it for the store.
+        module: Makes it, ready to run; one output a sample, or a tuple of them.
+        ragged: Of each output, whether its first dimension after the batch is a sample's tokens.
+        persistent: Whether the key holds beyond this process.
+    """
+
+    key: dict[str, Any]
+    module: Callable[[], nn.Module]
+    ragged: tuple[bool, ...] = (False,)
+    persistent: bool = True
+
+
+def frozen_outputs(
+    context: Context, frozen: Frozen, items: Sequence[Array], hashes: HashArray, view: Any = 0
+) -> list[Records]:
+    """What a frozen function makes of samples, one `Records` an output, from the store; it runs on those it lacks.
+
+    Args:
+        context: The run.
+        frozen: The function.
+        items: The encoded samples.
+        hashes: uint8 (items, 16): what tells the samples apart.
+        view: Names the view of them, for the key.
+    """
+    key = {
+        **frozen.key,
+        "preprocess": context.source.preprocess.fingerprint,
+        "view": view,
+        "runtime": {k: v for k, v in context.runtime.describe().items() if k != "training_precision"},
+        "torch": torch.__version__,
+    }
+    persistent = frozen.persistent and context.source.preprocess.persistent
+    shelves = [context.store.shelf({**key, "output": i}, persistent=persistent) for i in range(len(frozen.ragged))]
+    ready: list[nn.Module] = []
+    lengths = lengths_of(items)
+
+    def compute(positions: Array) -> list[list[Any]]:
+        ready[:] = ready or [frozen.module()]
+        return _run(context, ready[0], [items[int(i)] for i in positions], frozen.ragged)
+
+    lacking = _missing(shelves, hashes)
+    context.passes.asked += len(hashes)
+    context.passes.computed += len(lacking)
+    # Samples of like length side by side, so that little padding is computed.
+    order = lacking[np.argsort(lengths[lacking], kind="stable")]
+    return _through(context, shelves, hashes, compute, "frozen pass", order)
 
 
 def embeddings(context: Context, indices: Indices, body: nn.Module | None = None) -> Records:
@@ -49,35 +124,10 @@ def embeddings(context: Context, indices: Indices, body: nn.Module | None = None
         indices: Samples of the task.
         body: A frozen body; None for the source's own.
     """
-    frozen = context.source.body if body is None else body
-    preprocess = context.source.preprocess
-    shelf = context.store.shelf(
-        {
-            "what": "features",
-            "body": context.source.fingerprint if body is None else fingerprint(body),
-            "preprocess": preprocess.fingerprint,
-            "view": _VIEW,
-            "tap": "embedding",
-            "runtime": {k: v for k, v in context.runtime.describe().items() if k != "training_precision"},
-            "torch": torch.__version__,
-        },
-        persistent=preprocess.persistent,
-    )
-    ready: list[nn.Module] = []
-
-    def compute(part: Sequence[int]) -> list[Array]:
-        ready[:] = ready or [frozen_module(context, frozen)]
-        items = encoded(context, part)
-        return list(forward(context, ready[0], items).numpy())
-
-    context.passes.asked += len(indices)
-    lacking = shelf.missing(context.hashes(indices))
-    if len(lacking):
-        wanted = np.asarray(indices, dtype=np.int64)[lacking]
-        wanted = wanted[np.argsort(encoded(context, wanted).lengths, kind="stable")]
-        context.passes.computed += len(wanted)
-        _through(context, shelf, wanted, compute, "frozen pass")
-    return shelf.read(context.hashes(indices))
+    chosen = context.source.body if body is None else body
+    digest = context.source.fingerprint if body is None else fingerprint(body)
+    frozen = Frozen({"what": "features", "body": digest, "tap": "embedding"}, lambda: frozen_module(context, chosen))
+    return frozen_outputs(context, frozen, encoded(context, indices), context.hashes(indices))[0]
 
 
 def frozen_module(context: Context, module: nn.Module) -> nn.Module:
@@ -89,7 +139,7 @@ def frozen_module(context: Context, module: nn.Module) -> nn.Module:
 def forward(
     context: Context,
     module: nn.Module,
-    items: Sequence[Array],
+    items: Sequence[Any],
     *,
     collate: Callable[[Sequence[Any]], tuple[Tensor, ...]] | None = None,
     label: str = "",
@@ -101,19 +151,17 @@ def forward(
     Args:
         context: The run.
         module: In eval mode, on the device.
-        items: One array a sample.
+        items: One array a sample, or what `collate` takes.
         collate: From some items to inputs; None for the source's preprocessing.
         label: Under which progress is reported; empty for none.
     """
     collate = collate or context.source.preprocess.collate
     order = np.argsort(lengths_of(items), kind="stable")
-    dtype = next((p.dtype for p in module.parameters()), torch.float32)
     parts: list[Tensor] = []
     with torch.inference_mode():
         for start in range(0, len(order), context.batch_size):
-            batch = collate([items[i] for i in order[start : start + context.batch_size]])
-            batch = context.runtime.inputs(tuple(t.to(dtype) if t.is_floating_point() else t for t in batch))
-            parts.append(module(*batch).float().cpu())
+            batch = collate([items[int(i)] for i in order[start : start + context.batch_size]])
+            parts.append(module(*_inputs(context, module, batch)).float().cpu())
             if label:
                 context.observer.progress(label, min(start + context.batch_size, len(order)), len(order))
     outputs = torch.cat(parts)
@@ -122,19 +170,49 @@ def forward(
     return result
 
 
+def _run(context: Context, module: nn.Module, items: list[Array], ragged: tuple[bool, ...]) -> list[list[Any]]:
+    """A frozen module's outputs, a list of one array or tensor a sample for each output."""
+    found: list[list[Any]] = [[] for _ in ragged]
+    with torch.inference_mode():
+        for start in range(0, len(items), context.batch_size):
+            part = items[start : start + context.batch_size]
+            batch = context.source.preprocess.collate(part)
+            outputs = module(*_inputs(context, module, batch))
+            outputs = outputs if isinstance(outputs, tuple) else (outputs,)
+            for records, output, cut_short in zip(found, outputs, ragged, strict=True):
+                output = output.float() if output.dtype == torch.bfloat16 else output
+                rows = output.cpu().unbind()
+                records += [row[: len(item)] if cut_short else row for row, item in zip(rows, part, strict=True)]
+    return found
+
+
+def _inputs(context: Context, module: nn.Module, batch: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+    dtype = next((p.dtype for p in module.parameters()), torch.float32)
+    return context.runtime.inputs(tuple(t.to(dtype) if t.is_floating_point() else t for t in batch))
+
+
+def _missing(shelves: Sequence[Shelf], hashes: HashArray) -> Array:
+    """Positions of the samples that any shelf lacks."""
+    return np.unique(np.concatenate([shelf.missing(hashes) for shelf in shelves]))
+
+
 def _through(
     context: Context,
-    shelf: Shelf,
-    indices: Indices,
-    compute: Callable[[Sequence[int]], list[Any]],
+    shelves: Sequence[Shelf],
+    hashes: HashArray,
+    compute: Callable[[Array], list[list[Any]]],
     label: str,
-) -> Records:
-    hashes = context.hashes(indices)
-    lacking = shelf.missing(hashes)
+    lacking: Array | None = None,
+) -> list[Records]:
+    """Compute what the shelves lack, a shard at a time."""
+    lacking = _missing(shelves, hashes) if lacking is None else lacking
     for start in range(0, len(lacking), _SHARD):
         part = lacking[start : start + _SHARD]
         began = time.perf_counter()
-        records = compute([int(indices[i]) for i in part])
-        shelf.add(hashes[part], records, time.perf_counter() - began)
+        found = compute(part)
+        seconds = time.perf_counter() - began
+        for shelf, records in zip(shelves, found, strict=True):
+            shelf.add(hashes[part], records, seconds / len(shelves))
+        context.passes.seconds += time.perf_counter() - began
         context.observer.progress(label, min(start + _SHARD, len(lacking)), len(lacking))
-    return shelf.read(hashes)
+    return [shelf.read(hashes) for shelf in shelves]

@@ -6,6 +6,7 @@ import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -18,7 +19,8 @@ from bequest.core.results import Epoch
 from bequest.engine.checkpoint import Checkpoint
 from bequest.engine.context import Context
 from bequest.engine.features import forward
-from bequest.engine.store import lengths_of
+from bequest.engine.store import Array, lengths_of
+from bequest.engine.views import View
 from bequest.nn.network import Network, require_grad_only, set_modes, trainable_state
 
 _BUCKET = 8
@@ -29,26 +31,40 @@ _MAX_NORM = 1.0
 
 @dataclass(frozen=True)
 class Feed:
-    """What a stage is trained on: encoded samples for the whole network, or stored embeddings for its head.
+    """What a stage is trained on.
+
+    Views of encoded samples for the whole network, of what frozen layers made of them for its trained part, or stored
+    embeddings for its head.
 
     Attributes:
-        module: What is run: the network, or its head alone.
-        items: One array a sample, train part first, then validation.
-        collate: From some items to the module's inputs.
-        labels: Of each item, as `Targets.labels` gives them.
+        training: What is run in training: the network, or a part of it.
+        scoring: What is run for validation; in eval mode the same function.
+        view: The view of a number; view 0 holds the train part, then validation, the others the train part alone.
+        collate: From some items to the modules' inputs.
         num_train: How many of the items are the train part.
+        held_out: Labels of the validation part, as they are scored.
+        num_views: How many views are trained on; None for a fresh one in every epoch.
+        quiet: Modules without parameters that stay in eval mode.
     """
 
-    module: nn.Module
-    items: Sequence[Any]
+    training: nn.Module
+    scoring: nn.Module
+    view: Callable[[int], View]
     collate: Callable[[Sequence[Any]], tuple[Tensor, ...]]
-    labels: Tensor
     num_train: int
+    held_out: Tensor
+    num_views: int | None = 1
+    quiet: frozenset[str] = frozenset()
 
-    @property
-    def validation(self) -> Sequence[Any]:
-        """The held-out items."""
-        return self.items[self.num_train :]
+    @cached_property
+    def plain(self) -> View:
+        """View 0."""
+        return self.view(0)
+
+    @cached_property
+    def lengths(self) -> Array:
+        """Of the train part's items: int64 (num_train,)."""
+        return lengths_of(self.plain.items)[: self.num_train]
 
 
 def fit(
@@ -79,7 +95,7 @@ def fit(
         TrainingError: The loss is not a number; the network then holds its best weights so far.
     """
     require_grad_only(network, [name for group in stage.groups for name in group.names])
-    set_modes(network)
+    set_modes(network, feed.quiet)
     context.runtime.place(network)
     loop = _Loop(context, network, stage, feed, seed, number)
     if not checkpoint.restore(loop):
@@ -119,6 +135,8 @@ class _Loop:
             ]
         )
         self.rates = [g.learning_rate for g in stage.groups]
+        self.views: list[View] = []
+        self.first_view = np.random.default_rng([seed, number]).integers(feed.num_views or 1, size=feed.num_train)
 
     @property
     def batches_per_epoch(self) -> int:
@@ -131,6 +149,7 @@ class _Loop:
 
     def train_epoch(self) -> None:
         began = time.perf_counter()
+        self.open_views()
         devices = [self.context.runtime.device] if self.context.runtime.device.type == "cuda" else []
         with torch.random.fork_rng(devices=devices):
             entropy = np.random.SeedSequence([self.seed, self.number, self.epoch]).generate_state(2)
@@ -144,10 +163,24 @@ class _Loop:
         self.epoch += 1
         self.record(self.epoch, mean, self.optimizer.param_groups[-1]["lr"], began)
 
+    def open_views(self) -> None:
+        """All views, or those that this epoch sees: the plain one in the first where they are fresh."""
+        if self.feed.num_views is None:
+            self.views = [self.feed.view(self.epoch) if self.epoch else self.feed.plain]
+        elif not self.views:
+            self.views = [self.feed.plain, *map(self.feed.view, range(1, self.feed.num_views))]
+
+    def batch(self, positions: Array) -> tuple[tuple[Tensor, ...], Tensor]:
+        """Inputs and labels of some samples, each in the view whose turn it is: all views once, then again."""
+        chosen = (self.first_view[positions] + self.epoch) % len(self.views)
+        seen = [(self.views[view], int(i)) for view, i in zip(chosen.tolist(), positions, strict=True)]
+        labels = torch.stack([view.labels[i] for view, i in seen])
+        return self.feed.collate([view.items[i] for view, i in seen]), labels
+
     def batches(self, rng: np.random.Generator) -> list[Any]:
         """Positions of each batch: random, but of like length within a batch; only one may be short."""
         order = rng.permutation(self.feed.num_train)
-        lengths = lengths_of(self.feed.items)
+        lengths = self.feed.lengths
         size = self.stage.batch_size
         chunks = [order[i : i + size * _BUCKET] for i in range(0, len(order), size * _BUCKET)]
         ordered = [chunk[np.argsort(lengths[chunk], kind="stable")] for chunk in chunks]
@@ -159,11 +192,10 @@ class _Loop:
         factor = stage.schedule(step, self.num_steps)
         for group, rate in zip(self.optimizer.param_groups, self.rates, strict=True):
             group["lr"] = rate * factor
-        inputs = runtime.inputs(self.feed.collate([self.feed.items[i] for i in batch]))
-        labels = self.feed.labels[torch.from_numpy(batch)].to(runtime.device)
+        inputs, labels = self.batch(batch)
         with runtime.accelerator.autocast():
-            outputs = self.feed.module(*inputs)
-        loss = self.loss(outputs.float(), labels)
+            outputs = self.feed.training(*runtime.inputs(inputs))
+        loss = self.loss(outputs.float(), labels.to(runtime.device))
         value = float(loss.detach())
         if not math.isfinite(value):
             self.keep_best()
@@ -193,10 +225,11 @@ class _Loop:
 
     def validate(self) -> tuple[float, float]:
         """Loss and metric on the held-out part, everything in eval mode."""
+        feed, held = self.feed, slice(self.feed.num_train, None)
         self.network.eval()
-        outputs = evaluate(self.context, self.feed, self.feed.validation)
-        set_modes(self.network)
-        labels = self.feed.labels[self.feed.num_train :]
+        outputs = forward(self.context, feed.scoring, feed.plain.items[held], collate=feed.collate)
+        set_modes(self.network, feed.quiet)
+        labels = feed.held_out
         loss = float(self.loss(outputs, labels))
         if not math.isfinite(loss):
             self.keep_best()
@@ -228,8 +261,3 @@ class _Loop:
         self.history = [Epoch(**e) for e in state["history"]]
         self.network.load_state_dict(state["trained"], strict=False)
         self.optimizer.load_state_dict(state["optimizer"])
-
-
-def evaluate(context: Context, feed: Feed, items: Sequence[Any]) -> Tensor:
-    """Outputs (samples, classes), float32, of the feed's module for some items."""
-    return forward(context, feed.module, items, collate=feed.collate)

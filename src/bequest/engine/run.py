@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,12 +16,15 @@ from bequest.core.results import Epoch
 from bequest.core.task import Draw
 from bequest.engine.checkpoint import Checkpoint
 from bequest.engine.context import Context, Indices
+from bequest.engine.cut import Halves, halves
 from bequest.engine.features import embeddings, encoded, forward
 from bequest.engine.fit import Feed, fit
 from bequest.engine.solve import pass_seconds, solve
+from bequest.engine.store import Records
 from bequest.engine.targets import targets
+from bequest.engine.views import View, view
 from bequest.nn.head import build_head, describe_head
-from bequest.nn.network import Network
+from bequest.nn.network import Network, require_grad_only
 
 
 @dataclass
@@ -42,6 +44,7 @@ class Outcome:
         trainable_parameters: Numbers that were trained or solved.
         epochs_planned: Epochs of the whole network without early stopping.
         merged: Whether the plan merged what it trained into plain layers.
+        frozen_shares: Of each Train stage that ran from a cut, the share of the forward pass that was computed once.
     """
 
     network: Network
@@ -56,6 +59,7 @@ class Outcome:
     trainable_parameters: int = 0
     epochs_planned: int = 0
     merged: bool = False
+    frozen_shares: list[float] = field(default_factory=list[float])
 
 
 def make_plan(context: Context, method: Method, seed: int) -> Plan:
@@ -90,28 +94,13 @@ def run(
     Raises:
         TrainingError: The loss is not a number.
     """
-    plan = make_plan(context, method, seed)
-    shared_s = _shared_seconds(context, plan, draw)
-    began = time.perf_counter()
-    trial = _Trial(context, plan, draw, seed, folder, identity)
-    for number, stage in enumerate(plan.stages):
-        if isinstance(stage, Solve):
-            trial.solve(stage)
-        else:
-            trial.train(stage, number)
-    trial.restore_units()
-    own_s = time.perf_counter() - began
+    trial = _Trial(context, method, draw, seed, folder, identity)
+    trial.carry_out()
     validation = trial.outputs(draw.validation)
     if not trial.trains:
-        began = time.perf_counter()
-        trial.solved.clear()
-        for stage in plan.stages:
-            if isinstance(stage, Solve):
-                trial.solve(stage, refit=True)
-        trial.restore_units()
-        own_s += time.perf_counter() - began
+        trial.carry_out(refit=True)
     test = trial.outputs(draw.test)
-    return trial.outcome(validation, test, own_s, shared_s)
+    return trial.outcome(validation, test)
 
 
 def restore(plan: Plan, trained: dict[str, Tensor], head: dict[str, Any]) -> Network:
@@ -127,14 +116,21 @@ def restore(plan: Plan, trained: dict[str, Tensor], head: dict[str, Any]) -> Net
 class _Trial:
     """The network of a plan while its stages are carried out."""
 
-    def __init__(self, context: Context, plan: Plan, draw: Draw, seed: int, folder: Path | None, identity: Any) -> None:
-        self.context, self.plan, self.draw, self.seed = context, plan, draw, seed
+    def __init__(
+        self, context: Context, method: Method, draw: Draw, seed: int, folder: Path | None, identity: Any
+    ) -> None:
+        self.context, self.method, self.draw, self.seed = context, method, draw, seed
+        self.plan = make_plan(context, method, seed)
         self.folder, self.identity = folder, identity
-        self.network = plan.network
+        self.network = self.plan.network
         self.targets = targets(context, draw)
         self.history: list[Epoch] = []
         self.solved: list[dict[str, Any]] = []
         self.changed: set[str] = set()
+        self.halves: Halves | None = None
+        self.shares: list[float] = []
+        self.shared_s = _shared_seconds(context, self.plan, draw)
+        self.own_s = 0.0
 
     @property
     def trains(self) -> bool:
@@ -144,10 +140,22 @@ class _Trial:
     def body_is_source(self) -> bool:
         return not any(name.startswith("body.") for name in self.changed)
 
+    def carry_out(self, *, refit: bool = False) -> None:
+        """All stages; or the Solve stages again, on every label."""
+        began, passes = time.perf_counter(), self.context.passes.seconds
+        self.solved.clear()
+        for number, stage in enumerate(self.plan.stages):
+            if isinstance(stage, Solve):
+                self.solve(stage, refit=refit)
+            elif not refit:
+                self.train(stage, number)
+        self.restore_units()
+        self.own_s += time.perf_counter() - began - (self.context.passes.seconds - passes)
+
     def solve(self, stage: Solve, *, refit: bool = False) -> None:
         body = None if stage.source_features else self.network.body
         head, record = solve(self.context, stage, self.draw, body, self.targets, seed=self.seed, refit=refit)
-        self.network.head = head
+        self.network.head, self.halves = head, None
         self.solved.append(record)
         self.changed |= {f"head.{name}" for name in head.state_dict()}
 
@@ -157,7 +165,7 @@ class _Trial:
             {"trial": self.identity, "stage": number},
             self.context.checkpoint_every_s,
         )
-        feed = self.feed(stage)
+        feed = self.feed(stage, number)
         self.history += fit(self.context, self.network, stage, feed, checkpoint, seed=self.seed, number=number)
         # Trainable parameters and the buffers that moved with them: all that a restored network lacks.
         self.changed |= {name for name, p in self.network.named_parameters() if p.requires_grad}
@@ -171,25 +179,57 @@ class _Trial:
         trained = {n.rpartition(".")[0] for n, p in self.network.named_parameters() if p.requires_grad}
         return {n for n, _ in self.network.named_buffers() if n.rpartition(".")[0] in trained}
 
-    def feed(self, stage: Train) -> Feed:
-        part = self.draw.labelled
-        labels, num_train = self.targets.labels(part), len(self.draw.train)
+    def feed(self, stage: Train, number: int) -> Feed:
+        self.halves = None
+        part, num_train = self.draw.labelled, len(self.draw.train)
+        labels = self.targets.labels(part)
+        held_out = labels[num_train:]
         if stage.source_features:
-            return Feed(self.network.head, embeddings(self.context, part), _stack, labels, num_train)
-        collate = self.context.source.preprocess.collate
-        return Feed(self.network, encoded(self.context, part), collate, labels, num_train)
+            plain = View(embeddings(self.context, part), self.context.hashes(part), labels)
+            return Feed(self.network.head, self.network.head, lambda _: plain, _stack, num_train, held_out)
+
+        def one(view_number: int) -> View:
+            chosen = slice(num_train) if view_number else slice(None)
+            made = view(self.context, part[chosen], labels[chosen], view_number)
+            self.shared_s += made.items.seconds if view_number and isinstance(made.items, Records) else 0
+            return made
+
+        num_views = self.context.views.number
+        require_grad_only(self.network, [name for group in stage.groups for name in group.names])
+        self.context.runtime.place(self.network)
+        self.halves = halves(self.context, self.network, one(0), (self.method, number), num_views)
+        if self.halves is None:
+            collate = self.context.source.preprocess.collate
+            return Feed(self.network, self.network, one, collate, num_train, held_out, num_views)
+        cut, quiet = self.halves.cut, self.halves.quiet
+        self.shares.append(cut.share)
+        collate, cut_view = self.halves.collate, self.cut_view
+        return Feed(
+            cut.training, cut.scoring, lambda n: cut_view(one(n)), collate, num_train, held_out, num_views, quiet
+        )
+
+    def cut_view(self, plain: View) -> View:
+        """A view of what the prefix made of the samples."""
+        assert self.halves is not None
+        items, seconds = self.halves.items(plain)
+        self.shared_s += seconds
+        return replace(plain, items=items)
 
     def outputs(self, indices: Indices) -> Tensor:
-        """Outputs for some samples; from stored embeddings where the body is still the source's."""
+        """Outputs for some samples; from what is stored of the source's body, or of the last stage's prefix."""
         if self.body_is_source:
             values = torch.from_numpy(embeddings(self.context, indices).stack())
             head = self.network.head.eval().to("cpu")
             with torch.inference_mode():
                 return head(values).float()
         network = self.context.runtime.place(self.network).eval()
-        return forward(self.context, network, encoded(self.context, indices), label="scoring")
+        plain = view(self.context, np.asarray(indices), self.context.labels(indices), 0)
+        if self.halves is None:
+            return forward(self.context, network, plain.items, label="scoring")
+        items, _ = self.halves.items(plain)
+        return forward(self.context, self.halves.cut.scoring, items, collate=self.halves.collate, label="scoring")
 
-    def outcome(self, validation: Tensor, test: Tensor, own_s: float, shared_s: float) -> Outcome:
+    def outcome(self, validation: Tensor, test: Tensor) -> Outcome:
         state, parameters = self.network.state_dict(), dict(self.network.named_parameters())
         trained = {name: state[name].detach().cpu().clone() for name in sorted(self.changed & set(state))}
         # Before merging: afterwards the trained low-rank parameters are no more.
@@ -203,11 +243,12 @@ class _Trial:
             test=test,
             history=self.history,
             solved=self.solved,
-            own_s=own_s,
-            shared_s=shared_s,
+            own_s=self.own_s,
+            shared_s=self.shared_s,
             trainable_parameters=count,
             epochs_planned=sum(s.epochs for s in self.plan.stages if isinstance(s, Train) and not s.source_features),
             merged=self.plan.finish is not None,
+            frozen_shares=self.shares,
         )
 
 
@@ -217,12 +258,9 @@ def _stack(items: Any) -> tuple[Tensor, ...]:
 
 def _shared_seconds(context: Context, plan: Plan, draw: Draw) -> float:
     """Fill the store with what the plan reads of it, and say what that takes, whoever paid for it."""
-    needs: list[Callable[[Context, Indices], float]] = []
-    if any(stage.source_features for stage in plan.stages):
-        needs.append(pass_seconds)
-    else:
-        needs.append(lambda c, i: encoded(c, i).seconds)
+    encoded(context, np.concatenate([draw.labelled, draw.test]))
     if not any(isinstance(stage, Train) for stage in plan.stages):
         embeddings(context, draw.test)
-    encoded(context, np.concatenate([draw.labelled, draw.test]))
-    return sum(need(context, draw.labelled) for need in needs)
+    if any(stage.source_features for stage in plan.stages):
+        return pass_seconds(context, draw.labelled)
+    return encoded(context, draw.labelled).seconds

@@ -68,6 +68,13 @@ class Store:
             self._open[digest] = Shelf((self.folder if persistent else self._temporary()) / digest, key, self.note)
         return self._open[digest]
 
+    def room(self, num_bytes: int) -> bool:
+        """Whether so much may be written."""
+        import shutil
+
+        existing = next(f for f in (self.folder, *self.folder.parents) if f.exists())
+        return shutil.disk_usage(existing).free > 2 * num_bytes
+
     def _temporary(self) -> Path:
         if self._volatile is None:
             self._volatile = tempfile.TemporaryDirectory(prefix="bequest-")
@@ -100,7 +107,7 @@ class Records(Sequence[Array]):
     @property
     def dtype(self) -> str:
         """Name of the values' type, as torch has it."""
-        return self.shards[self.places["shard"][0]].dtype if len(self) else "float32"
+        return self.shards[int(self.places["shard"][0])].dtype if len(self) else "float32"
 
     @property
     def lengths(self) -> Array:
@@ -111,7 +118,7 @@ class Records(Sequence[Array]):
     def seconds(self) -> float:
         """What computing these records took, whenever and wherever that was."""
         counts = np.bincount(self.places["shard"])
-        return float(sum(int(counts[i]) * self.shards[i].seconds for i in np.flatnonzero(counts)))
+        return float(sum(int(counts[i]) * self.shards[int(i)].seconds for i in np.flatnonzero(counts)))
 
     def select(self, positions: Array) -> Records:
         """The records at some positions, in their order."""
@@ -175,9 +182,10 @@ class Records(Sequence[Array]):
             raise TypeError("numpy has no bfloat16: read these records with tensor, tensors or gather_tensor.")
 
 
-def lengths_of(items: Sequence[Array]) -> Array:
+def lengths_of(items: Sequence[Any]) -> Array:
     """First dimension of each item, int64 (items,), without reading stored ones."""
-    return items.lengths if isinstance(items, Records) else np.array([len(item) for item in items], dtype=np.int64)
+    lengths = getattr(items, "lengths", None)
+    return np.array([len(item) for item in items], dtype=np.int64) if lengths is None else lengths
 
 
 class Shelf:

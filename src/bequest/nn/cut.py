@@ -22,6 +22,7 @@ import torch
 from scipy.sparse import csr_array
 from scipy.sparse.csgraph import breadth_first_order, maximum_flow
 from torch import Tensor, fx, nn
+from torch.fx.node import map_aggregate, map_arg
 from torch.utils.flop_counter import FlopCounterMode
 
 from bequest.nn.network import set_modes, trainable_state
@@ -241,7 +242,7 @@ def _values(graph: fx.Graph) -> dict[fx.Node, str]:
         if node.op == "placeholder":
             content = f"input {next(inputs)}"
         else:
-            operands = fx.node.map_aggregate((node.args, node.kwargs), plain)
+            operands = map_aggregate((node.args, node.kwargs), plain)
             content = f"{node.op} {node.target} {operands} {[digests[n] for n in earlier.get(node, ())]}"
         digests[node] = hashlib.blake2b(content.encode(), digest_size=16).hexdigest()
     return digests
@@ -344,7 +345,7 @@ def _suffix(graph: fx.Graph, boundary: Sequence[fx.Node], inputs: Sequence[int])
         if node in copies or node not in wanted or node.op == "placeholder":
             continue
         if node.op == "output":
-            new.output(fx.node.map_arg(node.args[0], lambda n: copies[n])[0])
+            new.output(map_arg(node.args[0], lambda n: copies[n])[0])
         elif (replacement := _size_of(node, sizes)) is not None:
             tensor, dimension = replacement
             copies[node] = new.call_function(torch.ops.aten.sym_size.int, (copies[tensor], dimension))

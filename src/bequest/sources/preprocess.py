@@ -21,6 +21,9 @@ from bequest.core.task import Modality
 
 TOKENIZER_FILE = "tokenizer.json"
 
+Augment = Callable[[Any, int | None], Any]
+"""From an RGB image, and the pixels that its shorter side needs (None: all), to an augmented view of it."""
+
 
 class Preprocess(Protocol):
     """What a source expects of its inputs."""
@@ -42,6 +45,14 @@ class Preprocess(Protocol):
 
     def encode(self, sample: Any) -> np.ndarray[Any, Any]:
         """The sample as one array whose first dimension may vary between samples (tokens)."""
+        ...
+
+    def encode_view(self, sample: Any, augment: Augment) -> np.ndarray[Any, Any]:
+        """As `encode`, of an augmented view of the sample.
+
+        Raises:
+            SourceError: Samples of this kind have no views.
+        """
         ...
 
     def collate(self, items: Sequence[np.ndarray[Any, Any]]) -> tuple[Tensor, ...]:
@@ -95,6 +106,10 @@ class TextPreprocess:
         """Token ids, int32 (tokens,); one padding token where a text has none."""
         ids = self._tokenizer.encode(sample).ids or [self._tokenizer.token_to_id(self.pad_token)]
         return np.array(ids, dtype=np.int32)
+
+    def encode_view(self, sample: str, augment: Augment) -> np.ndarray[Any, Any]:
+        """Texts have no views."""
+        raise _no_views("text")
 
     def collate(self, items: Sequence[np.ndarray[Any, Any]]) -> tuple[Tensor, ...]:
         """`input_ids` and `attention_mask`, both int64 (batch, longest)."""
@@ -160,6 +175,13 @@ class ImagePreprocess:
         left, top = round((width - self.size) / 2), round((height - self.size) / 2)
         return np.asarray(image.crop((left, top, left + self.size, top + self.size)))
 
+    def encode_view(self, sample: Any, augment: Augment) -> np.ndarray[Any, Any]:
+        """uint8 (size, size, 3): the whole view, whose crop has been made, at the network's size."""
+        from PIL import Image
+
+        view = augment(_to_rgb(sample), self.size)
+        return np.asarray(view.resize((self.size, self.size), Image.Resampling[self.interpolation.upper()]))
+
     def resized(self, size: int) -> ImagePreprocess:
         """The same for an input of another size."""
         resize = None if self.resize is None else round(self.resize * size / self.size)
@@ -217,6 +239,12 @@ class FunctionPreprocess:
         """The function's result as an array."""
         return np.asarray(self.function(sample) if self.function else sample)
 
+    def encode_view(self, sample: Any, augment: Augment) -> np.ndarray[Any, Any]:
+        """The function's result for a view of the image."""
+        if self.modality != "image":
+            raise _no_views(self.modality)
+        return self.encode(augment(_to_rgb(sample), None))
+
     def collate(self, items: Sequence[np.ndarray[Any, Any]]) -> tuple[Tensor, ...]:
         """The stacked arrays, floating point as float32.
 
@@ -269,6 +297,10 @@ def example_inputs(preprocess: Preprocess) -> tuple[Tensor, ...] | None:
         pixels = np.random.default_rng(0).integers(0, 256, (3, preprocess.size, preprocess.size, 3), dtype=np.uint8)
         return preprocess.collate(list(pixels))
     return None
+
+
+def _no_views(modality: str) -> SourceError:
+    return SourceError(f"Augmented views are made of images; these samples are of kind {modality!r}. Use --views 1.")
 
 
 def _to_rgb(image: Any) -> Any:

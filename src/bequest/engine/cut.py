@@ -1,0 +1,175 @@
+"""Training from the cut: the frozen prefix runs once a sample and view, into the store; the suffix is trained."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from bequest.engine.context import Context
+from bequest.engine.features import Frozen, frozen_outputs
+from bequest.engine.store import Array, Records, lengths_of
+from bequest.engine.views import View
+from bequest.nn.cut import Cut, CutError, Graphs, Kept, analyse, cut
+from bequest.nn.network import Network, fingerprint
+
+_LEAST_SHARE = 0.1
+"""Frozen share of the forward pass below which reading what is kept costs about what it spares."""
+
+_MAX_GRAPHS = 32
+_graphs: dict[Any, Graphs | CutError] = {}
+
+
+@dataclass(frozen=True)
+class Items(Sequence[tuple[Any, ...]]):
+    """What the suffix reads of each sample: kept activations, and the encoded sample where it takes inputs too.
+
+    Attributes:
+        kept: One `Records` an activation.
+        encoded: The encoded samples.
+    """
+
+    kept: tuple[Records, ...]
+    encoded: Sequence[Any]
+
+    def __len__(self) -> int:
+        return len(self.encoded)
+
+    def __getitem__(self, index: Any) -> Any:
+        if isinstance(index, slice):
+            return Items(tuple(records[index] for records in self.kept), self.encoded[index])
+        return (self.encoded[index], *(records.tensor(index) for records in self.kept))
+
+    @property
+    def lengths(self) -> Array:
+        """Of the encoded samples, so that batches are those of the plain network."""
+        return lengths_of(self.encoded)
+
+
+@dataclass(frozen=True)
+class Halves:
+    """A network's cut at work.
+
+    Attributes:
+        context: The run.
+        cut: Prefix, suffix and what lies between.
+        quiet: Modules without parameters below the cut.
+    """
+
+    context: Context
+    cut: Cut
+    quiet: frozenset[str]
+
+    def items(self, view: View) -> tuple[Items, float]:
+        """What the suffix reads of a view's samples, and the seconds that making it took, whenever that was."""
+        frozen = Frozen(
+            {"what": "activations", "prefix": self._digest},
+            lambda: _Prefix(self.cut.prefix, self.context.runtime.frozen, self.context.runtime.device.type),
+            tuple(kept.ragged for kept in self.cut.kept),
+        )
+        kept = tuple(frozen_outputs(self.context, frozen, view.items, view.hashes, view.key))
+        return Items(kept, view.items), sum(records.seconds for records in kept)
+
+    def collate(self, items: Sequence[tuple[Any, ...]]) -> tuple[Tensor, ...]:
+        """The suffix's inputs."""
+        encoded, *kept = zip(*items, strict=True)
+        given: tuple[Tensor, ...] = ()
+        if self.cut.inputs:
+            inputs = self.context.source.preprocess.collate(encoded)
+            given = tuple(inputs[i] for i in self.cut.inputs)
+        return (*(_batch(k, rows) for k, rows in zip(self.cut.kept, kept, strict=True)), *given)
+
+    def num_bytes(self, lengths: Array) -> int:
+        """What the kept activations of samples of these lengths take on disk."""
+        return int(sum(kept.num_bytes(float(lengths.mean())) for kept in self.cut.kept) * len(lengths))
+
+    @property
+    def _digest(self) -> str:
+        code = getattr(self.cut.prefix, "code", "")
+        return hashlib.blake2b((code + fingerprint(self.cut.prefix)).encode(), digest_size=16).hexdigest()
+
+
+class _Prefix(nn.Module):
+    """The prefix in the precision of frozen passes."""
+
+    def __init__(self, prefix: nn.Module, precision: str, device: str) -> None:
+        super().__init__()
+        self.prefix, self.device, self.lower = prefix, device, precision == "bfloat16"
+
+    def forward(self, *inputs: Tensor) -> Any:
+        # Autocast rather than a cast: the graph's constants (masks, epsilons) are written for float32.
+        with torch.autocast(self.device, torch.bfloat16, enabled=self.lower):
+            return self.prefix(*inputs)
+
+
+def halves(context: Context, network: Network, view: View, key: Any, num_views: int | None) -> Halves | None:
+    """The network's cut for what requires gradients in it; None where training had better run the plain way.
+
+    Says so once where that is not for want of anything frozen.
+
+    Args:
+        context: The run.
+        network: On its device, in no mode in particular.
+        view: The plain view of the labelled samples.
+        key: What the network's structure depends on (method and stage): its graphs are made once for all seeds.
+        num_views: How many views of the samples there are; None where each epoch has its own.
+    """
+    frozen = [p for p in network.body.parameters() if not p.requires_grad]
+    if not context.cut or not frozen:
+        return None
+    if num_views is None:
+        context.say("Views are unlimited: frozen layers are computed anew in every epoch.")
+        return None
+    inputs = context.runtime.inputs(_example(context, view))
+    graphs = _analysed(context, network, inputs, key)
+    if isinstance(graphs, CutError):
+        if "no frozen layer" not in str(graphs):
+            context.say(f"Frozen layers are computed anew in every epoch: {graphs}.")
+        return None
+    made = Halves(context, cut(network, graphs, inputs), graphs.quiet)
+    size = made.num_bytes(lengths_of(view.items)) * num_views
+    share = f"{made.cut.share:.0%} of the forward pass is frozen"
+    if made.cut.share < _LEAST_SHARE:
+        return None
+    if not context.store.room(size):
+        context.say(f"{share}, but computed anew in every epoch: what it makes would take {_megabytes(size)} on disk.")
+        return None
+    context.say(f"{share}: computed once a sample, {_megabytes(size)} on disk.")
+    return made
+
+
+def _analysed(context: Context, network: Network, inputs: tuple[Tensor, ...], key: Any) -> Graphs | CutError:
+    trained = tuple(name for name, p in network.named_parameters() if p.requires_grad)
+    shapes = tuple((t.dtype, t.ndim, t.device) for t in inputs)
+    full = (context.source.fingerprint, repr(key), repr(network), trained, shapes)
+    if full not in _graphs:
+        if len(_graphs) >= _MAX_GRAPHS:
+            _graphs.pop(next(iter(_graphs)))
+        try:
+            _graphs[full] = analyse(network, inputs, ragged=context.task.modality == "text")
+        except CutError as error:
+            _graphs[full] = error
+    return _graphs[full]
+
+
+def _example(context: Context, view: View) -> tuple[Tensor, ...]:
+    """Three samples of different lengths, where there are such."""
+    order = np.argsort(lengths_of(view.items), kind="stable")
+    chosen = order[[0, len(order) // 2, -1]]
+    return context.source.preprocess.collate([view.items[int(i)] for i in chosen])
+
+
+def _batch(kept: Kept, rows: Sequence[Tensor]) -> Tensor:
+    """Samples' activations as one tensor, ragged ones padded with zeros: no mask lets those through."""
+    if not kept.ragged:
+        return torch.stack(list(rows))
+    return nn.utils.rnn.pad_sequence(list(rows), batch_first=True)
+
+
+def _megabytes(size: int) -> str:
+    return f"{size / 1e6:,.1f} MB"
