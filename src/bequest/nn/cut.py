@@ -160,6 +160,8 @@ def _export(network: nn.Module, inputs: tuple[Tensor, ...], ragged: bool) -> tup
         exported = torch.export.export(network, inputs, dynamic_shapes=(tuple(dims for _ in inputs),), strict=False)
     except Exception as error:  # whatever a user's forward pass does under tracing
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        if "Constraints violated" in reason:
+            reason = "its forward pass takes the number of samples or tokens for a constant"
         raise CutError(f"torch.export cannot take it ({reason[:160]})") from error
     module = exported.module(check_guards=False)
     assert isinstance(module, fx.GraphModule)
