@@ -34,7 +34,7 @@ format: .venv/.dev ## Mend style.
 	$(BIN)/ruff check --fix
 	$(BIN)/ruff format
 
-docs: .venv/.dev ## Write docs/methods/ anew from the methods' docstrings.
+docs: .venv/.dev ## Write the pages of methods and schedules anew from their docstrings.
 	$(BIN)/python docs/generate.py
 
 clean: ## Remove .venv and all that was built or cached here; runs stay.

@@ -1,4 +1,4 @@
-"""Writes docs/methods/: one page a method from its docstrings, and an index. Run it with `make docs`."""
+"""Writes the pages of methods and schedules from their docstrings, and draws the schedules. Run it with `make docs`."""
 
 from __future__ import annotations
 
@@ -9,16 +9,32 @@ import textwrap
 from collections.abc import Iterable
 from pathlib import Path
 
+from bequest.core.plan import Schedule
 from bequest.core.registry import Hyperparameter, MethodInfo, methods
+from bequest.optim.schedules import SCHEDULES
 
-FOLDER = Path(__file__).parent / "methods"
+FOLDER = Path(__file__).parent
+_STEPS = 200
+_RISING = {"linear": 0.1, "cosine": 0.1, "one_cycle": 0.25, "slanted": 0.1, "constant": 0.1}
 _SECTION = re.compile(r"^([A-Z][A-Za-z ]*):\n(?= {4}\S)((?:(?: {4}.*)?\n)+)", re.M)
 
 
 def pages() -> dict[str, str]:
-    """The text of every page by its file's name; methods of other packages have their own docs."""
+    """Every file that is made here by its path in docs/; methods of other packages have their own docs."""
     ours = [m for m in methods().values() if m.cls.__module__.startswith("bequest.methods.")]
-    return {"index.md": index(ours)} | {f"{m.name}.md": page(m) for m in ours}
+    drawings = {f"images/schedules/{name}.svg": drawing(SCHEDULES[name](_RISING[name])) for name in SCHEDULES}
+    return {
+        "methods/index.md": index(ours),
+        **{f"methods/{m.name}.md": page(m) for m in ours},
+        "schedules.md": schedules(),
+        **drawings,
+    }
+
+
+def made_before() -> dict[str, Path]:
+    """The files in docs/ that an earlier run made, by their paths in docs/."""
+    found = (*FOLDER.glob("methods/*.md"), *FOLDER.glob("schedules.md"), *FOLDER.glob("images/schedules/*.svg"))
+    return {path.relative_to(FOLDER).as_posix(): path for path in found}
 
 
 def index(infos: Iterable[MethodInfo]) -> str:
@@ -49,6 +65,47 @@ def page(info: MethodInfo) -> str:
         if settings:
             parts += [f"## {title}", "\n".join(_settings(settings))]
     return "\n\n".join(p for p in parts if p) + "\n"
+
+
+def schedules() -> str:
+    """The page of all schedules, each with its drawing."""
+    parts = [
+        "# Learning-rate schedules",
+        "Made by `make docs` from the schedules' docstrings.",
+        "`--schedule` names one for any method that trains by gradient descent. It gives a factor on every group's peak "
+        "rate at each optimizer step of a stage; `--warmup` is the fraction of the steps over which the rates rise. The "
+        f"drawings show {_STEPS} steps.",
+    ]
+    for name, make in SCHEDULES.items():
+        schedule = make(_RISING[name])
+        parts += [
+            f"## {name}",
+            f"![{name}, warm-up {_RISING[name]:g}](images/schedules/{name}.svg)",
+            markdown(inspect.getdoc(schedule) or "", skip=("Attributes",)),
+        ]
+    return "\n\n".join(parts) + "\n"
+
+
+def drawing(schedule: Schedule) -> str:
+    """A schedule's factor over the steps as an SVG file."""
+    left, top, width, height = 40, 14, 500, 140
+    points = " ".join(
+        f"{left + width * step / (_STEPS - 1):.1f},{top + height * (1 - schedule(step, _STEPS)):.1f}"
+        for step in range(_STEPS)
+    )
+    levels = "".join(
+        f'<path d="M{left} {top + height * (1 - level):g}h{width}"/>'
+        f'<text x="{left - 6}" y="{top + height * (1 - level) + 4:g}" text-anchor="end">{level:g}</text>\n'
+        for level in (0, 0.5, 1)
+    )
+    return (
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 560 188" width="560" height="188">\n'
+        "<style>path{stroke:#8a949e;stroke-width:.6}polyline{fill:none;stroke:#2f81c7;stroke-width:2.2}"
+        "text{font:12px system-ui,sans-serif;fill:#76808b}</style>\n"
+        f'{levels}<polyline points="{points}"/>\n'
+        f'<text x="{left}" y="176">step 0</text><text x="{left + width}" y="176" text-anchor="end">{_STEPS}</text>\n'
+        "</svg>\n"
+    )
 
 
 def markdown(docstring: str, skip: tuple[str, ...] = ()) -> str:
@@ -90,15 +147,16 @@ def _capital(text: str) -> str:
 
 
 def main() -> None:
-    """Write every page anew and remove those of methods that are gone."""
-    FOLDER.mkdir(exist_ok=True)
+    """Write every file anew and remove those of what is gone."""
     made = pages()
-    for old in FOLDER.glob("*.md"):
-        if old.name not in made:
+    for name, old in made_before().items():
+        if name not in made:
             old.unlink()
     for name, text in made.items():
-        (FOLDER / name).write_text(text, encoding="utf-8")
-    print(f"Wrote {len(made)} pages into {FOLDER}.")
+        path = FOLDER / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text, encoding="utf-8")
+    print(f"Wrote {len(made)} files into {FOLDER}.")
 
 
 if __name__ == "__main__":

@@ -10,21 +10,21 @@ from bequest.core.plan import Group, Recipe, Solve, Train
 from bequest.nn.head import new_head
 from bequest.nn.network import Network
 from bequest.optim.linear import LinearSolver
-from bequest.optim.schedules import WarmupLinear
+from bequest.optim.schedules import SCHEDULES
 
 _MLP_EPOCHS = 30
 """Epochs of a hidden-layer head on stored features: cheap, since no body runs, and ended by patience."""
 
 
 def train(recipe: Recipe, groups: tuple[Group, ...]) -> Train:
-    """Gradient descent as the recipe says: AdamW, linear warm-up and decay, the loss of the task's kind."""
+    """Gradient descent as the recipe says: AdamW, its schedule, the loss of the task's kind."""
     import torch
 
     return Train(
         groups=groups,
         epochs=_set(recipe.epochs),
         batch_size=_set(recipe.batch_size),
-        schedule=WarmupLinear(_set(recipe.warmup)),
+        schedule=SCHEDULES[_set(recipe.schedule)](_set(recipe.warmup)),
         loss=None,
         optimizer=partial(torch.optim.AdamW, eps=1e-8),
         patience=_set(recipe.patience),

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields, replace
-from typing import TYPE_CHECKING, Any, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol, get_args
 
 from bequest.core.errors import MethodError
 
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from bequest.nn.network import Network
 
 Part = Literal["train", "validation"]
+ScheduleName = Literal["linear", "cosine", "one_cycle", "slanted", "constant"]
 
 
 @dataclass(frozen=True)
@@ -37,6 +38,8 @@ class Recipe:
         head: 'linear', or 'mlp' for one or more hidden layers.
         head_init: 'random', or 'solved' to fit the head on the frozen source's features before all else.
         head_layers: Widths of an mlp head's hidden layers, e.g. 256,128; empty for one as wide as the embedding.
+        schedule: How the rates move from step to step: after the warm-up linear or cosine to 0, one_cycle (up and down
+            by cosines), slanted (ULMFiT's triangle), constant.
     """
 
     epochs: int | None = None
@@ -50,6 +53,7 @@ class Recipe:
     head: Literal["linear", "mlp"] | None = None
     head_init: Literal["random", "solved"] | None = None
     head_layers: str = ""
+    schedule: ScheduleName | None = None
 
     @property
     def hidden(self) -> tuple[int, ...]:
@@ -81,6 +85,7 @@ class Recipe:
             "head": (lambda v: v in ("linear", "mlp"), "linear or mlp"),
             "head_init": (lambda v: v in ("random", "solved"), "random or solved"),
             "head_layers": (_are_widths, "widths of 1 or more, e.g. 256,128"),
+            "schedule": (lambda v: v in get_args(ScheduleName), " or ".join(get_args(ScheduleName))),
         }
         faults = [
             f"{name} is {getattr(self, name)!r}, expected {expected}"

@@ -31,8 +31,8 @@ class FromScratch:
     recipe: Recipe = Recipe()
 
     defaults: ClassVar[dict[str, Recipe]] = {
-        "text": Recipe(20, 16, 5e-4, 5e-4, 0.01, 0.1, 1.0, 5, "linear", "random"),
-        "image": Recipe(30, 32, 1e-3, 1e-3, 0.05, 0.1, 1.0, 5, "linear", "random"),
+        "text": Recipe(20, 16, 5e-4, 5e-4, 0.01, 0.1, 1.0, 5, "linear", "random", schedule="linear"),
+        "image": Recipe(30, 32, 1e-3, 1e-3, 0.05, 0.1, 1.0, 5, "linear", "random", schedule="linear"),
     }
 
     def plan(self, source: Source, task: Task) -> Plan:
