@@ -72,9 +72,9 @@ def schedules() -> str:
     parts = [
         "# Learning-rate schedules",
         "Made by `make docs` from the schedules' docstrings.",
-        "`--schedule` names one for any method that trains by gradient descent. It gives a factor on every group's peak "
-        "rate at each optimizer step of a stage; `--warmup` is the fraction of the steps over which the rates rise. The "
-        f"drawings show {_STEPS} steps.",
+        "`--schedule` names one for any method that trains by gradient descent. It gives a factor on every group's "
+        "peak rate at each optimizer step of a stage; `--warmup` is the fraction of the steps over which the rates "
+        f"rise. The drawings show {_STEPS} steps.",
     ]
     for name, make in SCHEDULES.items():
         schedule = make(_RISING[name])
