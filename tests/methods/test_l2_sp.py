@@ -81,7 +81,7 @@ def test_a_step_is_the_formulas(context_of: Callable[..., Any]) -> None:
         events=(keep,),
     )
     [_, epoch] = fit(context, network, stage, feed, Checkpoint(None, {}, 0.0), seed=0, number=0)
-    assert epoch.train_loss == pytest.approx(float(loss), rel=1e-5), "the loss is reported without the penalty"
+    assert epoch.train_loss == pytest.approx(float(loss.detach()), rel=1e-5), "the loss is reported without the penalty"
     for name, w in moved.items():
         torch.testing.assert_close(after[name], w - rate * scale * gradients[name], rtol=1e-4, atol=1e-6, msg=name)
 
