@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0.dev0"
 
 if TYPE_CHECKING:
-    from bequest.api import Run, adapt, compare, replay
+    from bequest.api import RateSuggestion, Run, adapt, compare, replay, suggest_learning_rate
     from bequest.data import from_arrays as task_from_arrays
     from bequest.data import from_dataset as task_from_dataset
     from bequest.data import load as load_task
@@ -22,10 +22,12 @@ if TYPE_CHECKING:
     from bequest.sources import get as get_source
 
 _LAZY = {
+    "RateSuggestion": ("bequest.api", "RateSuggestion"),
     "Run": ("bequest.api", "Run"),
     "adapt": ("bequest.api", "adapt"),
     "compare": ("bequest.api", "compare"),
     "replay": ("bequest.api", "replay"),
+    "suggest_learning_rate": ("bequest.api", "suggest_learning_rate"),
     "load_task": ("bequest.data", "load"),
     "task_from_arrays": ("bequest.data", "from_arrays"),
     "task_from_dataset": ("bequest.data", "from_dataset"),
@@ -40,6 +42,7 @@ _LAZY = {
 __all__ = [
     "AdaptedModel",
     "Prediction",
+    "RateSuggestion",
     "Run",
     "Source",
     "__version__",
@@ -50,6 +53,7 @@ __all__ = [
     "load",
     "load_task",
     "replay",
+    "suggest_learning_rate",
     "task_from_arrays",
     "task_from_dataset",
 ]

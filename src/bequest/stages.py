@@ -41,10 +41,14 @@ def with_new_head(network: Network, recipe: Recipe, width: int, num_classes: int
         return ()
     if recipe.head == "linear":
         return (Solve(LinearSolver(), source_features=True),)
+    return (head_alone(network, replace(recipe, patience=5), _MLP_EPOCHS, 1e-3),)
+
+
+def head_alone(network: Network, recipe: Recipe, epochs: int, learning_rate: float) -> Train:
+    """The network's head trained by gradient descent on the source's stored features."""
     names = tuple(f"head.{name}" for name, _ in network.head.named_parameters())
-    first = Recipe(epochs=_MLP_EPOCHS, patience=5).over(recipe)
-    stage = train(first, (Group(names, 1e-3, _set(recipe.weight_decay)),))
-    return (replace(stage, source_features=True),)
+    stage = train(replace(recipe, epochs=epochs), (Group(names, learning_rate, _set(recipe.weight_decay)),))
+    return replace(stage, source_features=True)
 
 
 def _set(value: Any) -> Any:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 import sys
 from argparse import Namespace
 from collections.abc import Iterator
@@ -23,7 +24,7 @@ def compare(options: Namespace) -> int:
 
     names = [n.strip() for n in options.methods.split(",")] if options.methods else list(api.DEFAULT_METHODS)
     settings = parse_settings(options.settings)
-    run = api.compare(methods=names, settings=settings, seeds=options.seeds, **_shared(options))
+    run = api.compare(methods=names, settings=settings, seeds=options.seeds, out=options.out, **_shared(options))
     _closing(run)
     return 0
 
@@ -32,8 +33,29 @@ def adapt(options: Namespace) -> int:
     """`bequest adapt`."""
     from bequest import api
 
-    run = api.adapt(method=options.method, seed=options.seed, **{**_shared(options), **hyperparameters(options)})
+    own = {"method": options.method, "seed": options.seed, "out": options.out}
+    run = api.adapt(**own, **{**_shared(options), **hyperparameters(options)})
     _closing(run)
+    return 0
+
+
+def suggest_lr(options: Namespace) -> int:
+    """`bequest suggest-lr`."""
+    from bequest import api
+
+    given = hyperparameters(options)
+    own = {name: getattr(options, name) for name in ("method", "seed", "start", "end", "num_steps")}
+    suggestion = api.suggest_learning_rate(**{**own, **_shared(options), **given})
+    plot = Path(options.plot or f"runs/{Path(options.data[0]).stem}-{options.method}-rates.svg")
+    suggestion.write_plot(plot)
+    settings = {**given, **suggestion.settings}
+    flags = [word for name, value in settings.items() for word in ("--" + name.replace("_", "-"), str(value))]
+    words = ["bequest", "adapt", *options.data, "--source", options.source, "--method", options.method, *flags]
+    steps = len(suggestion.test.rates)
+    print(f"Loss by rate  {plot}   ({steps} steps, rates {options.start:g} to {suggestion.test.rates[-1]:.2g})")
+    print(f"Suggested     {options.method}: " + ", ".join(f"{n} {v:g}" for n, v in suggestion.settings.items()))
+    print("It is the middle of the longest stretch over which the smoothed loss falls.")
+    print("To use it, with your other flags:\n  " + shlex.join(words))
     return 0
 
 
@@ -149,7 +171,7 @@ def demo(options: Namespace) -> int:
 
 
 def _shared(options: Namespace) -> dict[str, Any]:
-    names = ("source", "train_size", "test_size", "split_seed", "out", "task", "text_column", "image_column")
+    names = ("source", "train_size", "test_size", "split_seed", "task", "text_column", "image_column")
     more = ("label_column", "split_column", "group_column", "encoding", "skip_bad", "max_tokens", "image_size")
     rest = ("source_head", "pooling", "cut_at", "precision", "cache")
     shared = {n: getattr(options, n) for n in (*names, *more, *rest)}

@@ -1,4 +1,4 @@
-"""`bequest`: compare, adapt, predict, replay, ls, demo."""
+"""`bequest`: compare, adapt, suggest-lr, predict, replay, ls, demo."""
 
 from __future__ import annotations
 
@@ -102,6 +102,30 @@ def _parser() -> ArgumentParser:
     add_run(adapt, seeds=False)
     add_hyperparameters(adapt)
     adapt.set_defaults(command=commands.adapt)
+
+    suggest = verb(
+        "suggest-lr",
+        "suggest a method's learning rate by a range test: the rate rises from step to step, the loss tells where it "
+        "serves",
+        "  bequest suggest-lr reviews.csv --source minilm_l6 --method full\n"
+        "  bequest suggest-lr photos/ --source efficientnet_lite0 --method lora --rank 4 --plot rates.svg\n",
+    )
+    add_data(suggest)
+    add_source(suggest)
+    suggest.add_argument("--method", default="full", help="which method (default: full; `bequest ls methods`)")
+    suggest.add_argument(
+        "--from", dest="start", type=float, default=1e-7, metavar="RATE", help="first rate (default: 1e-07)"
+    )
+    suggest.add_argument("--to", dest="end", type=float, default=1.0, metavar="RATE", help="last rate (default: 1)")
+    suggest.add_argument(
+        "--steps", dest="num_steps", type=int, default=100, metavar="N", help="optimizer steps (default: 100)"
+    )
+    suggest.add_argument(
+        "--plot", metavar="FILE", help="where the drawing goes, an SVG (default: one under runs/, named after the test)"
+    )
+    add_run(suggest, seeds=False, folder=False)
+    add_hyperparameters(suggest)
+    suggest.set_defaults(command=commands.suggest_lr)
 
     predict = verb(
         "predict",

@@ -108,8 +108,8 @@ def add_source_options(group: Any) -> None:
     )
 
 
-def add_run(parser: ArgumentParser, *, seeds: bool) -> None:
-    """How the run goes, and where it is kept."""
+def add_run(parser: ArgumentParser, *, seeds: bool, folder: bool = True) -> None:
+    """How the run goes, and where it is kept if it is."""
     group = parser.add_argument_group("run")
     if seeds:
         group.add_argument(
@@ -121,7 +121,10 @@ def add_run(parser: ArgumentParser, *, seeds: bool) -> None:
         )
     else:
         group.add_argument("--seed", type=int, default=0, help="chooses labels, initialisation and order (default: 0)")
-    group.add_argument("--out", metavar="DIR", help="the run's folder (default: one under runs/, named after the run)")
+    if folder:
+        group.add_argument(
+            "--out", metavar="DIR", help="the run's folder (default: one under runs/, named after the run)"
+        )
     group.add_argument(
         "--precision",
         choices=("auto", "float32", "bfloat16"),

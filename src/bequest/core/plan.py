@@ -158,6 +158,7 @@ class Train:
         events: Called after every step.
         source_features: The body still computes what the source's does (untouched, or wrappers that start as
             the identity) and is not trained: the stage runs from the source's stored features.
+        penalty: Added to the loss before each step; reported losses are without it.
     """
 
     groups: tuple[Group, ...]
@@ -169,6 +170,7 @@ class Train:
     patience: int = 0
     events: tuple[Event, ...] = ()
     source_features: bool = False
+    penalty: Callable[[Network], Tensor] | None = None
 
 
 @dataclass(frozen=True)

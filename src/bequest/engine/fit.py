@@ -203,7 +203,7 @@ class _Loop:
                 f"The training loss became {value} at step {step + 1} of {self.num_steps}; expected a number. The best "
                 "weights so far are kept. Lower --learning-rate, or look for bad values in the data."
             )
-        runtime.accelerator.backward(loss)
+        runtime.accelerator.backward(loss if stage.penalty is None else loss + stage.penalty(self.network))
         trained = [p for group in self.optimizer.param_groups for p in group["params"]]
         runtime.accelerator.clip_grad_norm_(trained, _MAX_NORM)
         self.optimizer.step()

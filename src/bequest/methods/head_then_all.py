@@ -10,11 +10,11 @@ held-out loss are kept.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
 from bequest.core.errors import MethodError
-from bequest.core.plan import Group, Plan, Recipe, recipe_for
+from bequest.core.plan import Plan, Recipe, recipe_for
 from bequest.core.registry import method
 
 if TYPE_CHECKING:
@@ -43,7 +43,7 @@ class HeadThenAll:
     def plan(self, source: Source, task: Task) -> Plan:
         """The head's stage on the source's features, then a Train stage over all groups."""
         from bequest.nn.depth import groups_by_depth
-        from bequest.stages import train, with_new_head
+        from bequest.stages import head_alone, train, with_new_head
 
         if self.head_epochs < 1:
             raise MethodError(f"head_epochs is {self.head_epochs}, expected 1 or more.")
@@ -51,7 +51,5 @@ class HeadThenAll:
         network = source.network()
         first = with_new_head(network, recipe, source.width, len(task.classes))
         if not first:
-            names = tuple(f"head.{name}" for name, _ in network.head.named_parameters())
-            alone = replace(recipe, epochs=self.head_epochs)
-            first = (replace(train(alone, (Group(names, 1e-3),)), source_features=True),)
+            first = (head_alone(network, recipe, self.head_epochs, 1e-3),)
         return Plan(network, (*first, train(recipe, groups_by_depth(network, source.layers, recipe))))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 from torch import Tensor, nn
 
@@ -80,6 +81,14 @@ def from_depth(body: nn.Module | Sequence[Layer], depth: float | str) -> tuple[L
     if not 0 <= fraction <= 1:
         raise MethodError(f"The depth is {fraction}, expected a fraction from 0 to 1, or a layer's name.")
     return found[round(fraction * len(found)) :]
+
+
+def bundles(found: Sequence[Layer], num_bundles: int) -> tuple[Layer, ...]:
+    """The layers in that many runs of nearly equal length, first to last, each as one layer; none is empty."""
+    count = min(num_bundles, len(found))
+    ends = [round(i * len(found) / count) for i in range(count + 1)] if count else []
+    runs = [found[a:b] for a, b in pairwise(ends)]
+    return tuple(Layer(run[0].name, tuple(name for layer in run for name in layer.parameters)) for run in runs)
 
 
 def find_name(name: str, names: Sequence[str]) -> str:

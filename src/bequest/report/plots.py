@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -201,6 +202,35 @@ def scatter(pairs: list[list[float]], target: str, number: int) -> str:
         _title(ax, f"predicted {shorten(target, 30)}", NARROW)
         ax.set_xlabel("true", fontsize=NARROW.font, labelpad=6)
         return to_svg(figure, f"scatter-{number}", f"predicted against true values of {target}")
+
+
+def learning_rates(
+    rates: Sequence[float], losses: Sequence[float], smoothed: Sequence[float], suggestion: float | None, name: str
+) -> str:
+    """Loss by learning rate of a range test, raw and smoothed, with the suggested rate.
+
+    Args:
+        rates: Of each step.
+        losses: Of each step's batch.
+        smoothed: Their running mean.
+        suggestion: One of the rates; None draws no mark.
+        name: What was trained.
+    """
+    with style():
+        figure = _figure(WIDE.width * 0.75, 400)
+        ax = _axes(figure, WIDE, (56, 52, 20, 34))
+        ax.set_xscale("log")
+        ax.plot(rates, losses, color=MUTED, lw=1, alpha=0.45)
+        ax.plot(rates, smoothed, color=series_color(0), lw=2.4)
+        text = ""
+        if suggestion is not None:
+            height = smoothed[list(rates).index(suggestion)]
+            ax.axvline(suggestion, color=series_color(1), lw=1.2, dashes=(4, 3))
+            ax.plot([suggestion], [height], "o", color=series_color(1), ms=9, mec=SURFACE, mew=1.2)
+            text = f", suggested {suggestion:.2g}"
+        _title(ax, f"{name}: training loss of each step, and smoothed{text}", WIDE)
+        ax.set_xlabel("learning rate (logarithmic)", fontsize=WIDE.font, labelpad=8)
+        return to_svg(figure, "rates", f"training loss by learning rate{text}")
 
 
 def shows_single_seeds(board: Leaderboard) -> bool:

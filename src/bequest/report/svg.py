@@ -10,6 +10,7 @@ import re
 import warnings
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
+from importlib.resources import files
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -90,6 +91,16 @@ def to_svg(figure: Figure, name: str, label: str) -> str:
     head = f'<svg viewBox="0 0 {width} {height}" role="img" aria-label="{_attribute(label)}">'
     text = re.sub(r"^<svg[^>]*>", lambda _: head, text)
     return re.sub(r">\s+<", ">\n<", text).strip()
+
+
+def standalone(svg: str) -> str:
+    """An element of `to_svg` as a file of its own, in the report's light colours."""
+    page = (files("bequest.report") / "report.html.j2").read_text(encoding="utf-8")
+    colors = page[page.index(":root {") : page.index("}", page.index(":root {")) + 1]
+    look = f"{colors} svg {{ color: var(--text); background: var(--surface); font-family: system-ui, sans-serif; }}"
+    head, rest = svg.split(">", 1)
+    head = head.replace("<svg", '<svg xmlns="http://www.w3.org/2000/svg"', 1)
+    return f"{head}>\n<style>{look}</style>{rest}\n"
 
 
 def _tag_rewriter(name: str) -> Callable[[re.Match[str]], str]:
