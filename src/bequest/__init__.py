@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from bequest.data import from_arrays as task_from_arrays
     from bequest.data import from_dataset as task_from_dataset
     from bequest.data import load as load_task
-    from bequest.engine.adapted import AdaptedModel, Prediction, load
+    from bequest.engine.adapted import AdaptedModel, LabelsPrediction, Prediction, ValuesPrediction, load
     from bequest.sources import Source, from_module
     from bequest.sources import get as get_source
 
@@ -32,7 +32,9 @@ _LAZY = {
     "task_from_arrays": ("bequest.data", "from_arrays"),
     "task_from_dataset": ("bequest.data", "from_dataset"),
     "AdaptedModel": ("bequest.engine.adapted", "AdaptedModel"),
+    "LabelsPrediction": ("bequest.engine.adapted", "LabelsPrediction"),
     "Prediction": ("bequest.engine.adapted", "Prediction"),
+    "ValuesPrediction": ("bequest.engine.adapted", "ValuesPrediction"),
     "load": ("bequest.engine.adapted", "load"),
     "Source": ("bequest.sources", "Source"),
     "from_module": ("bequest.sources", "from_module"),
@@ -41,10 +43,12 @@ _LAZY = {
 
 __all__ = [
     "AdaptedModel",
+    "LabelsPrediction",
     "Prediction",
     "RateSuggestion",
     "Run",
     "Source",
+    "ValuesPrediction",
     "__version__",
     "adapt",
     "compare",

@@ -15,6 +15,7 @@ from bequest import data as bequest_data
 from bequest.comparison.folder import BEST, BOARD_FILE, REPORT_FILE, RunFolder, digest
 from bequest.comparison.protocol import Protocol, enter
 from bequest.comparison.protocol import compare as run_comparison
+from bequest.core.checks import check_seed, check_seeds, check_test_size, check_train_size
 from bequest.core.errors import MethodError, RunError
 from bequest.core.observe import Observer, Silent
 from bequest.core.registry import get_method
@@ -22,7 +23,7 @@ from bequest.core.results import Leaderboard
 from bequest.core.task import Task
 from bequest.data.hub import is_dataset
 from bequest.data.labels import TaskChoice
-from bequest.engine.adapted import AdaptedModel, Prediction, load
+from bequest.engine.adapted import AdaptedModel, AnyPrediction, load
 from bequest.engine.context import Context
 from bequest.engine.range_test import RangeTest, range_test
 from bequest.engine.runtime import choose_runtime
@@ -62,7 +63,7 @@ class Run:
         """The report, one HTML file."""
         return self.folder / REPORT_FILE
 
-    def predict(self, inputs: Iterable[Any]) -> list[Prediction]:
+    def predict(self, inputs: Iterable[Any]) -> list[AnyPrediction]:
         """Predictions of the best model, one a sample. See `AdaptedModel.predict`."""
         return self.best.predict(inputs)
 
@@ -163,6 +164,9 @@ def compare(
     Raises:
         bequest.core.errors.BequestError: One of its kinds, for everything that the input or the machine can cause.
     """
+    chosen = check_seeds(seeds)
+    train_size, test_size = check_train_size(train_size), check_test_size(test_size)
+    split_seed = check_seed("--split-seed", split_seed)
     columns = {
         "text_column": text_column,
         "image_column": image_column,
@@ -173,9 +177,6 @@ def compare(
     loaded = _task(data, task, {**columns, "encoding": encoding, "skip_bad": skip_bad})
     source = _source(source, loaded, max_tokens, image_size, source_head, pooling, cut_at)
     entries = enter(methods, settings or {}, source, loaded)
-    chosen = tuple(range(seeds)) if isinstance(seeds, int) else tuple(seeds)
-    if not chosen or len(set(chosen)) != len(chosen) or min(chosen) < 0:
-        raise RunError(f"The seeds are {seeds}; expected one or more different whole numbers, 0 or above.")
     protocol = Protocol(chosen, train_size, test_size, split_seed, precision)
     recorded = {
         "data": loaded.origin,
@@ -276,7 +277,7 @@ def adapt(
         source,
         [method],
         settings={method: hyperparameters},
-        seeds=[seed],
+        seeds=[check_seed("--seed", seed)],
         train_size=train_size,
         test_size=test_size,
         split_seed=split_seed,

@@ -29,5 +29,11 @@ def test_nearest_lists_at_most_three():
     assert near.count(" or ") == 2
 
 
+def test_nearest_lists_no_more_than_people_read():
+    listed = nearest("xyz", [f"layer_{i:04}" for i in range(1300)])
+    assert listed.startswith("There are: layer_0000, ")
+    assert listed.endswith(", layer_0019 and 1,280 more.")
+
+
 def test_nearest_of_nothing():
     assert nearest("lora", []) == "There are: none."

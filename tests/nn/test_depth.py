@@ -212,6 +212,8 @@ def test_the_end_of_a_name_is_enough_if_it_is_the_only_one():
         find_name("layer.1", names)
     with pytest.raises(KeyError, match=r"Did you mean 'a\.layer\.11'"):
         find_name("a.layer.12", ["a.layer.11"])
+    with pytest.raises(KeyError, match=r"Did you mean 'layer\.11' or 'b\.layer\.1' or 'a\.layer\.1'\?"):
+        find_name("layer.12", names)
 
 
 def test_groups_cover_what_is_trained_and_nothing_else():

@@ -41,9 +41,9 @@ def test_it_is_the_mean_of_paired_differences_with_a_t_interval(both: Leaderboar
 def test_words_of_an_interval_above_zero(both: Leaderboard) -> None:
     board = with_scores(both, [0.90, 0.80, 0.85], [0.80, 0.66, 0.73])
     assert affinity.in_words(board) == [
-        "Domain affinity +12.0 points: the test accuracy of linear_probe minus that of from_scratch, mean over 3 seeds, "
-        "95 % t-interval over the seeds from +7.0 to +17.0 points. The interval is above 0: here the features are better "
-        "than none. " + READING
+        "Domain affinity +12.0 points: the test accuracy of linear_probe minus that of from_scratch, mean over 3 "
+        "seeds, 95 % t-interval over the seeds from +7.0 to +17.0 points. The interval is above 0: here the features "
+        "are better than none. " + READING
     ]
     assert sentences(board)[-1] == affinity.in_words(board)[0]
     assert "Domain affinity +12.0 points" in render(board)

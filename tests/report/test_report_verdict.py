@@ -104,6 +104,7 @@ def test_no_time_measured(board: Leaderboard) -> None:
         (units.mean_sem(Interval(0.9, 0.0002, 3, []), "accuracy"), "90.00 ± 0.02 %"),
         (units.mean_sem(Interval(0.9, 0.0, 3, []), "accuracy"), "90.0 ± 0.0 %"),
         (units.plain([1, "a", None]), "1, a, none"),
+        (units.plain(""), "none"),
         (units.plain({"a": [1]}), '{"a": [1]}'),
         (units.plain(1e-05), "1e-05"),
         (units.shorten("a" * 30, 10), "aaaaaa…aaa"),

@@ -16,6 +16,7 @@ from bequest.core.registry import methods
 
 if TYPE_CHECKING:
     from bequest.api import Run
+    from bequest.engine.adapted import AnyPrediction
 
 
 def compare(options: Namespace) -> int:
@@ -73,7 +74,7 @@ def predict(options: Namespace) -> int:
     return 0
 
 
-def _in_words(prediction: Any) -> str:
+def _in_words(prediction: AnyPrediction) -> str:
     """A prediction as one cell or several with tabs between."""
     from bequest.engine.adapted import LabelsPrediction, ValuesPrediction
 
@@ -158,6 +159,7 @@ def demo(options: Namespace) -> int:
     """`bequest demo`."""
     from bequest import api
     from bequest.cli.demo import images, texts
+    from bequest.engine.adapted import Prediction
 
     demonstration = images() if options.images else texts()
     print(demonstration.story)
@@ -165,6 +167,7 @@ def demo(options: Namespace) -> int:
     run = api.compare(demonstration.task, seeds=3, out=options.out or default, **demonstration.settings)
     _closing(run)
     [prediction] = run.predict([demonstration.example])
+    assert isinstance(prediction, Prediction)
     print(f"\nOne prediction with it:\n  {demonstration.example_text}")
     print(f"  → {prediction.label} ({prediction.probability:.0%})")
     return 0

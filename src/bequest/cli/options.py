@@ -193,4 +193,4 @@ def _defaults(found: list[tuple[str, Hyperparameter]]) -> str:
 
 def _count_or_fraction(text: str) -> int | float:
     value = float(text)
-    return int(value) if value >= 1 and value == int(value) else value
+    return int(value) if value.is_integer() else value

@@ -5,6 +5,8 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable
 
+_MOST_LISTED = 20
+
 
 class BequestError(Exception):
     """Base of every error that a user's input or machine can cause; its text is meant for the user."""
@@ -31,7 +33,7 @@ class TrainingError(BequestError):
 
 
 def nearest(name: str, known: Iterable[str]) -> str:
-    """A sentence that lists the names nearest to a misspelt one, or all of them where none is near.
+    """A sentence that lists the names nearest to a misspelt one; where none is near all of them, or the first.
 
     Args:
         name: What the user wrote.
@@ -41,7 +43,9 @@ def nearest(name: str, known: Iterable[str]) -> str:
     near = difflib.get_close_matches(_fold(name), by_fold, n=3, cutoff=0.6)
     if near:
         return f"Did you mean {' or '.join(repr(by_fold[n]) for n in near)}?"
-    return f"There are: {', '.join(by_fold.values()) or 'none'}."
+    listed = list(by_fold.values())
+    more = f" and {len(listed) - _MOST_LISTED:,} more" if len(listed) > _MOST_LISTED else ""
+    return f"There are: {', '.join(listed[:_MOST_LISTED]) or 'none'}{more}."
 
 
 def _fold(name: str) -> str:

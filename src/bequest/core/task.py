@@ -11,6 +11,7 @@ from typing import Any, Literal, Protocol, runtime_checkable
 
 import numpy as np
 
+from bequest.core.checks import check_seed, check_test_size, check_train_size
 from bequest.core.errors import DataError
 
 Modality = Literal["text", "image", "array"]
@@ -184,8 +185,8 @@ class Task:
             split_seed: Chooses the test part.
 
         Raises:
-            DataError: The sizes ask for more samples than there are, or leave nothing to test on or fewer than
-                two samples to learn from; in classification, of each class.
+            DataError: A seed or a size makes no sense, or the sizes ask for more samples than there are, or leave
+                nothing to test on or fewer than two samples to learn from; in classification, of each class.
         """
         return _draw(self, seed, train_size, test_size, split_seed)
 
@@ -240,12 +241,12 @@ def _bins(values: LabelArray) -> IntArray:
 
 
 def _draw(task: Task, seed: int, train_size: int | None, test_size: int | float, split_seed: int) -> Draw:
-    test_rng, rng = np.random.default_rng([split_seed, 1]), np.random.default_rng([seed, 2])
+    train_size, test_size = check_train_size(train_size), check_test_size(test_size)
+    test_rng = np.random.default_rng([check_seed("--split-seed", split_seed), 1])
+    rng = np.random.default_rng([check_seed("--seed", seed), 2])
     given_test, held = _positions(task, "test"), _positions(task, "validation")
     pool = np.setdiff1d(np.arange(len(task.labels)), np.concatenate([given_test, held]))
     least = 1 if task.kind == "classification" else 0  # a label without a test sample spoils no other score
-    if not (0 < test_size < 1 or (test_size >= 1 and float(test_size).is_integer())):
-        raise DataError(f"--test-size is {test_size}; expected a fraction between 0 and 1, or a whole number.")
     if len(given_test):
         wanted = min(int(test_size), len(given_test)) if test_size >= 1 else len(given_test)
         _check_given_test_size(task, wanted, given_test)

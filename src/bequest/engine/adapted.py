@@ -63,6 +63,10 @@ class ValuesPrediction:
     values: dict[str, float]
 
 
+AnyPrediction = Prediction | LabelsPrediction | ValuesPrediction
+"""What a model says of one sample, by the kind of its task: classification, multi-label, regression."""
+
+
 @dataclass(frozen=True)
 class AdaptedModel:
     """An adapted network, ready to use.
@@ -81,7 +85,9 @@ class AdaptedModel:
     record: dict[str, Any]
     kind: Kind = "classification"
 
-    def predict(self, inputs: Iterable[Any], *, batch_size: int = 32, precision: Precision = "float32") -> list[Any]:
+    def predict(
+        self, inputs: Iterable[Any], *, batch_size: int = 32, precision: Precision = "float32"
+    ) -> list[AnyPrediction]:
         """The classes, labels or values of some samples.
 
         Args:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
@@ -104,7 +105,9 @@ def find_name(name: str, names: Sequence[str]) -> str:
         return fitting[0]
     if fitting:
         raise KeyError(f"{name!r} fits {len(fitting)} layers: {', '.join(fitting[:4])}. Write one in full.")
-    raise KeyError(f"There is no layer {name!r}. {nearest(name, names)}")
+    # The end of a name is enough, so what was written may be near the end of one.
+    ends = Counter(".".join(known.split(".")[-1 - name.count(".") :]) for known in names)
+    raise KeyError(f"There is no layer {name!r}. {nearest(name, [*names, *(e for e in ends if ends[e] == 1)])}")
 
 
 def groups_by_depth(network: Network, trained: tuple[Layer, ...], recipe: Recipe) -> tuple[Group, ...]:

@@ -122,7 +122,7 @@ def _row(board: Leaderboard, row: Row) -> dict[str, Any]:
         "errors": list(dict.fromkeys(row.errors)),
         "validation": units.mean_sem(row.validation, row.metric),
         "test": units.mean_sem(row.test, row.metric),
-        "metrics": [f"{name} {units.mean_sem(row.metrics[name], name)}" for name in _further(board, row)],
+        "metrics": [(name, units.mean_sem(row.metrics[name], name)) for name in _further(board, row)],
         "epochs": _epochs(row),
         "trainable": units.quantity(row.trainable_parameters),
         "stored": units.size(row.stored_bytes),

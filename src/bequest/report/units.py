@@ -110,7 +110,7 @@ def plain(value: Any) -> str:
     if isinstance(value, int):
         return f"{value:,}" if abs(value) >= 10_000 else str(value)
     if isinstance(value, str):
-        return value
+        return value or "none"
     if isinstance(value, (list, tuple)):
         items = list(cast("list[Any]", value))
         if not any(isinstance(v, (list, tuple, dict)) for v in items):

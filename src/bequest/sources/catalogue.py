@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from bequest.core.checks import as_whole
 from bequest.core.errors import SourceError, nearest
 from bequest.sources import embedded, timm, torchvision, transformers
 from bequest.sources.checks import refuse
@@ -69,6 +70,7 @@ def get(
             be had.
         RunError: The folder's model is damaged.
     """
+    max_tokens, image_size = _whole("--max-tokens", max_tokens), _whole("--image-size", image_size)
     source = _named(name, max_tokens=max_tokens, image_size=image_size, head=head, pooling=pooling)
     if source.modality != "text":
         refuse(name, "--max-tokens", max_tokens)
@@ -168,6 +170,13 @@ def _named(
     raise SourceError(
         f"There is no source {name!r}. {told} Others: {', '.join(FORMS)}. `bequest ls sources` explains them."
     )
+
+
+def _whole(flag: str, value: int | None) -> int | None:
+    whole = as_whole(value)
+    if value is not None and whole is None:
+        raise SourceError(f"{flag} is {value!r}, expected a whole number. Leave it out for the source's own.")
+    return whole
 
 
 def _absolute(name: str) -> str:

@@ -46,7 +46,8 @@ def from_name(spelling: str, architecture: str, *, image_size: int | None = None
         std=tuple(shown.std),
         interpolation=shown.interpolation.value,
     )
-    preprocess = preprocess.resized(image_size or preprocess.size)
+    if image_size is not None:
+        preprocess = preprocess.resized(image_size)
     width = check_image_size(spelling, lambda: _untrained(description), preprocess.size)
 
     def pretrained() -> Network:
