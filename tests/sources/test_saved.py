@@ -61,6 +61,19 @@ def test_what_was_learned_on_one_task_is_the_source_for_the_next(bert: str, tmp_
     assert sources.get(str(tmp_path / "second")).scratch(1).body(*inputs).shape == (3, 16)
 
 
+def test_a_loaded_head_with_hidden_layers_has_no_dropout(bert: str, tmp_path: Path, cache: Path):
+    run = bequest.adapt(tiny.text_task(), bert, "freeze", out=tmp_path / "run", head="mlp", **{**TRAINED, "epochs": 3})
+    loaded = bequest.load(run.folder)
+    assert not any(module.training for module in loaded.network.modules())
+    assert not any(parameter.requires_grad for parameter in loaded.network.parameters())
+    task = tiny.text_task()
+    test = task.draw(0, train_size=30, test_size=30).test
+    outputs = loaded.outputs([task.samples[int(i)] for i in test])
+    loss = nn.functional.cross_entropy(outputs, torch.as_tensor(np.asarray(task.labels)[test]))
+    [trial] = run.board.trials
+    assert float(loss) == pytest.approx(trial.test_loss, rel=1e-5)
+
+
 def test_a_saved_model_is_a_source_with_a_token_limit_of_choice(bert: str, tmp_path: Path, cache: Path):
     run = bequest.adapt(tiny.text_task(), sources.get(bert, max_tokens=9), out=tmp_path / "run", **QUICK)
     run.best.save(tmp_path / "saved")

@@ -77,11 +77,6 @@ def get(
             f"--pooling does not apply to {name!r}, which pools by itself. Leave it out, or name the layer whose "
             "tokens are pooled: --cut-at."
         )
-    if cut_at is None and pooling is not None and pooling != source.description.get("pooling"):
-        raise SourceError(
-            f"--pooling does not apply to {name!r}, which pools by itself. Leave it out, or name the layer whose "
-            "tokens are pooled: --cut-at."
-        )
     if source.modality != "image":
         refuse(name, "--image-size", image_size)
     if not pretrained:

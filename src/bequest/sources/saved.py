@@ -69,6 +69,7 @@ def read(folder: str | Path, source: Source | None = None) -> SavedModel:
         network = source.scratch(0)
         network.head = build_head(about["head"])
         network.load_state_dict(load_file(found / WEIGHTS_FILE))
+        network.eval().requires_grad_(False)
         kind = about.get("kind", "classification")
         return SavedModel(network, source, tuple(about["classes"]), about["record"], kind)
     except (KeyError, TypeError, FileNotFoundError, SafetensorError, RuntimeError, json.JSONDecodeError) as error:
