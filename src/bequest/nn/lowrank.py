@@ -60,8 +60,8 @@ class LowRankLinear(nn.Module):
 class LowRankConv2d(nn.Module):
     """A frozen ungrouped Conv2d with a trainable low-rank update: a convolution to `rank` channels, then 1×1.
 
-    A subclass with a forward pass of its own may do anything with its kernel (those of BiT and NFNet standardise it), so
-    that no update can run beside it: there the sum of kernel and update takes the kernel's place, without dropout.
+    A subclass with a forward pass of its own may do anything with its kernel (those of BiT and NFNet standardise it),
+    so that no update can run beside it: there the sum of kernel and update takes the kernel's place, without dropout.
 
     Attributes:
         base: The frozen layer.
