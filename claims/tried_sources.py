@@ -103,6 +103,7 @@ def _image_libraries() -> list[Case]:
         "swin_tiny_patch4_window7_224": small,
         "mobilenetv3_small_050": small,
         "regnety_002": small,
+        "nf_regnet_b0": small,
         "densenet121": small,
         "deit_tiny_distilled_patch16_224": small,
         "mixer_s32_224": {},
@@ -332,12 +333,13 @@ def head_of(case: Case) -> str | None:
     import timm
     import torchvision
 
+    extra: dict[str, Any] = {"aux_logits": False, "init_weights": False} if case.name == "googlenet" else {}
     with torch.device("meta"):
-        extra: dict[str, Any] = {"aux_logits": False, "init_weights": False} if case.name == "googlenet" else {}
-        network: nn.Module = (
-            timm.create_model(case.name) if case.library == "timm" else torchvision.models.get_model(case.name, **extra)
-        )
-    return find_head(network)
+        if case.library == "torchvision":
+            return find_head(torchvision.models.get_model(case.name, **extra))
+        network: Any = timm.create_model(case.name)
+    # A network with two heads has none that could be kept.
+    return find_head(network) if isinstance(network.get_classifier(), nn.Linear) else None
 
 
 # The trial
@@ -494,7 +496,7 @@ def table(rows: list[dict[str, Any]]) -> str:
     lines = [_line(titles), _line(["---", "---", "---:", "---", "---:", "---:", *["---:"] * len(names)])]
     for row in rows:
         cells = [_cell(row["methods"][name]) if name in row["methods"] else "not tried" for name in names]
-        head = f"`{row['head']}`" if row["head"] else "none"
+        head = f"`{row['head']}`" if row["head"] else "–"
         size = f"{row['parameters'] / 1e6:.2f} M"
         lines.append(
             _line([row["library"], _network(row), str(row["layers"]), head, size, f"{row['seconds']:.0f}", *cells])
