@@ -106,9 +106,9 @@ def _image_libraries() -> list[Case]:
         "nf_regnet_b0": small,
         "densenet121": small,
         "deit_tiny_distilled_patch16_224": small,
-        "mixer_s32_224": {},
     }
     torchvision = {
+        "vit_b_16": small,
         "convnext_tiny": small,
         "efficientnet_b0": small,
         "swin_t": small,
@@ -121,8 +121,6 @@ def _image_libraries() -> list[Case]:
         *(Case("timm", name, options=dict(options)) for name, options in timm.items()),
         Case("torchvision", "resnet18", options=dict(small), command_line=True, untrained=False),
         *(Case("torchvision", name, options=dict(options)) for name, options in torchvision.items()),
-        # It takes images of 224 px alone, so it is the slowest by far.
-        Case("torchvision", "vit_b_16", settings={"epochs": 1}),
     ]
 
 
