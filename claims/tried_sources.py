@@ -201,7 +201,7 @@ def _variants() -> list[Case]:
         vary("torchvision", "swin_t", cut_at="features.5"),
         vary("transformers", "BERT", cut_at="layer.5"),
         vary("transformers", "Llama", cut_at="layers.3"),
-        vary("transformers", "ViT", cut_at="layer.5"),
+        vary("transformers", "ViT", cut_at="layers.5"),
         vary("timm", "resnet18", hidden),
         vary("transformers", "DistilBERT", hidden),
         Case("run", "timm:resnet18", options={}, untrained=False),
