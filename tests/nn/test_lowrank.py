@@ -51,6 +51,47 @@ def test_merging_changes_nothing_and_leaves_the_plain_layer(base: nn.Module) -> 
     torch.testing.assert_close(net(x), expected)
 
 
+class CentredConv2d(nn.Conv2d):
+    """Standardises its kernel in each call, as BiT's do."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        weight = self.weight - self.weight.mean((1, 2, 3), keepdim=True)
+        return self._conv_forward(x, weight / weight.std((1, 2, 3), keepdim=True), self.bias)
+
+
+def test_a_kernel_that_is_changed_before_it_is_used() -> None:
+    torch.manual_seed(0)
+    net = nn.Sequential(CentredConv2d(3, 5, 3, dtype=torch.float64))
+    base, x = net[0], torch.randn(2, 3, 6, 6, dtype=torch.float64)
+    plain = net(x)
+    add_low_rank(net, targets(net), rank=2, alpha=2.0)
+    torch.testing.assert_close(net(x), plain, rtol=0, atol=0)  # B is zero
+    adapted = filled(net[0])(x)
+    assert not torch.allclose(adapted, plain)
+    adapted.sum().backward()
+    assert net[0].A.grad.abs().sum() > 0 and net[0].B.grad.abs().sum() > 0
+    merge_low_rank(net)
+    assert net[0] is base
+    torch.testing.assert_close(net(x), adapted)
+
+
+@pytest.mark.parametrize("name", ["resnetv2_50x1_bit", "nf_regnet_b0", "tf_efficientnet_lite0"])
+def test_convolutions_of_timm(name: str) -> None:
+    timm = pytest.importorskip("timm")
+    torch.manual_seed(0)
+    net = timm.create_model(name, num_classes=0).eval().requires_grad_(False)
+    x = torch.randn(2, 3, 64, 64)
+    plain, names = net(x), targets(net)
+    add_low_rank(net, names, rank=2, alpha=2.0)
+    torch.testing.assert_close(net(x), plain)
+    for layer in names:
+        nn.init.normal_(net.get_submodule(layer).B, std=0.02)
+    adapted = net(x)
+    assert not torch.allclose(plain, adapted, rtol=1e-2)
+    merge_low_rank(net)
+    torch.testing.assert_close(net(x), adapted, rtol=1e-3, atol=1e-4)
+
+
 def test_gradients() -> None:
     torch.manual_seed(0)
     layer = filled(LowRankLinear(nn.Linear(3, 4, dtype=torch.float64), rank=2, alpha=1.0))
@@ -64,6 +105,11 @@ def test_gradients() -> None:
 def test_targets_leave_grouped_convolutions_out() -> None:
     net = nn.Sequential(nn.Conv2d(4, 4, 3, groups=4), nn.Conv2d(4, 8, 1), nn.BatchNorm2d(8), nn.Linear(8, 2))
     assert targets(net) == ("1", "3")
+
+
+def test_targets_leave_kernels_out_that_are_no_parameters() -> None:
+    net = nn.Sequential(nn.utils.parametrizations.weight_norm(nn.Conv2d(4, 8, 3)), nn.Conv2d(8, 8, 1))
+    assert targets(net) == ("1",)
 
 
 def test_every_embedded_source_has_targets() -> None:

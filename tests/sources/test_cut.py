@@ -236,6 +236,7 @@ def test_cuts_can_be_cut(save: Any):
     [
         ("layer9", r"There is no layer 'layer9'\. Did you mean 'layer4'.*`bequest ls layers SOURCE` lists them"),
         ("conv1.weight", "There is no layer"),
+        ("x", r"There is no layer 'x'\. The steps of depth are: conv1, layer1\.0, .*layer4\.1\. `bequest ls layers"),
         ("bn1.nothing", "There is no layer"),
         ("0.conv1", "'0.conv1' fits 4 layers: layer1.0.conv1"),
     ],

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import importlib.util
+import json
 import re
 from pathlib import Path
+from typing import Any
 
 import pytest
 import timm
@@ -16,7 +19,8 @@ from bequest.nn.depth import layers
 from bequest.nn.head import find_head
 from bequest.sources.head import split
 
-GUIDE = (Path(__file__).parents[2] / "docs" / "sources.md").read_text(encoding="utf-8")
+ROOT = Path(__file__).parents[2]
+GUIDE = (ROOT / "docs" / "sources.md").read_text(encoding="utf-8")
 PROGRAMS = re.findall(r"^```python\n(.*?)^```$", GUIDE, re.M | re.S)
 ROWS = re.findall(r"^\| (timm|torchvision) \| `(\w+)` \| (\d+) \| `?([\w.]+)`? \|", GUIDE, re.M)
 
@@ -46,3 +50,13 @@ def test_table(library: str, name: str, count: str, head: str):
         network: nn.Module = timm.create_model(name) if library == "timm" else tv(name)
     assert find_head(network) == head
     assert len(layers(split(network, head).body)) == int(count)
+
+
+def test_table_is_what_came_out():
+    spec = importlib.util.spec_from_file_location("tried_sources", ROOT / "claims" / "tried_sources.py")
+    assert spec and spec.loader
+    tried: Any = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(tried)
+    rows = json.loads((ROOT / "claims" / "results" / "tried_sources.json").read_text(encoding="utf-8"))
+    assert tried.table(list(rows.values())) in GUIDE
+    assert ROWS and set(rows) == {case.key for case in tried.cases()}

@@ -117,6 +117,29 @@ def test_vision_transformers_of_timm_take_another_size():
     check(source, 192, seeded(lambda: timm.create_model("vit_tiny_patch16_224", img_size=64)))
 
 
+@pytest.mark.parametrize("size", [None, 64])
+def test_vision_transformers_of_torchvision_take_another_size(
+    size: int | None, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+):
+    """The weights lie where torchvision keeps what it has fetched."""
+    weights = torchvision.models.get_model_weights("vit_b_16").DEFAULT
+    whole = seeded(lambda: torchvision.models.get_model("vit_b_16"))
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    file = Path(torch.hub.get_dir()) / "checkpoints" / weights.url.rpartition("/")[2]
+    file.parent.mkdir(parents=True)
+    torch.save(whole.state_dict(), file)
+    source = sources.get("torchvision:vit_b_16", image_size=size)
+    if size is None:
+        check(source, 768, whole)
+        return
+    check(source, 768, source.network())
+    state, own = source.network().body.state_dict(), whole.state_dict()
+    positions = "encoder.pos_embedding"
+    assert state[positions].shape == (1, 1 + 4 * 4, 768) != own[positions].shape
+    assert torch.equal(state[positions][:, 0], own[positions][:, 0])
+    assert all(torch.equal(state[name], own[name]) for name in state if name != positions)
+
+
 @pytest.mark.parametrize(
     ("name", "options", "told"),
     [
@@ -125,7 +148,7 @@ def test_vision_transformers_of_timm_take_another_size():
         ("torchvision:resnet19", {}, r"torchvision has no classifier 'resnet19'\. Did you mean 'resnet18'"),
         ("torchvision:fcn_resnet50", {}, "torchvision has no classifier 'fcn_resnet50'"),
         ("torchvision:squeezenet1_1", {}, "'squeezenet1_1' has no Linear as its head"),
-        ("torchvision:vit_b_16", {"image_size": 64}, "does not take images of 64 px"),
+        ("torchvision:vit_b_16", {"image_size": 72}, "does not take images of 72 px"),
         ("timm:resnet18", {"image_size": 16}, "--image-size is 16, expected 32 or more"),
         ("timm:resnet18", {"max_tokens": 16}, "--max-tokens does not apply to 'timm:resnet18'"),
         ("timm:resnet18", {"pooling": "mean"}, "--pooling does not apply to 'timm:resnet18', which pools by itself"),

@@ -60,12 +60,16 @@ class LowRankLinear(nn.Module):
 class LowRankConv2d(nn.Module):
     """A frozen ungrouped Conv2d with a trainable low-rank update: a convolution to `rank` channels, then 1×1.
 
+    A subclass with a forward pass of its own may do anything with its kernel (those of BiT and NFNet standardise it),
+    so that no update can run beside it: there the sum of kernel and update takes the kernel's place, without dropout.
+
     Attributes:
         base: The frozen layer.
         A: (rank, in, height, width) of the kernel.
         B: (out, rank, 1, 1).
         scale: s = α / rank.
         dropout: On the update's input.
+        beside: Whether the update runs beside the layer, rather than in its kernel.
     """
 
     def __init__(self, base: nn.Conv2d, rank: int, alpha: float, dropout: float = 0.0) -> None:
@@ -76,15 +80,19 @@ class LowRankConv2d(nn.Module):
         self.A = nn.Parameter(torch.empty(rank, base.in_channels, *base.kernel_size, **like))
         self.B = nn.Parameter(torch.zeros(base.out_channels, rank, 1, 1, **like))
         nn.init.kaiming_uniform_(self.A, a=math.sqrt(5))
+        self.beside = type(base).forward is nn.Conv2d.forward
 
     def forward(self, x: Tensor) -> Tensor:
         """(batch, in, height, width) → (batch, out, height', width')."""
-        return self.base(x) + self._update(self.dropout(x))
+        if self.beside:
+            return self.base(x) + self._update(self.dropout(x))
+        return torch.func.functional_call(self.base, {"weight": self.weight}, (x,))
 
     def _update(self, x: Tensor) -> Tensor:
-        # With A in place of the weight, the base's own forward pads and strides as it always does, also in
-        # subclasses ('same' padding); A's channels are then mixed by the 1×1 convolution B.
-        reduced = torch.func.functional_call(self.base, {"weight": self.A, **_zero_bias(self.base, self.A)}, (x,))
+        # With A in place of the weight, the base's own forward pads and strides as it always does; A's channels are
+        # then mixed by the 1×1 convolution B.
+        bias = {} if self.base.bias is None else {"bias": self.A.new_zeros(self.A.shape[0])}
+        reduced = torch.func.functional_call(self.base, {"weight": self.A, **bias}, (x,))
         return F.conv2d(reduced, self.B * self.scale)
 
     @property
@@ -104,10 +112,6 @@ class LowRankConv2d(nn.Module):
         return self.base
 
 
-def _zero_bias(base: nn.Conv2d, A: Tensor) -> dict[str, Tensor]:
-    return {} if base.bias is None else {"bias": A.new_zeros(A.shape[0])}
-
-
 LowRank = LowRankLinear | LowRankConv2d
 
 
@@ -122,7 +126,9 @@ def _is_linear(module: nn.Module) -> bool:
 
 
 def _is_ungrouped(module: nn.Module) -> bool:
-    return isinstance(module, nn.Conv2d) and module.groups == 1
+    # A kernel that is computed from others (weight normalisation) is no parameter, and cannot be merged into.
+    own = "weight" in dict(module.named_parameters(recurse=False))
+    return isinstance(module, nn.Conv2d) and module.groups == 1 and own
 
 
 def add_low_rank(body: nn.Module, names: tuple[str, ...], rank: int, alpha: float, dropout: float = 0.0) -> None:

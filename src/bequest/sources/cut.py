@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from bequest.core.errors import SourceError, nearest
-from bequest.nn.depth import find_name
+from bequest.nn.depth import find_name, layers
 from bequest.nn.network import Network
 from bequest.nn.trace import Call, first_call, trace
 from bequest.sources.pooling import TEXT_POOLINGS, pool_tokens
@@ -167,7 +167,11 @@ def _name(body: nn.Module, at: str) -> str:
     try:
         return find_name(at, names)
     except KeyError as error:
-        raise SourceError(f"{error.args[0]} `bequest ls layers SOURCE` lists them.") from None
+        told, listed, _ = error.args[0].partition(" There are: ")
+        if listed:
+            # All modules would be hundreds.
+            told += f" The steps of depth are: {', '.join(layer.name for layer in layers(body))}."
+        raise SourceError(f"{told} `bequest ls layers SOURCE` lists them.") from None
 
 
 def _whole(body: nn.Module, name: str, output: Any, batch: int, pooling: str | None) -> Cut:

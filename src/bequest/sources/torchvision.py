@@ -17,6 +17,9 @@ from bequest.sources.source import Source
 _WITH_AUXILIARY_HEADS = {"aux_logits": False, "transform_input": True, "init_weights": True}
 """As `weights="DEFAULT"` sets them in googlenet and inception_v3, without the heads that only training uses."""
 
+_WITH_POSITIONS = "vit_"
+"""Of architectures with learned positions, which are made for images of one size."""
+
 
 def from_name(spelling: str, architecture: str, *, image_size: int | None = None, head: str | None = None) -> Source:
     """A classifier with torchvision's default weights.
@@ -24,7 +27,8 @@ def from_name(spelling: str, architecture: str, *, image_size: int | None = None
     Args:
         spelling: As users write it.
         architecture: torchvision's name.
-        image_size: Side of the input, pixels; None for the size that it is evaluated at.
+        image_size: Side of the input, pixels; None for the size that it is evaluated at. A ViT's learned positions are
+            interpolated.
         head: Name of its last Linear; None to find it.
 
     Raises:
@@ -36,7 +40,6 @@ def from_name(spelling: str, architecture: str, *, image_size: int | None = None
     if architecture not in names:
         raise SourceError(f"torchvision has no classifier {architecture!r}. {nearest(architecture, names)}")
     arguments = _WITH_AUXILIARY_HEADS if architecture in ("googlenet", "inception_v3") else {}
-    description = {"kind": "torchvision", "architecture": architecture, "arguments": arguments, "head": head}
     weights: Any = torchvision.models.get_model_weights(architecture)
     shown = weights.DEFAULT.transforms()
     preprocess = ImagePreprocess(
@@ -46,14 +49,19 @@ def from_name(spelling: str, architecture: str, *, image_size: int | None = None
         std=tuple(shown.std),
         interpolation=shown.interpolation.value,
     )
-    if image_size is not None:
-        preprocess = preprocess.resized(image_size)
+    preprocess = preprocess.resized(preprocess.size if image_size is None else image_size)
+    if architecture.startswith(_WITH_POSITIONS):
+        arguments = {"image_size": preprocess.size}
+    description = {"kind": "torchvision", "architecture": architecture, "arguments": arguments, "head": head}
     width = check_image_size(spelling, lambda: _untrained(description), preprocess.size)
 
     def pretrained() -> Network:
         kept = {k: v for k, v in arguments.items() if k != "init_weights"}
         with explained(spelling, "the servers of PyTorch"):
-            network = torchvision.models.get_model(architecture, weights=weights.DEFAULT, **kept)
+            if architecture.startswith(_WITH_POSITIONS):
+                network = _with_positions(architecture, weights.DEFAULT.get_state_dict(progress=False), **kept)
+            else:
+                network = torchvision.models.get_model(architecture, weights=weights.DEFAULT, **kept)
         return _split(network, description)
 
     return Source(
@@ -80,6 +88,16 @@ def from_description(name: str, description: dict[str, Any], preprocess: Preproc
         untrained=lambda: _untrained(description),
         description=description,
     )
+
+
+def _with_positions(architecture: str, state: Any, image_size: int) -> nn.Module:
+    """A ViT for images of a size; its learned positions are interpolated where they are for another."""
+    import torchvision
+    from torchvision.models.vision_transformer import interpolate_embeddings
+
+    network: Any = torchvision.models.get_model(architecture, image_size=image_size)
+    network.load_state_dict(interpolate_embeddings(image_size, network.patch_size, state))
+    return network
 
 
 def _untrained(description: dict[str, Any]) -> Network:
