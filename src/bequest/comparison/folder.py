@@ -12,7 +12,6 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import IO, Any
 
-from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save
 from torch import Tensor
 
@@ -55,7 +54,7 @@ class RunFolder:
         if not (self.path / RUN_FILE).is_file() and self._foreign_files():
             raise RunError(
                 f"{self.path} is not empty and holds no run of bequest ({RUN_FILE} is missing); expected a new or "
-                "empty folder. Choose another --out."
+                "empty folder. Choose another --out, or restore the file."
             )
         self.path.mkdir(parents=True, exist_ok=True)
         with (self.path / _LOCK).open("ab") as lock:
@@ -68,7 +67,7 @@ class RunFolder:
             for file in filter(is_temporary, list(self.path.rglob(".*"))):
                 file.unlink()
             self._check_identity(identity)
-            write_json(self.path / RUN_FILE, {"identity": identity, "settings": settings})
+            _write_sealed(self.path / RUN_FILE, {"identity": identity, "settings": settings})
             yield
 
     def _foreign_files(self) -> bool:
@@ -79,13 +78,14 @@ class RunFolder:
     def _check_identity(self, identity: dict[str, Any]) -> None:
         if not (self.path / RUN_FILE).is_file():
             return
-        earlier = self._run_file("identity")
+        content = self._run_file()
+        earlier, data = content["identity"], (content["settings"].get("data") or {}).get("path")
         differing = [k for k in identity if earlier.get(k) != identity[k]]
         if differing:
             told = "; ".join(f"{k}: {earlier.get(k)} there, {identity[k]} now" for k in differing)
             raise RunError(
-                f"{self.path} holds another run ({told}); expected the same task, source and protocol, or an empty "
-                "folder. Choose another --out, or remove the folder."
+                f"{self.path} holds another run{f' of {data}' if data else ''} ({told}); expected the same task, "
+                "source and protocol, or an empty folder. Choose another --out, or remove the folder."
             )
 
     def trial(self, method: str, seed: int) -> Path:
@@ -101,31 +101,26 @@ class RunFolder:
         folder = self.trial(method, seed)
         if not (folder / _RECORD).is_file() or not (folder / _TRAINED).is_file():
             return None
-        remedy = f"expected what bequest wrote. Remove {folder} and run again: only this trial is repeated."
-        try:
-            content = read_json(folder / _RECORD)
-            if content["identity"] != identity:
-                return None
-            record = TrialRecord.from_json(content["record"])
-            if (record.method, record.seed, type(content["head"])) != (method, seed, dict):
-                raise RunError(f"it is of {record.method}, seed {record.seed}")
-        except (RunError, KeyError, TypeError, ValueError, AttributeError) as error:
-            raise RunError(f"{folder / _RECORD} was changed by hand or is damaged ({error}); {remedy}") from error
-        try:
-            with safe_open(folder / _TRAINED, "pt"):
-                pass
-        except (SafetensorError, RuntimeError) as error:
-            raise RunError(f"{folder / _TRAINED} is damaged ({error}); {remedy}") from error
+        remedy = f"Remove {folder} and run again: only this trial is repeated."
+        content = _read_sealed(folder / _RECORD, remedy)
+        if content["identity"] != identity:
+            return None
+        with (folder / _TRAINED).open("rb") as file:
+            same = content["weights"] == hashlib.file_digest(file, _hash).hexdigest()
+        if not same:
+            raise RunError(_changed(folder / _TRAINED, "its bytes are others", remedy))
         self._tidy(folder)
-        return record
+        return TrialRecord.from_json(content["record"])
 
     def finish(self, record: TrialRecord, identity: str, trained: dict[str, Tensor], head: dict[str, Any]) -> None:
         """Keep a trial's outcome; its checkpoints are no longer needed."""
         folder = self.trial(record.method, record.seed)
+        weights = save({k: v.contiguous() for k, v in trained.items()}, {"head": json.dumps(head)})
         with atomic_open(folder / _TRAINED) as file:
-            file.write(save({k: v.contiguous() for k, v in trained.items()}, {"head": json.dumps(head)}))
+            file.write(weights)
+        content = {"identity": identity, "record": asdict(record), "head": head, "weights": _hash(weights).hexdigest()}
         # The record comes last: a trial without one is not finished.
-        write_json(folder / _RECORD, {"identity": identity, "record": asdict(record), "head": head})
+        _write_sealed(folder / _RECORD, content)
         self._tidy(folder)
 
     def _tidy(self, folder: Path) -> None:
@@ -149,17 +144,10 @@ class RunFolder:
         Raises:
             RunError: The file that holds it is missing or damaged.
         """
-        return self._run_file("settings")
+        return self._run_file()["settings"]
 
-    def _run_file(self, key: str) -> dict[str, Any]:
-        content = read_json(self.path / RUN_FILE)
-        found = content.get(key) if isinstance(content, dict) else None
-        if not isinstance(found, dict):
-            raise RunError(
-                f"{self.path / RUN_FILE} was changed by hand or is damaged (it has no {key!r}); expected what bequest "
-                "wrote. Restore it, or remove the folder and run again."
-            )
-        return found
+    def _run_file(self) -> dict[str, Any]:
+        return _read_sealed(self.path / RUN_FILE, "Restore it, or choose another --out and run again.")
 
     def board(self) -> Leaderboard:
         """The leaderboard so far.
@@ -172,6 +160,38 @@ class RunFolder:
             return Leaderboard.from_json(content)
         except RunError as error:
             raise RunError(f"{self.path / BOARD_FILE}: {error}") from error
+
+
+def _write_sealed(file: Path, content: dict[str, Any]) -> None:
+    """Write JSON with a digest of itself, so that a change by hand is found."""
+    plain = json.loads(json.dumps(content))  # as it will be read: lists for tuples, names for numbers as keys
+    write_json(file, {**plain, "digest": digest(plain)})
+
+
+def _read_sealed(file: Path, remedy: str) -> dict[str, Any]:
+    """What `_write_sealed` wrote.
+
+    Raises:
+        RunError: The file is missing, or it is not as it was written.
+    """
+    if not file.is_file():
+        raise RunError(f"{file} is missing; expected a file that bequest wrote. Name the folder of a run.")
+    try:
+        content = json.loads(file.read_text(encoding="utf-8"))
+        seal = content.pop("digest")
+    except (ValueError, AttributeError, KeyError, TypeError) as error:
+        raise RunError(_changed(file, f"{type(error).__name__}: {error}", remedy)) from error
+    if seal != digest(content):
+        raise RunError(_changed(file, "its digest does not fit", remedy))
+    return content
+
+
+def _changed(file: Path, reason: str, remedy: str) -> str:
+    return f"{file} was changed by hand or is damaged ({reason}); expected what bequest wrote. {remedy}"
+
+
+def _hash(data: bytes = b"") -> Any:
+    return hashlib.blake2b(data, digest_size=16)
 
 
 def _lock(file: IO[bytes]) -> bool:

@@ -23,7 +23,7 @@ from bequest.core.results import Leaderboard, Row, TrialRecord
 from bequest.core.task import Draw, Task
 from bequest.engine.adapted import AdaptedModel
 from bequest.engine.context import Context
-from bequest.engine.run import Outcome, make_plan, restore, run
+from bequest.engine.run import LAST_GOOD, Outcome, make_plan, restore, run
 from bequest.engine.runtime import Precision, choose_runtime
 from bequest.engine.store import Store
 from bequest.sources import Source
@@ -208,6 +208,8 @@ class _Comparison:
                 outcome = run(self.context, entry.method, draw, seed=seed, folder=folder, identity=identity)
         except (TrainingError, MemoryError, torch.OutOfMemoryError) as error:
             reason = str(error) or type(error).__name__
+            if isinstance(error, TrainingError):
+                reason += f" The weights kept: {(folder / LAST_GOOD).relative_to(self.folder.path)}."
             record, outcome = TrialRecord(name, seed, entry.settings, reason, self.context.objective.metric), None
         else:
             record = replace(self.record(entry, seed, draw, outcome), peak_memory_bytes=peak.bytes)
@@ -277,14 +279,7 @@ class _Comparison:
         entry = next(e for e in self.entries if e.info.name == row.method)
         assert row.median_seed is not None
         trained, head = self.folder.trained(row.method, row.median_seed)
-        try:
-            network = restore(make_plan(self.context, entry.method, row.median_seed), trained, head)
-        except (KeyError, TypeError, ValueError, RuntimeError) as error:
-            folder = self.folder.trial(row.method, row.median_seed)
-            raise RunError(
-                f"The files in {folder} are damaged or do not fit the method ({error}); expected what bequest wrote. "
-                "Remove the folder and run again: only this trial is repeated."
-            ) from error
+        network = restore(make_plan(self.context, entry.method, row.median_seed), trained, head)
         record = {
             "method": row.method,
             "seed": row.median_seed,

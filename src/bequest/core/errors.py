@@ -5,6 +5,8 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable
 
+_MANY = 20
+
 
 class BequestError(Exception):
     """Base of every error that a user's input or machine can cause; its text is meant for the user."""
@@ -31,17 +33,25 @@ class TrainingError(BequestError):
 
 
 def nearest(name: str, known: Iterable[str]) -> str:
-    """A sentence that lists the names nearest to a misspelt one, or all of them where none is near.
+    """A sentence that lists the names nearest to a misspelt one, or all of them where none is near, the first of many.
 
     Args:
         name: What the user wrote.
         known: What exists.
     """
+    names = sorted(known)
+    close = near(name, names)
+    if close:
+        return f"Did you mean {' or '.join(map(repr, close))}?"
+    if len(names) > _MANY:
+        return f"There are {len(names):,}, among them {', '.join(names[: _MANY // 2])}."
+    return f"There are: {', '.join(names) or 'none'}."
+
+
+def near(name: str, known: Iterable[str]) -> list[str]:
+    """The names nearest to a misspelt one, three at most, regardless of case and of dashes for underscores."""
     by_fold = {_fold(k): k for k in sorted(known)}
-    near = difflib.get_close_matches(_fold(name), by_fold, n=3, cutoff=0.6)
-    if near:
-        return f"Did you mean {' or '.join(repr(by_fold[n]) for n in near)}?"
-    return f"There are: {', '.join(by_fold.values()) or 'none'}."
+    return [by_fold[n] for n in difflib.get_close_matches(_fold(name), by_fold, n=3, cutoff=0.6)]
 
 
 def _fold(name: str) -> str:
