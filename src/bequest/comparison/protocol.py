@@ -326,12 +326,12 @@ def _disk_error(error: OSError, out: Path, cache: Path) -> RunError:
     """What to tell of a file that could not be read or written."""
     file = Path(error.filename or out)
     if file.is_relative_to(cache):
-        remedy = f"a cache that can be read and written, with room, in {cache}. Free space, or name another: --cache"
+        expected, another = f"a cache that can be read and written, with room, in {cache}", "name another: --cache"
     else:
-        remedy = "a folder with room for the run. Free space, or choose another --out"
+        expected, another = "a folder that can be written, with room for the run", "choose another --out"
     return RunError(
-        f"Cannot read or write {file} ({error.strerror or error}); expected {remedy}. Finished trials are kept, and "
-        "the same command goes on with them."
+        f"Cannot read or write {file} ({error.strerror or error}); expected {expected}. Check permissions, free space, "
+        f"or {another}. Finished trials are kept, and the same command goes on with them."
     )
 
 
