@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from argparse import ArgumentParser, RawDescriptionHelpFormatter
 from collections.abc import Sequence
@@ -9,7 +10,7 @@ from collections.abc import Sequence
 import bequest
 from bequest.cli import commands
 from bequest.cli.options import add_data, add_hyperparameters, add_run, add_source, add_source_options
-from bequest.core.errors import BequestError
+from bequest.core.errors import BequestError, nearest
 
 _EXAMPLES = """examples:
   bequest demo                                              the whole thing on real texts, a few minutes
@@ -27,10 +28,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
         arguments: Words after `bequest`; None for the process's own.
     """
     parser = _parser()
-    options = parser.parse_args(arguments)
+    options, unknown = parser.parse_known_args(arguments)
     if not hasattr(options, "command"):
         parser.print_help()
         return 0
+    if unknown:
+        print(f"error: {_unknown(options.usage, unknown)}", file=sys.stderr)
+        return 2
     try:
         return options.command(options)
     except BequestError as error:
@@ -42,6 +46,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except BrokenPipeError:
         sys.stderr.close()
         return 0
+
+
+def _unknown(usage: str, words: list[str]) -> str:
+    """What to say of words that a command does not know."""
+    known = re.findall(r"--[a-z-]+", usage)
+    flags = [word.partition("=")[0] for word in words if word.startswith("--")]
+    if not flags:
+        return f"Too many words: {' '.join(words)}. Put names with spaces in quotes."
+    return "\n".join(f"There is no option {flag}. {nearest(flag, known)}" for flag in flags)
 
 
 def _parser() -> ArgumentParser:
@@ -177,6 +190,8 @@ def _parser() -> ArgumentParser:
     demo.add_argument("--images", action="store_true", help="images instead of texts")
     demo.add_argument("--out", metavar="DIR", help="the run's folder (default: runs/demo or runs/demo-images)")
     demo.set_defaults(command=commands.demo)
+    for each in verbs.choices.values():
+        each.set_defaults(usage=each.format_usage())
     return parser
 
 

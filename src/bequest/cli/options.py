@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from argparse import ArgumentParser, Namespace
+from argparse import ArgumentParser, ArgumentTypeError, Namespace
 from typing import Any
 
 from bequest.core.errors import BequestError
@@ -192,5 +192,8 @@ def _defaults(found: list[tuple[str, Hyperparameter]]) -> str:
 
 
 def _count_or_fraction(text: str) -> int | float:
-    value = float(text)
+    try:
+        value = float(text)
+    except ValueError:
+        raise ArgumentTypeError(f"{text!r}, expected a whole number, or a fraction between 0 and 1") from None
     return int(value) if value.is_integer() else value

@@ -2,20 +2,26 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
+import sys
+from collections.abc import Generator
+from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from safetensors.torch import load_file, save
 from torch import Tensor
 
 from bequest.core.errors import RunError
-from bequest.core.results import Leaderboard, TrialRecord, atomic_open, read_json, write_json
+from bequest.core.results import Leaderboard, TrialRecord, atomic_open, is_temporary, read_json, write_json
+from bequest.engine.context import PASSES_FILE
+from bequest.engine.run import LAST_GOOD
 
 RUN_FILE, BOARD_FILE, REPORT_FILE, BEST = "run.json", "leaderboard.json", "report.html", "best"
-_RECORD, _TRAINED = "record.json", "trained.safetensors"
+_RECORD, _TRAINED, _LOCK = "record.json", "trained.safetensors", ".lock"
 
 
 def digest(identity: dict[str, Any]) -> str:
@@ -33,63 +39,94 @@ class RunFolder:
     def __init__(self, path: Path) -> None:
         self.path = path
 
-    def claim(self, settings: dict[str, Any], identity: dict[str, Any]) -> None:
-        """Make the folder this run's, or go on with it if it already is.
+    @contextmanager
+    def claimed(self, settings: dict[str, Any], identity: dict[str, Any]) -> Generator[None]:
+        """Make the folder this run's, or go on with it if it is; while the context is open no other process may.
 
         Args:
             settings: What the run was asked to do; kept for `bequest replay`.
             identity: What must agree for trials to be comparable (task, source, sizes, precision).
 
         Raises:
-            RunError: The folder belongs to another task, source or protocol, holds foreign files, or cannot be
-                written.
+            RunError: The folder belongs to another task, source or protocol, holds foreign files, or another process is
+                at work in it.
         """
-        file = self.path / RUN_FILE
-        if file.is_file():
-            earlier = read_json(file).get("identity", {})
-            differing = [k for k in identity if earlier.get(k) != identity[k]]
-            if differing:
-                told = "; ".join(f"{k}: {earlier.get(k)} there, {identity[k]} now" for k in differing)
-                raise RunError(
-                    f"{self.path} holds another run ({told}); expected the same task, source and protocol, or an empty "
-                    "folder. Choose another --out, or remove the folder."
-                )
-        elif self.path.is_dir() and any(self.path.iterdir()):
+        if not (self.path / RUN_FILE).is_file() and self._foreign_files():
             raise RunError(
-                f"{self.path} is not empty and holds no run of bequest; expected a new or empty folder. Choose another "
-                "--out."
+                f"{self.path} is not empty and holds no run of bequest ({RUN_FILE} is missing); expected a new or "
+                "empty folder. Choose another --out, or restore the file."
             )
-        write_json(file, {"identity": identity, "settings": settings})
+        self.path.mkdir(parents=True, exist_ok=True)
+        with (self.path / _LOCK).open("ab") as lock:
+            if not _lock(lock):
+                raise RunError(
+                    f"Another process is at work in {self.path}; expected a folder that no run uses now. Wait for it, "
+                    "or choose another --out."
+                )
+            # Of this run alone, as the lock makes sure: what a killed process was writing.
+            for file in filter(is_temporary, list(self.path.rglob(".*"))):
+                file.unlink()
+            self._check_identity(identity)
+            _write_sealed(self.path / RUN_FILE, {"identity": identity, "settings": settings})
+            yield
+
+    def _foreign_files(self) -> bool:
+        if not self.path.is_dir():
+            return False
+        return any(file.name != _LOCK and not is_temporary(file) for file in self.path.iterdir())
+
+    def _check_identity(self, identity: dict[str, Any]) -> None:
+        if not (self.path / RUN_FILE).is_file():
+            return
+        content = self._run_file()
+        earlier, data = content["identity"], (content["settings"].get("data") or {}).get("path")
+        differing = [k for k in identity if earlier.get(k) != identity[k]]
+        if differing:
+            told = "; ".join(f"{k}: {earlier.get(k)} there, {identity[k]} now" for k in differing)
+            raise RunError(
+                f"{self.path} holds another run{f' of {data}' if data else ''} ({told}); expected the same task, "
+                "source and protocol, or an empty folder. Choose another --out, or remove the folder."
+            )
 
     def trial(self, method: str, seed: int) -> Path:
         """Folder of one trial."""
         return self.path / "trials" / method / f"seed{seed}"
 
     def finished(self, method: str, seed: int, identity: str) -> TrialRecord | None:
-        """The record of a trial that ended well, if it is of this identity."""
+        """The record of a trial that ended well, if it is of this identity.
+
+        Raises:
+            RunError: The trial's files are damaged.
+        """
         folder = self.trial(method, seed)
         if not (folder / _RECORD).is_file() or not (folder / _TRAINED).is_file():
             return None
-        content = read_json(folder / _RECORD)
-        if content.get("identity") != identity:
+        remedy = f"Remove {folder} and run again: only this trial is repeated."
+        content = _read_sealed(folder / _RECORD, remedy)
+        if content["identity"] != identity:
             return None
-        try:
-            return TrialRecord.from_json(content["record"])
-        except (KeyError, TypeError, ValueError) as error:
-            raise RunError(
-                f"{folder / _RECORD} was changed by hand or is damaged ({error}); expected what bequest wrote. Remove "
-                f"{folder} and run again: only this trial is repeated."
-            ) from error
+        with (folder / _TRAINED).open("rb") as file:
+            same = content["weights"] == hashlib.file_digest(file, _hash).hexdigest()
+        if not same:
+            raise RunError(_changed(folder / _TRAINED, "its bytes are others", remedy))
+        self._tidy(folder)
+        return TrialRecord.from_json(content["record"])
 
     def finish(self, record: TrialRecord, identity: str, trained: dict[str, Tensor], head: dict[str, Any]) -> None:
         """Keep a trial's outcome; its checkpoints are no longer needed."""
         folder = self.trial(record.method, record.seed)
+        weights = save({k: v.contiguous() for k, v in trained.items()}, {"head": json.dumps(head)})
         with atomic_open(folder / _TRAINED) as file:
-            file.write(save({k: v.contiguous() for k, v in trained.items()}, {"head": json.dumps(head)}))
+            file.write(weights)
+        content = {"identity": identity, "record": asdict(record), "head": head, "weights": _hash(weights).hexdigest()}
         # The record comes last: a trial without one is not finished.
-        write_json(folder / _RECORD, {"identity": identity, "record": asdict(record), "head": head})
-        for file in folder.glob("*.ckpt"):
-            file.unlink()
+        _write_sealed(folder / _RECORD, content)
+        self._tidy(folder)
+
+    def _tidy(self, folder: Path) -> None:
+        """Remove what a trial needed only until it ended."""
+        for file in [*folder.glob("*.ckpt"), folder / PASSES_FILE, folder / LAST_GOOD]:
+            file.unlink(missing_ok=True)
 
     def trained(self, method: str, seed: int) -> tuple[dict[str, Tensor], dict[str, Any]]:
         """What a trial trained, and its head's description."""
@@ -102,9 +139,76 @@ class RunFolder:
 
     @property
     def settings(self) -> dict[str, Any]:
-        """What the run was asked to do."""
-        return read_json(self.path / RUN_FILE)["settings"]
+        """What the run was asked to do.
+
+        Raises:
+            RunError: The file that holds it is missing or damaged.
+        """
+        return self._run_file()["settings"]
+
+    def _run_file(self) -> dict[str, Any]:
+        return _read_sealed(self.path / RUN_FILE, "Restore it, or choose another --out and run again.")
 
     def board(self) -> Leaderboard:
-        """The leaderboard so far."""
-        return Leaderboard.from_json(read_json(self.path / BOARD_FILE))
+        """The leaderboard so far.
+
+        Raises:
+            RunError: The file is missing or damaged.
+        """
+        content = read_json(self.path / BOARD_FILE)
+        try:
+            return Leaderboard.from_json(content)
+        except RunError as error:
+            raise RunError(f"{self.path / BOARD_FILE}: {error}") from error
+
+
+def _write_sealed(file: Path, content: dict[str, Any]) -> None:
+    """Write JSON with a digest of itself, so that a change by hand is found."""
+    plain = json.loads(json.dumps(content))  # as it will be read: lists for tuples, names for numbers as keys
+    write_json(file, {**plain, "digest": digest(plain)})
+
+
+def _read_sealed(file: Path, remedy: str) -> dict[str, Any]:
+    """What `_write_sealed` wrote.
+
+    Raises:
+        RunError: The file is missing, or it is not as it was written.
+    """
+    if not file.is_file():
+        raise RunError(f"{file} is missing; expected a file that bequest wrote. Name the folder of a run.")
+    try:
+        content = json.loads(file.read_text(encoding="utf-8"))
+        seal = content.pop("digest")
+    except (ValueError, AttributeError, KeyError, TypeError) as error:
+        raise RunError(_changed(file, f"{type(error).__name__}: {error}", remedy)) from error
+    if seal != digest(content):
+        raise RunError(_changed(file, "its digest does not fit", remedy))
+    return content
+
+
+def _changed(file: Path, reason: str, remedy: str) -> str:
+    return f"{file} was changed by hand or is damaged ({reason}); expected what bequest wrote. {remedy}"
+
+
+def _hash(data: bytes = b"") -> Any:
+    return hashlib.blake2b(data, digest_size=16)
+
+
+def _lock(file: IO[bytes]) -> bool:
+    """Whether the file is now this process's alone, until it is closed or the process ends however it may."""
+    try:
+        if sys.platform == "win32":
+            import msvcrt
+
+            msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)
+        else:
+            import fcntl
+
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except (BlockingIOError, PermissionError):
+        return False
+    except OSError as error:
+        # Some network file systems know no locks: there nobody sees to it that two runs keep apart.
+        if error.errno not in (errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP):
+            raise
+    return True

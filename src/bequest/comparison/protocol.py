@@ -23,7 +23,7 @@ from bequest.core.results import Leaderboard, Row, TrialRecord
 from bequest.core.task import Draw, Task
 from bequest.engine.adapted import AdaptedModel
 from bequest.engine.context import Context
-from bequest.engine.run import Outcome, make_plan, restore, run
+from bequest.engine.run import LAST_GOOD, Outcome, make_plan, restore, run
 from bequest.engine.runtime import Precision, choose_runtime
 from bequest.engine.store import Store
 from bequest.sources import Source
@@ -84,11 +84,18 @@ def enter(names: Sequence[str], settings: Mapping[str, Mapping[str, Any]], sourc
     if left_out:
         raise MethodError(f"Settings are given for {', '.join(left_out)}, which is not among the methods to run.")
     entries: list[Entry] = []
+    faults: list[str] = []
     for name in dict.fromkeys(names):
         info = get_method(name)
-        built = info.build(settings.get(name, {}))
-        built.plan(source, task)
+        try:
+            built = info.build(settings.get(name, {}))
+            built.plan(source, task)
+        except MethodError as error:
+            faults.append(str(error))
+            continue
         entries.append(Entry(info, built, info.resolve(built, source.modality)))
+    if faults:
+        raise MethodError("\n".join(faults))
     return entries
 
 
@@ -136,10 +143,7 @@ def compare(
     try:
         return comparison.carry_out(settings or {}, report)
     except OSError as error:
-        raise RunError(
-            f"Cannot write {error.filename or out} ({error.strerror}); expected a folder with room for the run. Free "
-            "space or choose another --out; finished trials are kept, and the same command goes on with them."
-        ) from error
+        raise _disk_error(error, out, context.store.folder) from error
 
 
 @dataclass
@@ -152,43 +156,66 @@ class _Comparison:
     trials: list[TrialRecord] = field(default_factory=list)
 
     def carry_out(self, settings: dict[str, Any], report: Any) -> Leaderboard:
-        self.folder.claim(settings, self.identity())
-        total = len(self.draws) * len(self.entries)
-        board = self.board()
-        for seed, draw in self.draws.items():
-            for entry in self.entries:
-                self.context.observer.progress("trials", len(self.trials), total)
-                record = self.trial(entry, seed, draw)
-                self.trials.append(record)
+        with self.folder.claimed(settings, self.identity()):
+            finished = self.finished()
+            board = self.board()
+            for done, (entry, seed) in enumerate(self.planned):
+                self.context.observer.progress("trials", done, len(self.planned))
+                record = finished.get((entry.info.name, seed))
+                is_new = record is None
+                self.trials.append(self.trial(entry, seed, self.draws[seed]) if record is None else record)
                 board = self.board()
-                self.folder.write_board(board)
-                self.context.observer.trial(record, board)
-        self.context.observer.progress("trials", total, total)
-        if board.best is None:
-            errors = "\n".join(error for row in board.rows for error in row.errors)
-            raise RunError(f"No trial ended with a result:\n{errors}")
-        self.save_best(board.best)
-        if report is not None:
-            report(board, self.folder.path)
-        return board
+                if is_new:
+                    self.folder.write_board(board)
+                self.context.observer.trial(self.trials[-1], board)
+            self.context.observer.progress("trials", len(self.planned), len(self.planned))
+            self.folder.write_board(board)
+            if board.best is None:
+                errors = "\n".join(f"{row.method}, {error}" for row in board.rows for error in row.errors)
+                raise RunError(f"No trial ended with a result:\n{errors}")
+            self.save_best(board.best)
+            if report is not None:
+                report(board, self.folder.path)
+            return board
+
+    @property
+    def planned(self) -> list[tuple[Entry, int]]:
+        """Method and seed of each trial, in the order in which they run."""
+        return [(entry, seed) for seed in self.draws for entry in self.entries]
+
+    def finished(self) -> dict[tuple[str, int], TrialRecord]:
+        """The trials that the folder holds already, by method and seed; damaged ones are all named at once."""
+        found: dict[tuple[str, int], TrialRecord] = {}
+        faults: list[str] = []
+        for entry, seed in self.planned:
+            try:
+                record = self.folder.finished(entry.info.name, seed, self.trial_identity(entry, seed))
+            except RunError as error:
+                faults.append(str(error))
+                continue
+            if record is not None:
+                found[entry.info.name, seed] = record
+        if faults:
+            raise RunError("\n".join(faults))
+        return found
 
     def trial(self, entry: Entry, seed: int, draw: Draw) -> TrialRecord:
-        name = entry.info.name
-        identity = digest({**self.identity(), "method": name, "settings": entry.settings, "seed": seed})
-        finished = self.folder.finished(name, seed, identity)
-        if finished is not None:
-            return finished
-        passes = self.context.passes.computed
-        folder = self.folder.trial(name, seed)
+        name, passes = entry.info.name, self.context.passes
+        identity, folder = self.trial_identity(entry, seed), self.folder.trial(name, seed)
+        asked, computed = passes.asked, passes.computed
         try:
             with PeakMemory() as peak:
                 outcome = run(self.context, entry.method, draw, seed=seed, folder=folder, identity=identity)
         except (TrainingError, MemoryError, torch.OutOfMemoryError) as error:
             reason = str(error) or type(error).__name__
-            return TrialRecord(name, seed, entry.settings, reason, self.context.objective.metric)
-        record = self.record(entry, seed, draw, outcome)
-        record = replace(record, peak_memory_bytes=peak.bytes, frozen_samples=self.context.passes.computed - passes)
-        self.folder.finish(record, identity, outcome.trained, outcome.head)
+            if isinstance(error, TrainingError):
+                reason += f" The weights kept: {(folder / LAST_GOOD).relative_to(self.folder.path)}."
+            record, outcome = TrialRecord(name, seed, entry.settings, reason, self.context.objective.metric), None
+        else:
+            record = replace(self.record(entry, seed, draw, outcome), peak_memory_bytes=peak.bytes)
+        record = replace(record, asked_samples=passes.asked - asked, frozen_samples=passes.computed - computed)
+        if outcome is not None:
+            self.folder.finish(record, identity, outcome.trained, outcome.head)
         return record
 
     def record(self, entry: Entry, seed: int, draw: Draw, outcome: Outcome) -> TrialRecord:
@@ -240,7 +267,10 @@ class _Comparison:
                 "ranking": RANKING,
             },
             environment=environment(self.context),
-            passes={"asked": self.context.passes.asked, "computed": self.context.passes.computed},
+            passes={
+                "asked": sum(trial.asked_samples for trial in self.trials),
+                "computed": sum(trial.frozen_samples for trial in self.trials),
+            },
             trials=list(self.trials),
         )
 
@@ -261,6 +291,9 @@ class _Comparison:
         }
         task = self.context.task
         AdaptedModel(network, self.context.source, task.classes, record, task.kind).save(self.folder.path / BEST)
+
+    def trial_identity(self, entry: Entry, seed: int) -> str:
+        return digest({**self.identity(), "method": entry.info.name, "settings": entry.settings, "seed": seed})
 
     def identity(self) -> dict[str, Any]:
         return {
@@ -287,6 +320,19 @@ def environment(context: Context) -> dict[str, Any]:
         "threads": torch.get_num_threads(),
         **context.runtime.describe(),
     }
+
+
+def _disk_error(error: OSError, out: Path, cache: Path) -> RunError:
+    """What to tell of a file that could not be read or written."""
+    file = Path(error.filename or out)
+    if file.is_relative_to(cache):
+        expected, another = f"a cache that can be read and written, with room, in {cache}", "name another: --cache"
+    else:
+        expected, another = "a folder that can be written, with room for the run", "choose another --out"
+    return RunError(
+        f"Cannot read or write {file} ({error.strerror or error}); expected {expected}. Check permissions, free space, "
+        f"or {another}. Finished trials are kept, and the same command goes on with them."
+    )
 
 
 def _check_modality(task: Task, source: Source) -> None:

@@ -39,13 +39,18 @@ def nearest(name: str, known: Iterable[str]) -> str:
         name: What the user wrote.
         known: What exists.
     """
+    names = sorted(known)
+    close = near(name, names)
+    if close:
+        return f"Did you mean {' or '.join(map(repr, close))}?"
+    more = f" and {len(names) - _MOST_LISTED:,} more" if len(names) > _MOST_LISTED else ""
+    return f"There are: {', '.join(names[:_MOST_LISTED]) or 'none'}{more}."
+
+
+def near(name: str, known: Iterable[str]) -> list[str]:
+    """The names nearest to a misspelt one, three at most, regardless of case and of dashes for underscores."""
     by_fold = {_fold(k): k for k in sorted(known)}
-    near = difflib.get_close_matches(_fold(name), by_fold, n=3, cutoff=0.6)
-    if near:
-        return f"Did you mean {' or '.join(repr(by_fold[n]) for n in near)}?"
-    listed = list(by_fold.values())
-    more = f" and {len(listed) - _MOST_LISTED:,} more" if len(listed) > _MOST_LISTED else ""
-    return f"There are: {', '.join(listed[:_MOST_LISTED]) or 'none'}{more}."
+    return [by_fold[n] for n in difflib.get_close_matches(_fold(name), by_fold, n=3, cutoff=0.6)]
 
 
 def _fold(name: str) -> str:

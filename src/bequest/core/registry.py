@@ -88,14 +88,21 @@ class MethodInfo:
         """The method with some hyperparameters set; None leaves a hyperparameter at its default.
 
         Raises:
-            MethodError: Names that are not the method's, all at once, with the nearest ones; values of the
-                wrong type.
+            MethodError: Names that are not the method's, with the nearest ones, or values of the wrong type; all of
+                one kind at once.
         """
         known = {h.name: h for h in self.hyperparameters}
         faults = [f"{n!r} ({nearest(n, known)})" for n in settings if n not in known]
         if faults:
             raise MethodError(f"Method {self.name!r} has no hyperparameter {', '.join(faults)}")
-        values = {n: _convert(self.name, known[n], v) for n, v in settings.items() if v is not None}
+        values: dict[str, Any] = {}
+        for name, value in settings.items():
+            try:
+                values |= {} if value is None else {name: _convert(self.name, known[name], value)}
+            except MethodError as error:
+                faults.append(str(error))
+        if faults:
+            raise MethodError("\n".join(faults))
         own = {n: v for n, v in values.items() if not known[n].owner}
         for f in fields(self.cls):
             nested = {n: v for n, v in values.items() if known[n].owner == f.name}

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import secrets
 from collections.abc import Generator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import IO, Any
@@ -65,6 +66,7 @@ class TrialRecord:
         peak_memory_bytes: Largest resident memory of the process during the trial.
         inference_per_s: Samples a second through the finished network.
         frozen_samples: Samples that this trial sent through a frozen body (0 when all were in the store).
+        asked_samples: Samples whose embeddings it asked for, each time that it did.
         labels: How many labels it saw.
         merged: Whether trained low-rank weights were merged into plain layers.
     """
@@ -91,6 +93,7 @@ class TrialRecord:
     peak_memory_bytes: int = 0
     inference_per_s: float | None = None
     frozen_samples: int = 0
+    asked_samples: int = 0
     labels: int = 0
     merged: bool = False
 
@@ -161,7 +164,7 @@ class Leaderboard:
         source: Name, modality, parameters, fingerprint.
         protocol: Sizes, seeds, what was held out and how rows are ranked.
         environment: Versions, machine, precision.
-        passes: Samples asked of the frozen body and samples computed.
+        passes: Samples asked of frozen bodies and samples computed, by all trials together.
         trials: Every trial.
     """
 
@@ -219,18 +222,30 @@ def _fields_of(what: str) -> Generator[None]:
 
 @contextmanager
 def atomic_open(path: Path) -> Generator[IO[bytes]]:
-    """A file that appears under `path` whole or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
+    """A file that appears under `path` whole or not at all.
+
+    Raises:
+        OSError: It cannot be written; its `filename` is `path`, whatever part of writing failed.
+    """
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
         with temporary.open("xb") as file:
             yield file
             file.flush()
             os.fsync(file.fileno())
         temporary.replace(path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
+    except BaseException as error:
+        with suppress(OSError):
+            temporary.unlink(missing_ok=True)
+        if isinstance(error, OSError):
+            raise OSError(error.errno, error.strerror or str(error), str(path)) from error
         raise
+
+
+def is_temporary(path: Path) -> bool:
+    """Whether the file is one that `atomic_open` had not finished when its process was killed, or is writing now."""
+    return re.fullmatch(r"\..+\.[0-9a-f]{8}\.tmp", path.name) is not None
 
 
 def write_json(path: Path, data: Any) -> None:

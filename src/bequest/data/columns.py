@@ -113,9 +113,16 @@ def _named_roles(table: Table, columns: Columns) -> Roles:
         raise DataError("--text-column and --image-column are both given; expected one, the input. Leave one out.")
     labels = _label_names(table, columns.label)
     given = {role: name for role, name in vars(columns).items() if name is not None and role != "label"}
+    faults = [
+        fault
+        for option, name in [*(("label", name) for name in labels), *given.items()]
+        if (fault := _fault(table, name, f"--{option}-column"))
+    ]
+    if faults:
+        raise DataError("\n".join(faults))
     roles = Roles(
-        tuple(_find(table, name, "--label-column") for name in labels),
-        **{role: _find(table, name, f"--{role}-column") for role, name in given.items()},
+        tuple(_position(table, name) for name in labels),
+        **{role: _position(table, name) for role, name in given.items()},
     )
     if len(set(roles.taken)) < len(roles.taken):
         named = [f"{flag} {value}" for flag, value in columns.flags.items()]
@@ -135,18 +142,21 @@ def _label_names(table: Table, label: str | Sequence[str] | None) -> Sequence[st
     return [name for name in label.split(",") if name.strip()]
 
 
-def _find(table: Table, name: str, option: str) -> int:
-    positions = [i for i, column in enumerate(table.columns) if column == name.strip()]
-    if not positions:
-        raise DataError(
+def _fault(table: Table, name: str, option: str) -> str:
+    """Why there is not exactly one column of that name; empty where there is."""
+    found = table.columns.count(name.strip())
+    if not found:
+        return (
             f"{option}: {table.place} has no column {name.strip()!r}; expected one of its columns. "
-            + nearest(name, table.columns)
+            f"{nearest(name, table.columns)}"
         )
-    if len(positions) > 1:
-        raise DataError(
-            f"{option}: {table.place} has {len(positions)} columns {name.strip()!r}; expected one. Rename the others."
-        )
-    return positions[0]
+    if found > 1:
+        return f"{option}: {table.place} has {found} columns {name.strip()!r}; expected one. Rename the others."
+    return ""
+
+
+def _position(table: Table, name: str) -> int:
+    return table.columns.index(name.strip())
 
 
 def _is_part(value: Any) -> bool:

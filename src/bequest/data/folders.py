@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
 
@@ -171,13 +171,17 @@ def _listing(path: Path) -> list[Path]:
     try:
         return list(path.iterdir())
     except OSError as error:
-        raise DataError(f"Cannot read the folder {path}: {error.strerror}. Check its permissions.") from error
+        _refuse_folder(error)
+
+
+def _refuse_folder(error: OSError) -> NoReturn:
+    raise DataError(f"Cannot read the folder {error.filename}: {error.strerror}. Check its permissions.") from error
 
 
 def _files_below(folder: Path) -> Iterator[str]:
     """Every file below a folder, through links to folders too, each folder once."""
     seen: set[str] = set()
-    for parent, names, files in os.walk(folder, followlinks=True):
+    for parent, names, files in os.walk(folder, followlinks=True, onerror=_refuse_folder):
         real = os.path.realpath(parent)
         if real in seen:  # a link that leads back up would not end
             names.clear()

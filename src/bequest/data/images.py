@@ -279,7 +279,7 @@ def _refuse(faults: list[tuple[int, str]], places: Sequence[object], noun: str, 
     if faults:
         raise DataError(
             f"{counted(len(faults), noun)} of {len(places):,} cannot be read as images: "
-            f"{listed([f'{places[i]} ({fault})' for i, fault in faults])}. Expected whole image files. Replace or "
+            f"{listed([f'{places[i]} ({fault})' for i, fault in faults], 100)}. Expected whole image files. Replace or "
             f"remove them{', or leave them out: --skip-bad' if skippable else ''}."
         )
 

@@ -85,11 +85,17 @@ def load(
         "encoding": encoding,
         "skip_bad": skip_bad,
     }
-    if isinstance(path, list | tuple):
-        return _load_several([Path(p) for p in origin["path"]], wanted, encoding, origin)
-    if str(origin["path"]).startswith(PREFIX):
-        return _load_dataset(str(origin["path"]).removeprefix(PREFIX), wanted, origin)
-    return _load_path(Path(origin["path"]), wanted, encoding, origin)
+    try:
+        if isinstance(path, list | tuple):
+            return _load_several([Path(p) for p in origin["path"]], wanted, encoding, origin)
+        if str(origin["path"]).startswith(PREFIX):
+            return _load_dataset(str(origin["path"]).removeprefix(PREFIX), wanted, origin)
+        return _load_path(Path(origin["path"]), wanted, encoding, origin)
+    except OSError as error:
+        raise DataError(
+            f"Cannot read {error.filename or path} ({error.strerror or error}); expected data that can be read. Check "
+            "permissions."
+        ) from error
 
 
 def _load_path(path: Path, wanted: Wanted, encoding: str, origin: dict[str, Any]) -> Task:

@@ -4,13 +4,41 @@ from __future__ import annotations
 
 import bisect
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import accumulate
 from typing import Any
 
+from bequest.core.errors import DataError
 from bequest.core.task import HashArray, Hashed, IntArray, Modality, Samples
+from bequest.data.messages import counted, listed
 from bequest.data.spool import spool_hashes
+
+
+def unreadable(samples: Samples, first: DataError) -> DataError:
+    """What to tell when a sample cannot be read: of all that cannot, not of the first alone.
+
+    Args:
+        samples: All of the task's; each is read to find out.
+        first: The fault that was met.
+    """
+
+    def fault(index: int) -> str:
+        try:
+            samples[index]
+        except DataError as error:
+            return str(error)
+        return ""
+
+    with ThreadPoolExecutor() as pool:
+        faults = {i: text for i, text in enumerate(pool.map(fault, range(len(samples)))) if text}
+    others = [samples.describe(i) for i, text in faults.items() if text != str(first)]
+    if not others:
+        return first
+    return DataError(
+        f"{first} So it is with {counted(len(others), 'other')} of {len(samples):,} samples: {listed(others, 100)}."
+    )
 
 
 def hashes_of(samples: Samples) -> HashArray:

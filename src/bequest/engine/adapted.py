@@ -129,6 +129,8 @@ class AdaptedModel:
         folder = Path(folder)
         try:
             folder.mkdir(parents=True, exist_ok=True)
+            # The description goes first and comes last: a folder without one holds no model, so never half of two.
+            (folder / MODEL_FILE).unlink(missing_ok=True)
             self.source.preprocess.save(folder)
             # Safetensors wants tensors that share no memory and lie in plain order.
             state = {k: v.detach().cpu().contiguous().clone() for k, v in self.network.state_dict().items()}

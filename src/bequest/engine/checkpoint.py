@@ -2,13 +2,28 @@
 
 from __future__ import annotations
 
+import io
+import pickle
 import time
 from pathlib import Path
 from typing import Any, Protocol
 
 import torch
 
+from bequest.core.errors import RunError
 from bequest.core.results import atomic_open
+
+_DAMAGE = (
+    RuntimeError,
+    ValueError,
+    TypeError,
+    KeyError,
+    IndexError,
+    AttributeError,
+    EOFError,
+    pickle.UnpicklingError,
+)
+"""What reading a file that is no checkpoint raises, or one of another shape."""
 
 
 class Resumable(Protocol):
@@ -37,19 +52,32 @@ class Checkpoint:
         self._saved = time.monotonic()
 
     def restore(self, loop: Resumable) -> bool:
-        """Load the file into `loop`; False where there is none that fits."""
+        """Load the file into `loop`; False where there is none that fits.
+
+        Raises:
+            RunError: The file is damaged.
+        """
         if self.path is None or not self.path.is_file():
             return False
-        content = torch.load(self.path, map_location="cpu", weights_only=True)
-        if content["identity"] != self.identity:
-            return False
-        loop.load(content["state"])
+        try:
+            content = torch.load(self.path, map_location="cpu", weights_only=True)
+            if content["identity"] != self.identity:
+                return False
+            loop.load(content["state"])
+        except _DAMAGE as error:
+            raise RunError(
+                f"The checkpoint {self.path} is damaged ({str(error).splitlines()[0] if str(error) else error!r}); "
+                "expected what bequest wrote. Remove it and run again: only this stage of the trial is repeated."
+            ) from error
         return True
 
     def save(self, loop: Resumable) -> None:
         """Write the file if enough work would be lost without it."""
         if self.path is None or (time.monotonic() - self._saved < self.every_s):
             return
+        # Through memory: torch would tell of a full disk by an error of its own that names no file.
+        content = io.BytesIO()
+        torch.save({"identity": self.identity, "state": loop.state()}, content)
         with atomic_open(self.path) as file:
-            torch.save({"identity": self.identity, "state": loop.state()}, file)
+            file.write(content.getbuffer())
         self._saved = time.monotonic()

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
 from bequest.core.observe import Observer
+from bequest.core.results import read_json, write_json
 from bequest.core.task import HashArray, Task
 from bequest.engine.runtime import Runtime
 from bequest.engine.store import Store
@@ -19,14 +21,57 @@ from bequest.sources.source import Source
 
 Indices = np.ndarray[Any, np.dtype[np.int64]] | Sequence[int]
 
+PASSES_FILE = "passes.json"
+
 
 @dataclass
 class Passes:
-    """Samples that frozen functions were asked about, those that had to be computed, and the seconds that this took."""
+    """Samples that frozen functions were asked about, those that had to be computed, and the seconds that this took.
+
+    Of a trial every pass, which is a function and the samples that it is asked about, is written down before it begins
+    for the first time. A trial that is killed and goes on then counts what one that was not interrupted does.
+
+    Attributes:
+        asked: By this process, samples.
+        computed: By this process, samples.
+        seconds: By this process.
+        trial: Of the trial, by pass: samples asked about, and those that the store lacked.
+    """
 
     asked: int = 0
     computed: int = 0
     seconds: float = 0.0
+    trial: dict[str, list[int]] = field(default_factory=dict[str, list[int]])
+    _file: Path | None = None
+    _identity: Any = None
+
+    def begin_trial(self, folder: Path | None, identity: Any) -> None:
+        """From here on passes are those of a trial, or of one that goes on.
+
+        Args:
+            folder: Of the trial; None to write nothing down.
+            identity: What the trial is; what another one wrote down is not read.
+        """
+        self._file, self._identity, self.trial = folder and folder / PASSES_FILE, identity, {}
+        if self._file is not None and self._file.is_file():
+            content = read_json(self._file)
+            if isinstance(content, dict) and content.get("identity") == identity:
+                self.trial = content.get("passes", {})
+
+    def count(self, name: str, asked: int, computed: int) -> None:
+        """A pass begins.
+
+        Args:
+            name: Of the function and the samples.
+            asked: Samples that it is asked about.
+            computed: Those that the store lacks.
+        """
+        self.asked += asked
+        self.computed += computed
+        if name not in self.trial:
+            self.trial[name] = [asked, computed]
+            if self._file is not None:
+                write_json(self._file, {"identity": self._identity, "passes": self.trial})
 
 
 @dataclass

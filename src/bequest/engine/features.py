@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import copy
+import hashlib
+import json
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -13,7 +15,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from bequest.core.errors import DataError
 from bequest.core.task import HashArray
+from bequest.data.samples import unreadable
 from bequest.engine.context import Context, Indices
 from bequest.engine.store import Array, Records, Shelf, lengths_of
 from bequest.nn.network import fingerprint
@@ -57,10 +61,13 @@ def encode(context: Context, indices: Array, view: int) -> list[Array]:
             samples[index], lambda image, side: context.views.recipe.apply(image, content, view, side)
         )
 
-    if context.task.modality == "image":
-        with ThreadPoolExecutor() as pool:
-            return list(pool.map(one, indices.tolist()))
-    return [one(index) for index in indices.tolist()]
+    try:
+        if context.task.modality == "image":
+            with ThreadPoolExecutor() as pool:
+                return list(pool.map(one, indices.tolist()))
+        return [one(index) for index in indices.tolist()]
+    except DataError as error:
+        raise unreadable(samples, error) from error
 
 
 @dataclass(frozen=True)
@@ -109,8 +116,7 @@ def frozen_outputs(
         return _run(context, ready[0], [items[int(i)] for i in positions], frozen.ragged)
 
     lacking = _missing(shelves, hashes)
-    context.passes.asked += len(hashes)
-    context.passes.computed += len(lacking)
+    context.passes.count(_pass_name(key, hashes), len(hashes), len(lacking))
     # Samples of like length side by side, so that little padding is computed.
     order = lacking[np.argsort(lengths[lacking], kind="stable")]
     return _through(context, shelves, hashes, compute, "frozen pass", order)
@@ -189,6 +195,12 @@ def _run(context: Context, module: nn.Module, items: list[Array], ragged: tuple[
 def _inputs(context: Context, module: nn.Module, batch: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
     dtype = next((p.dtype for p in module.parameters()), torch.float32)
     return context.runtime.inputs(tuple(t.to(dtype) if t.is_floating_point() else t for t in batch))
+
+
+def _pass_name(key: dict[str, Any], hashes: HashArray) -> str:
+    digest = hashlib.blake2b(json.dumps(key, sort_keys=True).encode(), digest_size=8)
+    digest.update(np.ascontiguousarray(hashes))
+    return digest.hexdigest()
 
 
 def _missing(shelves: Sequence[Shelf], hashes: HashArray) -> Array:

@@ -9,10 +9,12 @@ from typing import Any
 
 import numpy as np
 import torch
+from safetensors.torch import save
 from torch import Tensor
 
+from bequest.core.errors import TrainingError
 from bequest.core.plan import Method, Plan, Solve, Train
-from bequest.core.results import Epoch
+from bequest.core.results import Epoch, atomic_open
 from bequest.core.task import Draw
 from bequest.engine.checkpoint import Checkpoint
 from bequest.engine.context import Context, Indices
@@ -24,7 +26,10 @@ from bequest.engine.store import Records
 from bequest.engine.targets import targets
 from bequest.engine.views import View, view
 from bequest.nn.head import build_head, describe_head
-from bequest.nn.network import Network, require_grad_only
+from bequest.nn.network import Network, require_grad_only, trainable_state
+
+LAST_GOOD = "last_good.safetensors"
+"""In a trial's folder, where its loss ceased to be a number: the best weights before that."""
 
 
 @dataclass
@@ -94,6 +99,7 @@ def run(
     Raises:
         TrainingError: The loss is not a number.
     """
+    context.passes.begin_trial(folder, identity)
     trial = _Trial(context, method, draw, seed, folder, identity)
     trial.carry_out()
     validation = trial.outputs(draw.validation)
@@ -166,10 +172,22 @@ class _Trial:
             self.context.checkpoint_every_s,
         )
         feed = self.feed(stage, number)
-        self.history += fit(self.context, self.network, stage, feed, checkpoint, seed=self.seed, number=number)
+        try:
+            self.history += fit(self.context, self.network, stage, feed, checkpoint, seed=self.seed, number=number)
+        except TrainingError:
+            self.keep_last_good()
+            raise
         # Trainable parameters and the buffers that moved with them: all that a restored network lacks.
         self.changed |= {name for name, p in self.network.named_parameters() if p.requires_grad}
         self.changed |= self.moved_buffers()
+
+    def keep_last_good(self) -> None:
+        """Leave the best weights of the stage that failed with the trial."""
+        if self.folder is None:
+            return
+        weights = {k: v.cpu().contiguous().clone() for k, v in trainable_state(self.network).items()}
+        with atomic_open(self.folder / LAST_GOOD) as file:
+            file.write(save(weights))
 
     def restore_units(self) -> None:
         """From here on the network speaks in the targets' own units."""

@@ -10,7 +10,7 @@ from itertools import pairwise
 
 from torch import Tensor, nn
 
-from bequest.core.errors import MethodError, nearest
+from bequest.core.errors import MethodError, near, nearest
 from bequest.core.plan import Group, Recipe
 from bequest.nn.network import Network
 from bequest.nn.trace import first_call, trace
@@ -105,9 +105,16 @@ def find_name(name: str, names: Sequence[str]) -> str:
         return fitting[0]
     if fitting:
         raise KeyError(f"{name!r} fits {len(fitting)} layers: {', '.join(fitting[:4])}. Write one in full.")
-    # The end of a name is enough, so what was written may be near the end of one.
-    ends = Counter(".".join(known.split(".")[-1 - name.count(".") :]) for known in names)
-    raise KeyError(f"There is no layer {name!r}. {nearest(name, [*names, *(e for e in ends if ends[e] == 1)])}")
+    ends = Counter(end for known in names for end in _ends(known))
+    alike = near(name, [end for end, times in ends.items() if times == 1])
+    told = f"Did you mean {' or '.join(map(repr, alike))}?" if alike else nearest(name, names)
+    raise KeyError(f"There is no layer {name!r}. {told}")
+
+
+def _ends(name: str) -> list[str]:
+    """The name, and what follows each of its dots."""
+    parts = name.split(".")
+    return [".".join(parts[i:]) for i in range(len(parts))]
 
 
 def groups_by_depth(network: Network, trained: tuple[Layer, ...], recipe: Recipe) -> tuple[Group, ...]:

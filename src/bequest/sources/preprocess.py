@@ -267,6 +267,19 @@ class FunctionPreprocess:
         """Nothing: a function cannot be stored."""
 
 
+def _tokenizer_json(file: Path) -> str:
+    from tokenizers import Tokenizer
+
+    try:
+        text = file.read_text(encoding="utf-8")
+        Tokenizer.from_str(text)
+    except Exception as error:  # the tokenizers library raises nothing more precise
+        raise RunError(
+            f"{file} is damaged ({error}); expected the model's tokenizer. Copy the folder of the model again."
+        ) from error
+    return text
+
+
 def load(description: dict[str, Any], folder: Path | None) -> Preprocess:
     """The preprocessing that `describe` and `save` stored.
 
@@ -278,7 +291,7 @@ def load(description: dict[str, Any], folder: Path | None) -> Preprocess:
         file = folder / TOKENIZER_FILE
         if not file.is_file():
             raise RunError(f"{file} is missing; expected the model's tokenizer. Copy the folder of the model whole.")
-        return TextPreprocess(file.read_text(encoding="utf-8"), **settings)
+        return TextPreprocess(_tokenizer_json(file), **settings)
     if description.get("kind") == "image":
         lists = {k: tuple(v) if isinstance(v, list) else v for k, v in settings.items()}
         return ImagePreprocess(**lists)  # pyright: ignore[reportArgumentType]
