@@ -30,7 +30,7 @@ def test_ls(keys: list[str], cache: Path, capsys: pytest.CaptureFixture[str], mo
     lines = capsys.readouterr().out.splitlines()
     [new, old] = lines[2:4]
     assert new.split() == [keys[1][:8], "features", "ddddeeee", "aaaabbbb", "2", *new.split()[5:7], "just", "now"]
-    assert old.split() == [keys[0][:8], "encoded", "–", "aaaabbbb", "3", "24.4", "kB", "2", "days", "ago"]
+    assert old.split() == [keys[0][:8], "encoded", "–", "aaaabbbb", "3", "24.3", "kB", "2", "days", "ago"]
     assert lines[5].startswith("2 keys, ") and lines[5].endswith(" kB of at most 3.0 GB")
     assert str(cache) in lines[6]
 
@@ -42,10 +42,10 @@ def test_ls_of_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> No
 
 def test_clear_by_age(keys: list[str], cache: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["cache", "clear", "--older-than", "1d", "--dry-run"]) == 0
-    assert "Would delete 1 key, 24.4 kB." in capsys.readouterr().out
+    assert "Would delete 1 key, 24.3 kB." in capsys.readouterr().out
     assert len(Store(cache).shelves()) == 2
     assert main(["cache", "clear", "--older-than", "1d"]) == 0
-    assert "Deleted 1 key, 24.4 kB." in capsys.readouterr().out
+    assert "Deleted 1 key, 24.3 kB." in capsys.readouterr().out
     assert [shelf.folder.name for shelf in Store(cache).shelves()] == keys[1:]
 
 
