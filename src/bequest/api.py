@@ -199,7 +199,7 @@ def compare(
             protocol,
             folder,
             watcher,
-            store=Store(Path(cache)) if cache is not None else None,
+            store=Store(Path(cache) if cache is not None else None, note=watcher.note),
             settings=recorded,
             report=_write_report,
         )

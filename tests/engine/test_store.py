@@ -3,12 +3,17 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import tracemalloc
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+import torch
+from safetensors.torch import load_file
 
+from bequest.core.errors import SourceError
 from bequest.core.task import HashArray
 from bequest.engine.store import Store
 
@@ -90,3 +95,199 @@ def test_what_cannot_be_named_for_certain_ends_with_the_store(tmp_path: Path) ->
     folder = shelf.folder
     del store, shelf
     assert not os.path.exists(folder)
+
+
+def test_gathered_records_are_those_asked_for(tmp_path: Path) -> None:
+    values = np.random.default_rng(0).normal(size=(20, 4, 3)).astype(np.float32)
+    shelf = Store(tmp_path).shelf(KEY)
+    for start in (0, 7, 15):
+        stop = min(start + 8, 20)
+        shelf.add(hashes(stop - start, start), list(values[start:stop]), 8.0)
+    records = shelf.read(hashes(20))
+    indices = np.array([19, 0, 7, 7, 14, 1, -1])
+    np.testing.assert_array_equal(records.gather(indices), values[indices])
+    out = np.empty((7, 4, 3), np.float32)
+    assert records.gather(indices, out) is out
+    np.testing.assert_array_equal(out, values[indices])
+    assert records.gather(np.arange(0)).shape == (0, 4, 3)
+    chosen = records.select(np.array([3, 18]))
+    np.testing.assert_array_equal(chosen.stack(), values[[3, 18]])
+    np.testing.assert_array_equal(records[15:].stack(), values[15:])
+    assert chosen.seconds == pytest.approx(1.0 + 8.0 / 5)
+
+
+def test_records_of_one_length_are_gathered_from_a_ragged_shard(tmp_path: Path) -> None:
+    ragged = [np.full((n, 2), n * 10 + i, np.float32) for i, n in enumerate((3, 1, 3, 0, 2, 3))]
+    shelf = Store(tmp_path).shelf(KEY)
+    shelf.add(hashes(6), ragged, 0.0)
+    records = shelf.read(hashes(6))
+    np.testing.assert_array_equal(records.gather(np.array([5, 0, 2])), np.stack([ragged[i] for i in (5, 0, 2)]))
+    assert records[3].shape == (0, 2)
+    with pytest.raises(ValueError, match="the records are of lengths"):
+        records.stack()
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float32, torch.int64, torch.bool])
+def test_tensors_come_back_to_the_bit(tmp_path: Path, dtype: torch.dtype) -> None:
+    tensors = [torch.randn(n, 3, generator=torch.Generator().manual_seed(n)).to(dtype) for n in (2, 5, 2)]
+    Store(tmp_path).shelf(KEY).add(hashes(3), tensors, 0.0)
+    records = Store(tmp_path).shelf(KEY).read(hashes(3))
+    for stored, tensor in zip(records.tensors(range(3)), tensors, strict=True):
+        assert stored.dtype == dtype and torch.equal(stored, tensor)
+    assert torch.equal(records.gather_tensor(np.array([2, 0])), torch.stack([tensors[2], tensors[0]]))
+    records.tensor(0).fill_(1)
+    assert torch.equal(records.tensor(0), tensors[0])
+
+
+def test_bfloat16_is_never_given_out_as_something_else(tmp_path: Path) -> None:
+    shelf = Store(tmp_path).shelf(KEY)
+    shelf.add(hashes(1), [torch.ones(2, dtype=torch.bfloat16)], 0.0)
+    for read in (lambda r: r[0], lambda r: r.stack()):
+        with pytest.raises(TypeError, match="read these records with tensor"):
+            read(shelf.read(hashes(1)))
+
+
+def test_a_shard_opens_as_safetensors(tmp_path: Path) -> None:
+    tensors = [torch.randn(2, 3).to(torch.bfloat16), torch.randn(1, 3).to(torch.bfloat16)]
+    Store(tmp_path).shelf(KEY).add(hashes(2), tensors, 0.0)
+    [file] = tmp_path.rglob("*.shard1")
+    found = load_file(file)
+    assert torch.equal(found["values"], torch.cat(tensors))
+    assert found["lengths"].tolist() == [2, 1] and torch.equal(found["hashes"], torch.from_numpy(hashes(2).copy()))
+
+
+@pytest.mark.parametrize(
+    "records",
+    [
+        [np.zeros(2), np.zeros(2, np.float32)],
+        [np.zeros((2, 3)), np.zeros((2, 4))],
+        [np.array(1.0)],
+        [np.array(["a"])],
+    ],
+)
+def test_records_that_do_not_go_together_are_refused(tmp_path: Path, records: list[Any]) -> None:
+    with pytest.raises(SourceError, match=r"expected one dtype of bool, .* Make them alike in the preprocessing"):
+        Store(tmp_path).shelf(KEY).add(hashes(len(records)), records, 0.0)
+    assert not list(tmp_path.rglob("*.shard1"))
+
+
+def test_reading_what_is_not_there(tmp_path: Path) -> None:
+    shelf = Store(tmp_path).shelf(KEY)
+    shelf.add(hashes(1), [np.zeros(1)], 0.0)
+    with pytest.raises(KeyError, match="1 of 2 samples have no record"):
+        shelf.read(hashes(2))
+
+
+def flip(data: bytes, position: int) -> bytes:
+    return data[:position] + bytes([data[position] ^ 4]) + data[position + 1 :]
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda data: data[:-1],
+        lambda data: data[:20],
+        lambda data: b"",
+        lambda data: data + b"\0",
+        lambda data: bytes(len(data)),
+        *(lambda data, at=at: flip(data, int(at * (len(data) - 1))) for at in np.linspace(0, 1, 41)),
+    ],
+)
+def test_a_damaged_shard_is_removed_and_its_samples_are_missing(tmp_path: Path, damage: Any) -> None:
+    shelf = Store(tmp_path).shelf(KEY)
+    values = np.random.default_rng(0).normal(size=(6, 3))
+    shelf.add(hashes(3), list(values[:3]), 0.0)
+    [file] = tmp_path.rglob("*.shard1")
+    shelf.add(hashes(3, 3), list(values[3:]), 0.0)
+    file.write_bytes(damage(file.read_bytes()))
+    notes: list[str] = []
+    again = Store(tmp_path, note=notes.append).shelf(KEY)
+    assert set(again.missing(hashes(6)).tolist()) == {0, 1, 2}
+    np.testing.assert_array_equal(again.read(hashes(3, 3)).stack(), values[3:])
+    again.add(hashes(3), list(values[:3]), 0.0)
+    np.testing.assert_array_equal(again.read(hashes(6)).stack(), values)
+    # Where a bit of a hash has flipped, the shard is not asked for, and so not opened.
+    assert not file.exists() or not notes
+    assert len(notes) <= 1 and all("cannot be used" in note and "is damaged" in note for note in notes)
+
+
+def test_a_damaged_duplicate_leaves_the_good_one(tmp_path: Path) -> None:
+    shelf = Store(tmp_path).shelf(KEY)
+    shelf.add(hashes(2), [np.zeros(1), np.ones(1)], 0.0)
+    shelf.add(hashes(2), [np.zeros(1), np.ones(1)], 0.0)
+    for file in sorted(tmp_path.rglob("*.shard1"))[:1]:
+        file.write_bytes(flip(file.read_bytes(), file.stat().st_size - 1))
+    again = Store(tmp_path, note=lambda text: None).shelf(KEY)
+    assert again.missing(hashes(2)).tolist() == []
+    assert again.read(hashes(2)).stack().tolist() == [[0.0], [1.0]]
+
+
+def test_files_of_other_layouts_are_left_alone(tmp_path: Path) -> None:
+    shelf = Store(tmp_path).shelf(KEY)
+    shelf.add(hashes(1), [np.zeros(1)], 0.0)
+    others = [shelf.folder / "a-00000000.shard2", shelf.folder / "b.index.npy"]
+    for file in others:
+        file.write_bytes(b"something else")
+    assert Store(tmp_path).shelf(KEY).missing(hashes(2)).tolist() == [1]
+    assert all(file.exists() for file in others)
+
+
+def test_what_another_process_deletes_stays_readable_or_is_missing(tmp_path: Path) -> None:
+    writer, opened, listed = (Store(tmp_path).shelf(KEY) for _ in range(3))
+    writer.add(hashes(2), [np.zeros(1), np.ones(1)], 0.0)
+    writer.add(hashes(1, 2), [np.full(1, 2.0)], 0.0)
+    records = opened.read(hashes(2))
+    assert listed.missing(hashes(1, 2)).tolist() == []
+    for file in tmp_path.rglob("*.shard1"):
+        file.unlink()
+    assert records.stack().tolist() == [[0.0], [1.0]]
+    assert opened.read(hashes(2)).stack().tolist() == [[0.0], [1.0]]
+    assert listed.missing(hashes(3)).tolist() == [0, 1]
+
+
+def test_two_processes_write_the_same_keys_at_once(tmp_path: Path) -> None:
+    script = (
+        "import sys, time, numpy as np; from pathlib import Path; from bequest.engine.store import Store\n"
+        "folder = Path(sys.argv[1])\n"
+        f"shelf = Store(folder).shelf({KEY!r})\n"
+        "names = np.array([list(f'{i:016d}'.encode()) for i in range(400)], np.uint8)\n"
+        "(folder / sys.argv[2]).touch()\n"
+        "while not ((folder / 'a').exists() and (folder / 'b').exists()): time.sleep(0.001)\n"
+        "for start in range(0, 400, 8):\n"
+        "    lacking = shelf.missing(names[start:start + 8]) + start\n"
+        "    if len(lacking):\n"
+        "        shelf.add(names[lacking], [np.full((5, 2), float(i)) for i in lacking], 0.0)\n"
+        "    assert shelf.read(names[start:start + 8]).stack()[:, 0, 0].tolist() == list(range(start, start + 8))\n"
+    )
+    both = [subprocess.Popen([sys.executable, "-W", "error", "-c", script, str(tmp_path), name]) for name in "ab"]
+    assert [process.wait(timeout=120) for process in both] == [0, 0]
+    shelf = Store(tmp_path).shelf(KEY)
+    assert shelf.missing(hashes(400)).tolist() == []
+    assert shelf.read(hashes(400)).stack()[:, 4, 1].tolist() == list(range(400))
+    assert not [file for file in tmp_path.rglob("*") if file.name.startswith(".")]
+
+
+@pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="counts open files as Linux lists them")
+def test_shards_hold_no_file_open(tmp_path: Path) -> None:
+    shelf = Store(tmp_path).shelf(KEY)
+    before = len(os.listdir("/proc/self/fd"))
+    for i in range(50):
+        shelf.add(hashes(1, i), [np.zeros(1)], 0.0)
+    again = Store(tmp_path).shelf(KEY)
+    assert len(again.read(hashes(50)).stack()) == 50
+    assert len(os.listdir("/proc/self/fd")) == before
+
+
+def test_the_index_takes_few_bytes_a_sample(tmp_path: Path) -> None:
+    shelf = Store(tmp_path).shelf(KEY)
+    names = np.random.default_rng(0).integers(0, 256, (200_000, 16), dtype=np.uint8)
+    shelf.add(names, [np.zeros(1, np.uint8)] * len(names), 0.0)
+    again = Store(tmp_path).shelf(KEY)
+    again.missing(names[:1])
+    tracemalloc.start()
+    fresh = Store(tmp_path).shelf(KEY)
+    records = fresh.read(names)
+    kept, _ = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert len(records) == len(names)
+    assert kept < 60 * len(names)

@@ -1,4 +1,4 @@
-"""`bequest`: compare, adapt, suggest-lr, predict, replay, ls, demo."""
+"""`bequest`: compare, adapt, suggest-lr, predict, replay, ls, cache, demo."""
 
 from __future__ import annotations
 
@@ -6,9 +6,12 @@ import re
 import sys
 from argparse import ArgumentParser, RawDescriptionHelpFormatter
 from collections.abc import Sequence
+from functools import partial
+from typing import Any
 
 import bequest
 from bequest.cli import commands
+from bequest.cli.cache import add_cache
 from bequest.cli.options import add_data, add_hyperparameters, add_run, add_source, add_source_options
 from bequest.core.errors import BequestError, nearest
 
@@ -68,14 +71,16 @@ def _parser() -> ArgumentParser:
     parser.add_argument("--version", action="version", version=f"bequest {bequest.__version__}")
     verbs = parser.add_subparsers(metavar="COMMAND", title="commands")
 
-    def verb(name: str, line: str, examples: str) -> ArgumentParser:
-        return verbs.add_parser(
+    def verb_in(parent: Any, name: str, line: str, examples: str) -> ArgumentParser:
+        return parent.add_parser(
             name,
             help=line,
             description=line[0].upper() + line[1:] + ".",
             epilog="examples:\n" + examples,
             formatter_class=RawDescriptionHelpFormatter,
         )
+
+    verb = partial(verb_in, verbs)
 
     compare = verb(
         "compare",
@@ -180,6 +185,13 @@ def _parser() -> ArgumentParser:
     ls.add_argument("source", nargs="?", metavar="SOURCE", help="for layers: as for --source elsewhere")
     add_source_options(ls.add_argument_group("source, for layers"))
     ls.set_defaults(command=commands.ls)
+
+    cache = verb(
+        "cache",
+        "list or delete what is stored of frozen outputs",
+        "  bequest cache ls\n  bequest cache clear --older-than 7d --dry-run\n",
+    )
+    add_cache(cache, verb_in)
 
     demo = verb(
         "demo",

@@ -130,7 +130,7 @@ def compare(
         DataError: The sizes do not fit the data, or a sample cannot be read.
     """
     _check_modality(task, source)
-    context = Context(source, task, store or Store(), choose_runtime(protocol.precision), observer)
+    context = Context(source, task, store or Store(note=observer.note), choose_runtime(protocol.precision), observer)
     draws = {
         seed: task.draw(
             seed, train_size=protocol.train_size, test_size=protocol.test_size, split_seed=protocol.split_seed

@@ -6,7 +6,9 @@ ends with the CRC-32 of its bytes, so that a damaged one is known before anythin
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 import uuid
 import zlib
 from collections.abc import Sequence
@@ -16,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from bequest.core.errors import SourceError
+from bequest.core.errors import RunError, SourceError
 from bequest.core.results import atomic_open
 
 if TYPE_CHECKING:
@@ -100,7 +102,15 @@ class Shard:
         import torch
 
         # Torch closes the file once it is mapped; numpy would hold it open, and a process may open but 1,024.
-        data = torch.from_file(str(path), shared=False, size=self.num_bytes, dtype=torch.uint8).numpy()
+        try:
+            data = torch.from_file(str(path), shared=False, size=self.num_bytes, dtype=torch.uint8).numpy()
+        except RuntimeError as error:
+            if not path.exists():
+                raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(path)) from None
+            raise RunError(
+                f"Cannot map {path} into memory ({error}); expected that a process may map every shard that it uses. "
+                "Raise the limits that the system sets to it (on Linux vm.max_map_count)."
+            ) from error
         values = data[self.offset :].view(_stored(self.dtype)).reshape(self.shape)
         values.setflags(write=False)
         return values

@@ -12,11 +12,14 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import os
 import tempfile
+import time
 import warnings
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -24,14 +27,16 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from bequest.core.results import write_json
+from bequest.engine.quota import KEY_FILE, Note, Quota, StoredShelf, given_limit, remove_shelf, stored_shelves
 from bequest.engine.shard import SUFFIX, Array, DamagedShard, Shard, as_tensor, read_shard, write_shard
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-Note = Callable[[str], None]
-
 _PLACE = np.dtype([("shard", "<u4"), ("length", "<u4"), ("start", "<i8")])
+_UNSORTED = 2**16
+"""Entries of the index that may wait to be sorted in, or a quarter of it if that is more."""
+_TOUCH_EVERY_S = 60.0
 
 
 def default_folder() -> Path:
@@ -46,14 +51,21 @@ class Store:
     """A folder of keyed records.
 
     Args:
-        folder: Where it lies; made when something is first written.
+        folder: Where it lies; made when something is first written. None for the user's.
+        limit_bytes: Beyond it, what is least recently used is deleted, except what this process uses. None for
+            `$BEQUEST_CACHE_LIMIT`, else 20 GB, or half of what is free and the store's own on its disk if that is
+            less.
         note: Told what the user should know.
     """
 
-    def __init__(self, folder: Path | None = None, *, note: Note = warnings.warn) -> None:
-        self.folder, self.note = folder or default_folder(), note
+    def __init__(
+        self, folder: Path | None = None, *, limit_bytes: int | None = None, note: Note = warnings.warn
+    ) -> None:
+        self.folder = folder or default_folder()
+        self._limit_bytes, self._note = given_limit() if limit_bytes is None else limit_bytes, note
+        self._quota = Quota(self.folder, self._limit_bytes, note)
         self._open: dict[str, Shelf] = {}
-        self._volatile: tempfile.TemporaryDirectory[str] | None = None
+        self._volatile: tuple[tempfile.TemporaryDirectory[str], Quota] | None = None
 
     def shelf(self, key: dict[str, Any], *, persistent: bool = True) -> Shelf:
         """The records under one key.
@@ -65,20 +77,47 @@ class Store:
         """
         digest = hashlib.blake2b(json.dumps(key, sort_keys=True).encode(), digest_size=16).hexdigest()
         if digest not in self._open:
-            self._open[digest] = Shelf((self.folder if persistent else self._temporary()) / digest, key, self.note)
+            quota = self._quota if persistent else self._temporary()
+            self._open[digest] = Shelf(quota.folder / digest, key, quota)
         return self._open[digest]
 
-    def room(self, num_bytes: int) -> bool:
-        """Whether so much may be written."""
-        import shutil
+    @property
+    def limit_bytes(self) -> int:
+        """How large the store may become."""
+        return self._quota.limit
 
-        existing = next(f for f in (self.folder, *self.folder.parents) if f.exists())
-        return shutil.disk_usage(existing).free > 2 * num_bytes
+    def room(self, num_bytes: int, *, persistent: bool = True) -> bool:
+        """Whether so many bytes more are within the limit and fit on the disk, all else that can give way gone.
 
-    def _temporary(self) -> Path:
+        Args:
+            num_bytes: Of the records.
+            persistent: As for `shelf`.
+        """
+        return (self._quota if persistent else self._temporary()).room(num_bytes)
+
+    def shelves(self) -> list[StoredShelf]:
+        """What is stored, by any process, the most recently used first."""
+        return stored_shelves(self.folder)
+
+    def clear(self, *, older_than_s: float = 0.0, key: str = "", dry_run: bool = False) -> list[StoredShelf]:
+        """Delete what is stored, and say what that was.
+
+        Args:
+            older_than_s: Only what was last used so many seconds ago or more.
+            key: Only what lies in folders whose names begin so.
+            dry_run: Only say what would be deleted.
+        """
+        latest = time.time() - older_than_s
+        chosen = [s for s in self.shelves() if s.used <= latest and s.folder.name.startswith(key)]
+        for shelf in [] if dry_run else chosen:
+            remove_shelf(shelf.folder)
+        return chosen
+
+    def _temporary(self) -> Quota:
         if self._volatile is None:
-            self._volatile = tempfile.TemporaryDirectory(prefix="bequest-")
-        return Path(self._volatile.name)
+            folder = tempfile.TemporaryDirectory(prefix="bequest-")
+            self._volatile = folder, Quota(Path(folder.name), self._limit_bytes, self._note)
+        return self._volatile[1]
 
 
 @dataclass(frozen=True)
@@ -118,7 +157,7 @@ class Records(Sequence[Array]):
     def seconds(self) -> float:
         """What computing these records took, whenever and wherever that was."""
         counts = np.bincount(self.places["shard"])
-        return float(sum(int(counts[i]) * self.shards[int(i)].seconds for i in np.flatnonzero(counts)))
+        return float(sum(int(counts[i]) * self.shards[i].seconds for i in np.flatnonzero(counts).tolist()))
 
     def select(self, positions: Array) -> Records:
         """The records at some positions, in their order."""
@@ -191,13 +230,15 @@ def lengths_of(items: Sequence[Any]) -> Array:
 class Shelf:
     """The records under one key: append-only shards, found by a sorted table of content hashes."""
 
-    def __init__(self, folder: Path, key: dict[str, Any], note: Note) -> None:
-        self.folder, self.key, self._note = folder, key, note
+    def __init__(self, folder: Path, key: dict[str, Any], quota: Quota) -> None:
+        self.folder, self.key, self._quota = folder, key, quota
         self._shards: list[Shard] = []
         self._values: list[Array | None] = []
+        self._touched: dict[int, float] = {}
         self._hashes: Array = np.empty(0, "S16")
         self._places: Array = np.empty(0, _PLACE)
         self._unsorted: list[tuple[Array, Array]] = []
+        self._num_unsorted = 0
         self._known: set[str] = set()
 
     def missing(self, hashes: Array) -> Array:
@@ -225,11 +266,27 @@ class Shelf:
             hashes: uint8 (records, 16): content hash of each sample.
             records: One array or tensor a sample; all of one dtype and one shape after the first dimension.
             seconds: What computing them took together.
+
+        Raises:
+            RunError: They cannot be written; the disk is full, though what this process does not use was deleted.
+            SourceError: The records differ in dtype or shape, or are of a dtype that is not known.
         """
-        if not (self.folder / "key.json").exists():
-            write_json(self.folder / "key.json", self.key)
-        shard, lengths, values = write_shard(self.folder, hashes, records, seconds)
-        self._enter(shard, hashes, lengths, values)
+        self._quota.make_room(num_bytes := sum(record.nbytes for record in records) + 24 * len(records))
+        self._write(hashes, records, seconds, num_bytes)
+
+    def _write(
+        self, hashes: Array, records: Sequence[Array | Tensor], seconds: float, num_bytes: int, again: bool = True
+    ) -> None:
+        try:
+            if not (self.folder / KEY_FILE).exists():
+                write_json(self.folder / KEY_FILE, self.key)
+            shard, lengths, values = write_shard(self.folder, hashes, records, seconds)
+        except OSError as error:
+            if not (again and self._quota.mended(error, num_bytes)):
+                raise self._quota.refusal(error, num_bytes) from error
+            self._write(hashes, records, seconds, num_bytes, again=False)
+        else:
+            self._enter(shard, hashes, lengths, values)
 
     def _find(self, keys: Array) -> Array:
         """The row of each key in the sorted table, -1 where there is none; shards with a row found are open."""
@@ -258,6 +315,7 @@ class Shelf:
             self._hashes = np.insert(self._hashes, rows, new)
             self._places = np.insert(self._places, rows, places)
             self._unsorted.clear()
+            self._num_unsorted = 0
 
     def _refresh(self) -> None:
         """Enter the shards that this process, or another, has written since the last time."""
@@ -277,11 +335,17 @@ class Shelf:
         self._known.add(shard.path.name)
         self._shards.append(shard)
         self._values.append(values)
+        if values is not None:
+            self._quota.in_use.add(shard.path)
+            self._touched[len(self._shards) - 1] = time.monotonic()
         self._unsorted.append((_keys(hashes), places))
+        self._num_unsorted += len(places)
+        if self._num_unsorted > max(_UNSORTED, len(self._hashes) // 4):
+            self._sort()
 
     def _open(self, shards: Array) -> bool:
         """Map shards that are not yet; False where some were damaged or gone, and their records are forgotten."""
-        closed = [int(i) for i in shards if self._values[i] is None]
+        closed = [i for i in shards.tolist() if self._values[i] is None]
         faults: dict[int, Exception] = {}
         with ThreadPoolExecutor() as pool:
             for i, outcome in zip(closed, pool.map(_try_to_open, [self._shards[i] for i in closed]), strict=True):
@@ -289,11 +353,22 @@ class Shelf:
                     faults[i] = outcome
                 else:
                     self._values[i] = outcome
+                    self._quota.in_use.add(self._shards[i].path)
+        self._touch([i for i in shards.tolist() if i not in faults])
         if faults:
             kept = ~np.isin(self._places["shard"], list(faults))
             self._hashes, self._places = self._hashes[kept], self._places[kept]
             self._report(list(faults.values()))
         return not faults
+
+    def _touch(self, shards: list[int]) -> None:
+        """Let it be seen that shards are in use, once a minute at most: the time of their files' last change."""
+        now = time.monotonic()
+        for i in shards:
+            if now - self._touched.get(i, -math.inf) > _TOUCH_EVERY_S:
+                self._touched[i] = now
+                with suppress(OSError):  # deleted by another process, or not ours to change
+                    os.utime(self._shards[i].path)
 
     def _report(self, faults: list[Exception]) -> None:
         """Remove what is damaged, and say so once; what another process has removed is no fault."""
@@ -301,7 +376,7 @@ class Shelf:
             if isinstance(error, DamagedShard):
                 error.path.unlink(missing_ok=True)
         if told := [error for error in faults if not isinstance(error, FileNotFoundError)]:
-            self._note(
+            self._quota.note(
                 f"{len(told)} of the files in the store's folder {self.folder} cannot be used ({told[0]}); what they "
                 "held is computed again."
             )
