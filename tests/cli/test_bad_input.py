@@ -146,7 +146,7 @@ NAMES: list[tuple[list[str], list[str]]] = [
     ),
     (["--text-column", "txt", "--label-column", "lable"], ["Did you mean 'text'?", "Did you mean 'label'?"]),
     (["--cut-at", "layer.7"], ["There is no layer 'layer.7'. Did you mean 'layer.", "`bequest ls layers SOURCE`"]),
-    (["--cut-at", "qqq"], ["There is no layer 'qqq'. There are ", ", among them "]),
+    (["--cut-at", "qqq"], ["There is no layer 'qqq'. There are: "]),
     (["--source-head", "fc"], ["This text model has no head of its own", "Leave --source-head out"]),
     (["--source", "efficientnet_lite0", "--source-head", "fc"], ["--source-head does not apply"]),
 ]

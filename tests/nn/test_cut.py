@@ -74,7 +74,10 @@ CASES = {
     "text, head alone": (text_network, ["head."]),
     "resnet": (from_timm("resnet10t"), ["body.layer4", "head."]),
     "vit": (from_timm("vit_tiny_patch16_224", img_size=64, depth=3, drop_path_rate=0.2), ["body.blocks.2", "head."]),
-    "efficientnet": (from_timm("tf_efficientnet_lite0", drop_path_rate=0.2), ["body.blocks.6", "body.conv_head", "head."]),
+    "efficientnet": (
+        from_timm("tf_efficientnet_lite0", drop_path_rate=0.2),
+        ["body.blocks.6", "body.conv_head", "head."],
+    ),
 }
 
 

@@ -71,6 +71,7 @@ class Halves:
             {"what": "activations", "prefix": self._digest},
             lambda: _Prefix(self.cut.prefix, self.context.runtime.frozen, self.context.runtime.device.type),
             tuple(kept.ragged for kept in self.cut.kept),
+            num_bytes=self.num_bytes(lengths_of(view.items)) / len(view.items),
         )
         kept = tuple(frozen_outputs(self.context, frozen, view.items, view.hashes, view.key))
         return Items(kept, view.items), sum(records.seconds for records in kept)

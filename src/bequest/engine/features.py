@@ -23,8 +23,11 @@ from bequest.engine.store import Array, Records, Shelf, lengths_of
 from bequest.nn.network import fingerprint
 
 _SHARD = 512
-"""Records in a shard, a multiple of any sensible batch size: an interrupted pass that goes on forms the same batches
-as an undisturbed one, so its results are the same to the bit."""
+"""Most records in a shard. A whole number of batches: an interrupted pass that goes on then forms the same batches as an
+undisturbed one, so its results are the same to the bit."""
+
+_SHARD_BYTES = 2**26
+"""What a shard is to take at most, in memory before it is written."""
 
 
 def encoded(context: Context, indices: Indices, view: int = 0) -> Records:
@@ -79,12 +82,14 @@ class Frozen:
         module: Makes it, ready to run; one output a sample, or a tuple of them.
         ragged: Of each output, whether its first dimension after the batch is a sample's tokens.
         persistent: Whether the key holds beyond this process.
+        num_bytes: What the outputs for one sample take, about.
     """
 
     key: dict[str, Any]
     module: Callable[[], nn.Module]
     ragged: tuple[bool, ...] = (False,)
     persistent: bool = True
+    num_bytes: float = 0.0
 
 
 def frozen_outputs(
@@ -119,7 +124,9 @@ def frozen_outputs(
     context.passes.count(_pass_name(key, hashes), len(hashes), len(lacking))
     # Samples of like length side by side, so that little padding is computed.
     order = lacking[np.argsort(lengths[lacking], kind="stable")]
-    return _through(context, shelves, hashes, compute, "frozen pass", order)
+    batches = max(1, int(_SHARD_BYTES / max(1, frozen.num_bytes * context.batch_size)))
+    size = min(_SHARD, batches * context.batch_size)
+    return _through(context, shelves, hashes, compute, "frozen pass", order, size)
 
 
 def embeddings(context: Context, indices: Indices, body: nn.Module | None = None) -> Records:
@@ -199,7 +206,7 @@ def _inputs(context: Context, module: nn.Module, batch: tuple[Tensor, ...]) -> t
 
 def _pass_name(key: dict[str, Any], hashes: HashArray) -> str:
     digest = hashlib.blake2b(json.dumps(key, sort_keys=True).encode(), digest_size=8)
-    digest.update(np.ascontiguousarray(hashes))
+    digest.update(np.ascontiguousarray(hashes).data)
     return digest.hexdigest()
 
 
@@ -215,16 +222,17 @@ def _through(
     compute: Callable[[Array], list[list[Any]]],
     label: str,
     lacking: Array | None = None,
+    size: int = _SHARD,
 ) -> list[Records]:
-    """Compute what the shelves lack, a shard at a time."""
+    """Compute what the shelves lack, a shard of `size` at a time."""
     lacking = _missing(shelves, hashes) if lacking is None else lacking
-    for start in range(0, len(lacking), _SHARD):
-        part = lacking[start : start + _SHARD]
+    for start in range(0, len(lacking), size):
+        part = lacking[start : start + size]
         began = time.perf_counter()
         found = compute(part)
         seconds = time.perf_counter() - began
         for shelf, records in zip(shelves, found, strict=True):
             shelf.add(hashes[part], records, seconds / len(shelves))
         context.passes.seconds += time.perf_counter() - began
-        context.observer.progress(label, min(start + _SHARD, len(lacking)), len(lacking))
+        context.observer.progress(label, min(start + size, len(lacking)), len(lacking))
     return [shelf.read(hashes) for shelf in shelves]
