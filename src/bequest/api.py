@@ -28,6 +28,7 @@ from bequest.engine.context import Context
 from bequest.engine.range_test import RangeTest, range_test
 from bequest.engine.runtime import choose_runtime
 from bequest.engine.store import Store
+from bequest.engine.views import choose_views
 from bequest.sources import Source, resolve
 from bequest.sources import get as get_source
 
@@ -119,6 +120,9 @@ def compare(
     pooling: str | None = None,
     cut_at: str | None = None,
     precision: Precision = "auto",
+    views: int | str | None = None,
+    augment: str | None = None,
+    cut: bool = True,
     cache: str | Path | None = None,
     observer: Observer | None = None,
     progress: bool = True,
@@ -154,6 +158,11 @@ def compare(
         pooling: From a source's tokens to one vector: `mean`, `cls` or `last`; None as it was trained.
         cut_at: Name of the layer at which the source's body ends (`bequest ls layers`); None for the whole.
         precision: `auto`, `float32` or `bfloat16`.
+        views: How many augmented views of each image training sees, the plain one among them, each computed once;
+            `unlimited` for fresh ones in every epoch; None for the default. Texts and arrays have one.
+        augment: How views are made: `light`, `standard`, `strong`, with changes as in `light,flip=0`; None for the
+            default.
+        cut: Whether frozen layers are computed once a sample; False trains the plain way, to the same result.
         cache: Folder of stored frozen outputs; None for the user's.
         observer: Hears of progress; None shows it in the terminal if `progress`.
         progress: Whether to show anything.
@@ -177,7 +186,8 @@ def compare(
     loaded = _task(data, task, {**columns, "encoding": encoding, "skip_bad": skip_bad})
     source = _source(source, loaded, max_tokens, image_size, source_head, pooling, cut_at)
     entries = enter(methods, settings or {}, source, loaded)
-    protocol = Protocol(chosen, train_size, test_size, split_seed, precision)
+    chosen_views = choose_views(views, augment, loaded.modality)
+    protocol = Protocol(chosen, train_size, test_size, split_seed, precision, chosen_views, cut)
     recorded = {
         "data": loaded.origin,
         "source": source.request or {"name": source.name},
@@ -188,6 +198,8 @@ def compare(
         "test_size": test_size,
         "split_seed": split_seed,
         "precision": precision,
+        "views": views,
+        "augment": augment,
         "replayable": bool(loaded.origin and source.request),
     }
     folder = Path(out) if out is not None else _default_folder(loaded, source, recorded)
@@ -230,6 +242,9 @@ def adapt(
     pooling: str | None = None,
     cut_at: str | None = None,
     precision: Precision = "auto",
+    views: int | str | None = None,
+    augment: str | None = None,
+    cut: bool = True,
     cache: str | Path | None = None,
     observer: Observer | None = None,
     progress: bool = True,
@@ -260,6 +275,9 @@ def adapt(
         pooling: As for `compare`.
         cut_at: As for `compare`.
         precision: As for `compare`.
+        views: As for `compare`.
+        augment: As for `compare`.
+        cut: As for `compare`.
         cache: As for `compare`.
         observer: As for `compare`.
         progress: As for `compare`.
@@ -296,6 +314,9 @@ def adapt(
         pooling=pooling,
         cut_at=cut_at,
         precision=precision,
+        views=views,
+        augment=augment,
+        cut=cut,
         cache=cache,
         observer=observer,
         progress=progress,
@@ -450,6 +471,8 @@ def replay(
         test_size=settings["test_size"],
         split_seed=settings["split_seed"],
         precision=settings["precision"],
+        views=settings["views"],
+        augment=settings["augment"],
         out=out,
         observer=observer,
         progress=progress,

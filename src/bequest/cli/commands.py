@@ -25,7 +25,8 @@ def compare(options: Namespace) -> int:
 
     names = [n.strip() for n in options.methods.split(",")] if options.methods else list(api.DEFAULT_METHODS)
     settings = parse_settings(options.settings)
-    run = api.compare(methods=names, settings=settings, seeds=options.seeds, out=options.out, **_shared(options))
+    own = {"seeds": options.seeds, "out": options.out, **_training(options)}
+    run = api.compare(methods=names, settings=settings, **own, **_shared(options))
     _closing(run)
     return 0
 
@@ -34,7 +35,7 @@ def adapt(options: Namespace) -> int:
     """`bequest adapt`."""
     from bequest import api
 
-    own = {"method": options.method, "seed": options.seed, "out": options.out}
+    own = {"method": options.method, "seed": options.seed, "out": options.out, **_training(options)}
     run = api.adapt(**own, **{**_shared(options), **hyperparameters(options)})
     _closing(run)
     return 0
@@ -180,6 +181,10 @@ def _shared(options: Namespace) -> dict[str, Any]:
     shared = {n: getattr(options, n) for n in (*names, *more, *rest)}
     data = options.data[0] if len(options.data) == 1 else options.data
     return {"data": data, **shared, "progress": not options.quiet}
+
+
+def _training(options: Namespace) -> dict[str, Any]:
+    return {"views": options.views, "augment": options.augment, "cut": not options.no_cut}
 
 
 def _closing(run: Run) -> None:

@@ -12,7 +12,7 @@ from typing import Any
 import bequest
 from bequest.cli import commands
 from bequest.cli.cache import add_cache
-from bequest.cli.options import add_data, add_hyperparameters, add_run, add_source, add_source_options
+from bequest.cli.options import add_data, add_hyperparameters, add_run, add_source, add_source_options, add_training
 from bequest.core.errors import BequestError, nearest
 
 _EXAMPLES = """examples:
@@ -103,6 +103,7 @@ def _parser() -> ArgumentParser:
         dest="settings",
         help="a hyperparameter of one method, e.g. lora.rank=4; may be repeated",
     )
+    add_training(compare)
     add_run(compare, seeds=True)
     compare.set_defaults(command=commands.compare)
 
@@ -117,6 +118,7 @@ def _parser() -> ArgumentParser:
     adapt.add_argument(
         "--method", default="linear_probe", help="which method (default: linear_probe; `bequest ls methods`)"
     )
+    add_training(adapt)
     add_run(adapt, seeds=False)
     add_hyperparameters(adapt)
     adapt.set_defaults(command=commands.adapt)

@@ -135,6 +135,27 @@ def add_run(parser: ArgumentParser, *, seeds: bool, folder: bool = True) -> None
     group.add_argument("--quiet", action="store_true", help="show errors and the outcome only")
 
 
+def add_training(parser: ArgumentParser) -> None:
+    """What training sees of each sample, and how frozen layers are run."""
+    group = parser.add_argument_group("training")
+    group.add_argument(
+        "--views",
+        metavar="K|unlimited",
+        help="augmented views of each image that training sees, the plain one among them, each computed once; "
+        "unlimited: fresh ones in every epoch, and frozen layers computed anew (default: 1)",
+    )
+    group.add_argument(
+        "--augment",
+        metavar="RECIPE",
+        help="how views are made: light, standard, strong, with changes as in light,flip=0 (default: light)",
+    )
+    group.add_argument(
+        "--no-cut",
+        action="store_true",
+        help="compute frozen layers anew in every epoch: slower, with the same result",
+    )
+
+
 def add_hyperparameters(parser: ArgumentParser) -> None:
     """One flag for every hyperparameter of any method; one that several methods share stands once."""
     owners: dict[str, list[tuple[str, Hyperparameter]]] = {}

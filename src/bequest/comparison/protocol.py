@@ -26,6 +26,7 @@ from bequest.engine.context import Context
 from bequest.engine.run import LAST_GOOD, Outcome, make_plan, restore, run
 from bequest.engine.runtime import Precision, choose_runtime
 from bequest.engine.store import Store
+from bequest.engine.views import Views
 from bequest.sources import Source
 
 _MAX_SCATTER = 500
@@ -42,6 +43,8 @@ class Protocol:
         test_size: Test samples, or their fraction below 1.
         split_seed: Chooses the test part.
         precision: `auto`, `float32` or `bfloat16`.
+        views: What training sees of each sample.
+        cut: Whether frozen layers are computed once; False trains the plain way, to the same result.
     """
 
     seeds: tuple[int, ...] = (0, 1, 2)
@@ -49,6 +52,8 @@ class Protocol:
     test_size: int | float = 0.25
     split_seed: int = 0
     precision: Precision = "auto"
+    views: Views = Views()
+    cut: bool = True
 
 
 @dataclass(frozen=True)
@@ -130,7 +135,15 @@ def compare(
         DataError: The sizes do not fit the data, or a sample cannot be read.
     """
     _check_modality(task, source)
-    context = Context(source, task, store or Store(note=observer.note), choose_runtime(protocol.precision), observer)
+    context = Context(
+        source,
+        task,
+        store or Store(note=observer.note),
+        choose_runtime(protocol.precision),
+        observer,
+        views=protocol.views,
+        cut=protocol.cut,
+    )
     draws = {
         seed: task.draw(
             seed, train_size=protocol.train_size, test_size=protocol.test_size, split_seed=protocol.split_seed
@@ -246,6 +259,7 @@ class _Comparison:
             inference_per_s=fastest,
             labels=len(draw.labelled),
             merged=outcome.merged,
+            frozen_shares=outcome.frozen_shares,
         )
 
     def board(self) -> Leaderboard:
@@ -264,6 +278,7 @@ class _Comparison:
                 "test": len(any_draw.test),
                 "seeds": list(self.protocol.seeds),
                 "split_seed": self.protocol.split_seed,
+                "views": self.protocol.views.describe(),
                 "ranking": RANKING,
             },
             environment=environment(self.context),
@@ -305,6 +320,7 @@ class _Comparison:
             "test_size": self.protocol.test_size,
             "split_seed": self.protocol.split_seed,
             "precision": self.context.runtime.describe(),
+            "views": self.protocol.views.describe(),
         }
 
 

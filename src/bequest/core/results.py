@@ -69,6 +69,8 @@ class TrialRecord:
         asked_samples: Samples whose embeddings it asked for, each time that it did.
         labels: How many labels it saw.
         merged: Whether trained low-rank weights were merged into plain layers.
+        frozen_shares: Of each training stage that ran from what its frozen layers made of the samples, the share of the
+            forward pass that was so computed once.
     """
 
     method: str
@@ -96,6 +98,7 @@ class TrialRecord:
     asked_samples: int = 0
     labels: int = 0
     merged: bool = False
+    frozen_shares: list[float] = field(default_factory=list[float])
 
     @classmethod
     def from_json(cls, data: dict[str, Any]) -> TrialRecord:

@@ -167,8 +167,8 @@ class _Rising:
     """A method whose last Train stage runs at rising rates."""
 
     method: Method
-    recorder: _Recorder
-    context: Context
+    recorder: _Recorder = field(repr=False)
+    context: Context = field(repr=False)
     num_train: int
     scale: float
     first: float

@@ -11,12 +11,19 @@ import numpy as np
 import torch.nn.functional as F
 from torch import Tensor
 
-from bequest.core.task import HashArray
-from bequest.data.views import Mix, ViewRecipe, mix_images, mix_labels
+from bequest.core.checks import as_whole
+from bequest.core.errors import MethodError
+from bequest.core.task import HashArray, Modality
+from bequest.data.views import Mix, ViewRecipe, mix_images, mix_labels, parse_recipe
 from bequest.engine.store import Array, lengths_of
 
 if TYPE_CHECKING:
     from bequest.engine.context import Context
+
+
+UNLIMITED = "unlimited"
+DEFAULT_NUMBER = 1
+DEFAULT_RECIPE = "light"
 
 
 @dataclass(frozen=True)
@@ -38,6 +45,33 @@ class Views:
     def describe(self) -> dict[str, Any]:
         """Plain data, for records."""
         return {"number": self.number, "recipe": self.recipe.describe() if self.number != 1 else None}
+
+
+def choose_views(number: Any, recipe: str | None, modality: Modality) -> Views:
+    """The views that a user asks for.
+
+    Args:
+        number: How many of each sample; `unlimited` for fresh ones in every epoch; None for the modality's default.
+        recipe: A recipe's name and changes to it; None for the default.
+        modality: What a sample is; only images have more than one view.
+
+    Raises:
+        MethodError: The number or the recipe is none, or samples of this kind have one view only.
+    """
+    if number is None:
+        number = DEFAULT_NUMBER if modality == "image" else 1
+    whole = as_whole(int(number) if isinstance(number, str) and number.isdigit() else number)
+    if number != UNLIMITED and (whole is None or whole < 1):
+        raise MethodError(f"--views is {number!r}; expected 1 or more, or {UNLIMITED!r}.")
+    parsed = parse_recipe(recipe or DEFAULT_RECIPE)
+    if modality != "image":
+        if whole != 1 or recipe:
+            raise MethodError(
+                f"--views and --augment are for images; these samples are of kind {modality!r}, which have one view. "
+                "Leave them out."
+            )
+        return Views()
+    return Views() if whole == 1 or parsed == ViewRecipe() else Views(whole, parsed)
 
 
 @dataclass(frozen=True)
