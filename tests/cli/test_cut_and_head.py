@@ -111,7 +111,7 @@ def test_poolings_differ(bequest: Bequest, table: Path, bert: Path, tmp_path: Pa
         (["--head-layers", "12"], 1, "head_layers is '12', but a linear head has none; expected head mlp."),
         (["--method", "linear_probe", "--head-layers", "12"], 1, "'linear_probe' has no hyperparameter 'head_layers'"),
         (["--method", "ful"], 1, "There is no method 'ful'. Did you mean 'full'?"),
-        (["--head-layer-widths", "12"], 2, "unrecognized arguments: --head-layer-widths 12"),
+        (["--head-layer-widths", "12"], 2, "There is no option --head-layer-widths. Did you mean '--head-layers'"),
     ],
 )
 def test_wrong_names(

@@ -89,4 +89,4 @@ def test_sizes_that_are_no_whole_numbers(value: Any) -> None:
 def test_words_that_are_no_numbers(bequest: Bequest, flag: str, value: str) -> None:
     status, _, err = bequest("compare", "data", "--source", "x", flag, value)
     assert status == 2
-    assert f"argument {flag}: invalid" in err and repr(value) in err
+    assert f"argument {flag}: " in err and repr(value) in err
