@@ -94,7 +94,7 @@ def test_numbers_of_every_row_appear(board: Leaderboard) -> None:
         assert words in page, words
     assert "Of 200 labels, each seed fits on 160 and holds 40 out" in page
     assert "scored once per final model and chose nothing" in page
-    assert "1,234 samples asked of the frozen body, 617 computed" in page
+    assert "1,234 passes of a sample through frozen layers asked for, 617 computed" in page
     assert "bequest replay DIR" in page
     assert "bequest predict DIR FILES" in page
 

@@ -52,7 +52,7 @@ class Protocol:
     test_size: int | float = 0.25
     split_seed: int = 0
     precision: Precision = "auto"
-    views: Views = Views()
+    views: Views = field(default_factory=Views)
     cut: bool = True
 
 

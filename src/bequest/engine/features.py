@@ -23,8 +23,8 @@ from bequest.engine.store import Array, Records, Shelf, lengths_of
 from bequest.nn.network import fingerprint
 
 _SHARD = 512
-"""Most records in a shard. A whole number of batches: an interrupted pass that goes on then forms the same batches as an
-undisturbed one, so its results are the same to the bit."""
+"""Most records in a shard. A whole number of batches: an interrupted pass that goes on then forms the same batches as
+an undisturbed one, so its results are the same to the bit."""
 
 _SHARD_BYTES = 2**26
 """What a shard is to take at most, in memory before it is written."""

@@ -331,7 +331,7 @@ def _passes(passes: dict[str, int]) -> str:
     asked, computed = passes.get("asked"), passes.get("computed")
     parts: list[str] = []
     if asked is not None and computed is not None:
-        text = f"{asked:,} samples asked of the frozen body, {computed:,} computed"
+        text = f"{asked:,} passes of a sample through frozen layers asked for, {computed:,} computed"
         if asked > computed:
             share = 100 * (asked - computed) / asked
             text += f"; the other {asked - computed:,} ({share:.0f} %) came from the store"
