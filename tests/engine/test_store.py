@@ -291,3 +291,22 @@ def test_the_index_takes_few_bytes_a_sample(tmp_path: Path) -> None:
     tracemalloc.stop()
     assert len(records) == len(names)
     assert kept < 60 * len(names)
+
+
+def test_large_stacks_are_mapped_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from bequest.engine import store as module
+
+    shelf = Store(tmp_path).shelf({"what": "rows"})
+    rows = np.random.default_rng(0).normal(size=(50, 6)).astype(np.float32)
+    names = np.arange(50, dtype=np.uint8)[:, None].repeat(16, 1)
+    shelf.add(names[:30], list(rows[:30]), 1.0)
+    shelf.add(names[30:], list(rows[30:]), 1.0)
+    order = np.random.default_rng(1).permutation(50)
+    records = shelf.read(names[order])
+    plain = records.stack()
+    monkeypatch.setattr(module, "_LARGE", 100)
+    monkeypatch.setattr(module, "_STEP", 7)
+    mapped = records.stack()
+    assert isinstance(mapped, np.memmap) and not isinstance(plain, np.memmap)
+    assert np.array_equal(plain, rows[order]) and np.array_equal(mapped, plain)
+    assert not list(tmp_path.rglob("tmp*")), "it has no name"

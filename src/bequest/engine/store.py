@@ -33,6 +33,9 @@ from bequest.engine.shard import SUFFIX, Array, DamagedShard, Shard, as_tensor, 
 if TYPE_CHECKING:
     from torch import Tensor
 
+_LARGE = 2**26
+_STEP = 4096
+
 _PLACE = np.dtype([("shard", "<u4"), ("length", "<u4"), ("start", "<i8")])
 _UNSORTED = 2**16
 """Entries of the index that may wait to be sorted in, or a quarter of it if that is more."""
@@ -178,8 +181,19 @@ class Records(Sequence[Array]):
         return self._gather(indices, out)
 
     def stack(self) -> Array:
-        """All records in memory, (samples, …); they must be of one shape, and not bfloat16."""
-        return self.gather(np.arange(len(self)))
+        """All records as one array (samples, …); they must be of one shape, and not bfloat16.
+
+        Where that would be large it is a mapped file without a name, so that memory need not hold it.
+        """
+        first = self[0] if len(self) else None
+        if first is None or first.nbytes * len(self) < _LARGE:
+            return self.gather(np.arange(len(self)))
+        with tempfile.TemporaryFile(dir=self.shards[0].path.parent) as file:
+            out = np.memmap(file, first.dtype, "w+", shape=(len(self), *first.shape))
+        for start in range(0, len(self), _STEP):
+            rows = np.arange(start, min(start + _STEP, len(self)))
+            self.gather(rows, out[rows[0] : rows[-1] + 1])
+        return out
 
     def tensor(self, index: int) -> Tensor:
         """One record as a tensor of its own, of the dtype that was stored, bfloat16 among them."""
