@@ -213,9 +213,8 @@ class _Comparison:
         return found
 
     def trial(self, entry: Entry, seed: int, draw: Draw) -> TrialRecord:
-        name, passes = entry.info.name, self.context.passes
+        name = entry.info.name
         identity, folder = self.trial_identity(entry, seed), self.folder.trial(name, seed)
-        asked, computed = passes.asked, passes.computed
         try:
             with PeakMemory() as peak:
                 outcome = run(self.context, entry.method, draw, seed=seed, folder=folder, identity=identity)
@@ -226,7 +225,8 @@ class _Comparison:
             record, outcome = TrialRecord(name, seed, entry.settings, reason, self.context.objective.metric), None
         else:
             record = replace(self.record(entry, seed, draw, outcome), peak_memory_bytes=peak.bytes)
-        record = replace(record, asked_samples=passes.asked - asked, frozen_samples=passes.computed - computed)
+        passes = self.context.passes.trial.values()
+        record = replace(record, asked_samples=sum(p[0] for p in passes), frozen_samples=sum(p[1] for p in passes))
         if outcome is not None:
             self.folder.finish(record, identity, outcome.trained, outcome.head)
         return record

@@ -66,7 +66,7 @@ class TrialRecord:
         peak_memory_bytes: Largest resident memory of the process during the trial.
         inference_per_s: Samples a second through the finished network.
         frozen_samples: Samples that this trial sent through a frozen body (0 when all were in the store).
-        asked_samples: Samples whose embeddings it asked for, each time that it did.
+        asked_samples: Samples that it asked frozen functions about, the same ones of the same function counted once.
         labels: How many labels it saw.
         merged: Whether trained low-rank weights were merged into plain layers.
         frozen_shares: Of each training stage that ran from what its frozen layers made of the samples, the share of the
