@@ -2,7 +2,7 @@
 
     python claims/kill_anywhere.py --kills 20
 
-Starts `bequest compare` on real texts (BBC News, 100 labels) with MiniLM-L3, kills it with SIGKILL at random moments,
+Starts `bequest compare` on real texts (BBC News, 60 labels) with MiniLM-L3, kills it with SIGKILL at random moments,
 again and again in the same folder with the same command, until a run gets through; then compares all that lies in the
 folder with an undisturbed run's, which has a folder and a cache of its own, and begins anew. Only the fields that
 tests/killing.py names as timings may differ. The outcome goes to claims/results/kill_anywhere.json.
@@ -32,7 +32,7 @@ EVERY_EPOCH = (
     f"import sys; sys.path.insert(0, {str(ROOT / 'tests')!r}); import killing; killing.checkpoint_every_epoch(); "
     "from bequest.cli.main import main; sys.exit(main(sys.argv[1:]))"
 )
-NUM_TEXTS = 600
+NUM_TEXTS = 300
 
 
 def write_texts(path: Path) -> None:
@@ -48,7 +48,7 @@ def write_texts(path: Path) -> None:
 
 def start(texts: Path, folder: Path) -> subprocess.Popen[bytes]:
     words = ["compare", str(texts), "--source", "minilm_l3", "--max-tokens", "32", "--methods", "linear_probe,full"]
-    words += ["--seeds", "2", "--train-size", "100", "--set", "full.epochs=3", "--quiet"]
+    words += ["--seeds", "2", "--train-size", "60", "--set", "full.epochs=2", "--quiet"]
     words += ["--out", str(folder / "run"), "--cache", str(folder / "cache")]
     return subprocess.Popen(
         [sys.executable, "-c", EVERY_EPOCH, *words],
@@ -61,7 +61,7 @@ def start(texts: Path, folder: Path) -> subprocess.Popen[bytes]:
 def state(folder: Path) -> str:
     """In words, how far a run had come."""
     trials = len(list(folder.glob("run/trials/*/*/record.json")))
-    shards = len(list(folder.glob("cache/*/*.index.npy")) + list(folder.glob("cache/*/*/*.index.npy")))
+    shards = len(list(folder.glob("cache/*/*.shard*")))
     checkpoints = len(list(folder.glob("run/trials/*/*/*.ckpt")))
     best = "a best model" if (folder / "run" / "best" / "model.json").is_file() else "no best model"
     return f"{shards} shards, {trials} trials, {checkpoints} checkpoints, {best}"

@@ -20,13 +20,15 @@ from typing import Any
 TIMINGS = frozenset(("train_s", "shared_s", "seconds", "inference_per_s", "peak_memory_bytes"))
 """The only fields of a leaderboard that may differ between a run that was killed and one that was not: seconds, and
 what else is measured of the machine."""
+_SEALS = frozenset(("digest",))
+"""Of a trial's record: depends on its timings."""
 
 _WRITING = os.O_WRONLY | os.O_RDWR
 
 
 def without_timings(value: Any) -> Any:
     if isinstance(value, dict):
-        return {k: without_timings(v) for k, v in value.items() if k not in TIMINGS}
+        return {k: without_timings(v) for k, v in value.items() if k not in TIMINGS | _SEALS}
     return [without_timings(v) for v in value] if isinstance(value, list) else value
 
 
