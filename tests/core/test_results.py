@@ -14,6 +14,7 @@ from bequest.core.results import (
     Row,
     TrialRecord,
     atomic_open,
+    is_temporary,
     read_json,
     write_json,
 )
@@ -84,6 +85,23 @@ def test_atomic_open_replaces_only_when_all_went_well(tmp_path: Path):
         raise KeyboardInterrupt
     assert path.read_bytes() == b"first"
     assert os.listdir(path.parent) == ["file"]
+
+
+def test_atomic_open_names_the_file_whatever_part_of_writing_fails(tmp_path: Path):
+    with pytest.raises(OSError, match="No space left") as caught, atomic_open(tmp_path / "file"):
+        raise OSError(28, "No space left on device")
+    assert caught.value.filename == str(tmp_path / "file")
+    (tmp_path / "plain").touch()
+    with pytest.raises(FileExistsError) as exists, atomic_open(tmp_path / "plain" / "file"):
+        pass
+    assert exists.value.filename == str(tmp_path / "plain" / "file")
+
+
+def test_what_a_killed_process_was_writing_is_known_by_its_name(tmp_path: Path):
+    with atomic_open(tmp_path / "file.json"):
+        [temporary] = tmp_path.iterdir()
+        assert is_temporary(temporary)
+    assert not any(is_temporary(Path(name)) for name in ("file.json", ".lock", ".mine.tmp", ".gitignore"))
 
 
 @pytest.mark.skipif(os.name != "posix", reason="permissions are POSIX's")
