@@ -44,7 +44,9 @@ def write_images(folder: Path, count: int) -> Path:
         (folder / str(label)).mkdir(parents=True)
     for i in range(count):
         index = i % len(digits.target)
-        image = Image.fromarray((digits.images[index] * 15).astype(np.uint8)).resize((28, 28), Image.Resampling.BILINEAR)
+        image = Image.fromarray((digits.images[index] * 15).astype(np.uint8)).resize(
+            (28, 28), Image.Resampling.BILINEAR
+        )
         image = image.rotate(rng.uniform(-15, 15), translate=tuple(rng.integers(-3, 4, 2).tolist()))
         pixels = np.asarray(image) * rng.uniform(0.6, 1) + rng.integers(0, 9, (28, 28))
         Image.fromarray(pixels.clip(0, 255).astype(np.uint8)).save(folder / str(digits.target[index]) / f"{i}.png")

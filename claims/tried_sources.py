@@ -164,7 +164,7 @@ def _transformers() -> list[Case]:
         ("DINOv2", lambda: T.Dinov2Model(T.Dinov2Config(**{**seen, "image_size": 64, "patch_size": 8}))),
         ("ResNet", lambda: T.ResNetForImageClassification(T.ResNetConfig(num_labels=7, embedding_size=24, **stages))),
         ("ConvNeXt", lambda: T.ConvNextForImageClassification(T.ConvNextConfig(num_labels=7, **stages))),
-        ("Swin", lambda: T.SwinForImageClassification(T.SwinConfig(image_size=64, embed_dim=24, window_size=4))),
+        ("Swin", lambda: T.SwinForImageClassification(T.SwinConfig(image_size=64, embed_dim=24, window_size=2))),
     ]
     tokens = {"max_tokens": 32}
     return [

@@ -358,3 +358,9 @@ def test_image_sizes(save: Any):
     vit = save(IMAGES["ViT"](), "vit", tokenizer=False, preprocessor_config=PROCESSOR)
     with pytest.raises(SourceError, match="has learned positions for 32 px alone"):
         sources.get(f"hf:{vit}", image_size=64)
+
+
+def test_images_smaller_than_a_window(save: Any):
+    swin = save(IMAGES["Swin"](), "swin", tokenizer=False, preprocessor_config=PROCESSOR)
+    with pytest.raises(SourceError, match=r"does not take images of 16 px .*patches or windows"):
+        sources.get(f"hf:{swin}", image_size=16)

@@ -26,6 +26,15 @@ def check_image_size(name: str, untrained: Callable[[], Network], size: int) -> 
     """
     if size < _SMALLEST:
         raise SourceError(f"--image-size is {size}, expected {_SMALLEST} or more: networks halve it five times.")
+    return embedding_width(name, untrained, size)
+
+
+def embedding_width(name: str, untrained: Callable[[], Network], size: int) -> int:
+    """As `check_image_size`, for networks that may be made for small images.
+
+    Raises:
+        SourceError: The network takes no images of that size.
+    """
     try:
         with torch.device("meta"), torch.no_grad():
             return untrained().body.eval()(torch.zeros(2, 3, size, size)).shape[1]

@@ -96,6 +96,7 @@ def from_pretrained(
         if _is_image_model(config):
             description = {"kind": "transformers", "config": config.to_dict(), "form": "image", "head": head}
             preprocess: Preprocess = _resized(spelling, image_preprocess(name, config), description, image_size)
+            embedding_width(spelling, lambda: _untrained(description), preprocess.size)
         else:
             form, pooling = _text_form(name, config, pooling)
             description = {"kind": "transformers", "config": config.to_dict(), "form": form, "pooling": pooling}
