@@ -15,6 +15,7 @@ from bequest.core.registry import get_method
 from bequest.engine.checkpoint import Checkpoint
 from bequest.engine.features import encoded
 from bequest.engine.fit import Feed, fit
+from bequest.engine.views import View
 from bequest.nn.penalties import StartingPoint
 from bequest.optim.schedules import WarmupConstant
 
@@ -54,7 +55,8 @@ def test_a_step_is_the_formulas(context_of: Callable[..., Any]) -> None:
     moved = {name: p.detach().clone() for name, p in network.named_parameters()}
     indices = np.arange(12)
     items, labels = encoded(context, indices), context.labels(indices)
-    feed = Feed(network, items, context.source.preprocess.collate, labels, 8)
+    plain = View(items, context.hashes(indices), labels)
+    feed = Feed(network, network, lambda _: plain, context.source.preprocess.collate, 8, labels[8:])
 
     network.requires_grad_(True)
     # In train mode as during the step; no dropout is left.
