@@ -96,7 +96,6 @@ def from_pretrained(
         if _is_image_model(config):
             description = {"kind": "transformers", "config": config.to_dict(), "form": "image", "head": head}
             preprocess: Preprocess = _resized(spelling, image_preprocess(name, config), description, image_size)
-            embedding_width(spelling, lambda: _untrained(description), preprocess.size)
         else:
             form, pooling = _text_form(name, config, pooling)
             description = {"kind": "transformers", "config": config.to_dict(), "form": form, "pooling": pooling}
@@ -302,6 +301,7 @@ def _resized(
     spelling: str, preprocess: ImagePreprocess, description: dict[str, Any], image_size: int | None
 ) -> ImagePreprocess:
     if image_size is None or image_size == preprocess.size:
+        embedding_width(spelling, lambda: _untrained(description), preprocess.size)
         return preprocess
     if any("position_embedding" in name for name, _ in _skeleton(description).named_parameters()):
         raise SourceError(
