@@ -86,6 +86,7 @@ TIMM = {
     "swin_tiny_patch4_window7_224": 1 + 12 + 3,
     "mobilenetv3_large_100": 1 + 15 + 1 + 1,
     "regnety_002": 1 + 13,
+    "nf_regnet_b0": 1 + 16 + 1,
     "densenet121": 1 + 58 + 3,
 }
 TORCHVISION = {

@@ -180,7 +180,12 @@ def _is_block(module: nn.Module) -> bool:
 
 
 def _num_matrices(module: nn.Module) -> int:
-    return sum(parameter.ndim > 1 for parameter in module.parameters())
+    return sum(parameter.ndim > 1 and not _is_gain(parameter) for parameter in module.parameters())
+
+
+def _is_gain(parameter: Tensor) -> bool:
+    """Whether it is a factor a channel in a kernel's shape (channels, 1, 1, 1), as NFNet's convolutions have."""
+    return parameter.ndim > 3 and parameter.numel() == parameter.shape[0]
 
 
 def _has_parameters(module: nn.Module) -> bool:
