@@ -235,3 +235,11 @@ def test_groups_cover_what_is_trained_and_nothing_else():
     }
     last = groups_by_depth(network, trained[1:], recipe)
     assert {n for g in last for n in g.names} == {"body.2.weight", "body.2.bias", "head.weight", "head.bias"}
+
+
+def test_a_number_is_a_name_where_it_is_no_fraction() -> None:
+    body = nn.Sequential(nn.Linear(3, 3), nn.Linear(3, 3), nn.Linear(3, 3), nn.Linear(3, 3))
+    assert [layer.name for layer in from_depth(body, "2")] == ["2", "3"]
+    assert [layer.name for layer in from_depth(body, "0.5")] == ["2", "3"]
+    with pytest.raises(MethodError, match=r"The depth is 9\.0, expected a fraction from 0 to 1, or a layer's name"):
+        from_depth(body, "9")

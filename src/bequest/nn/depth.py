@@ -71,17 +71,23 @@ def from_depth(body: nn.Module | Sequence[Layer], depth: float | str) -> tuple[L
         MethodError: No layer, or more than one, has that name, or the fraction is out of range.
     """
     found = layers(body) if isinstance(body, nn.Module) else tuple(body)
-    try:
-        fraction = float(depth)
-    except ValueError:
-        names = [layer.name for layer in found]
-        try:
-            return found[names.index(find_name(str(depth), names)) :]
-        except KeyError as error:
-            raise MethodError(f"{error.args[0]} `bequest ls layers SOURCE` lists all.") from None
-    if not 0 <= fraction <= 1:
+    names = [layer.name for layer in found]
+    fraction = _number(depth)
+    if fraction is not None and 0 <= fraction <= 1:
+        return found[round(fraction * len(found)) :]
+    if fraction is not None and str(depth) not in names:  # the members of a Sequential are called by numbers
         raise MethodError(f"The depth is {fraction}, expected a fraction from 0 to 1, or a layer's name.")
-    return found[round(fraction * len(found)) :]
+    try:
+        return found[names.index(find_name(str(depth), names)) :]
+    except KeyError as error:
+        raise MethodError(f"{error.args[0]} `bequest ls layers SOURCE` lists all.") from None
+
+
+def _number(text: float | str) -> float | None:
+    try:
+        return float(text)
+    except ValueError:
+        return None
 
 
 def bundles(found: Sequence[Layer], num_bundles: int) -> tuple[Layer, ...]:
