@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from bequest.nn.cut import CutError, analyse, cut
 from bequest.nn.network import Network, require_grad_only, set_modes
+from bequest.nn.trace import called_before_trained
 
 
 class Residual(nn.Module):
@@ -94,7 +95,8 @@ def prepared(make: Callable[[], Any], trained: list[str]) -> tuple[Network, tupl
 @pytest.mark.parametrize("case", CASES)
 def test_the_halves_compute_what_the_whole_computes(case: str) -> None:
     network, inputs = prepared(*CASES[case])
-    graphs = analyse(network, inputs, ragged=case.startswith("text"))
+    quiet = called_before_trained(network, inputs)
+    graphs = analyse(network, inputs, ragged=case.startswith("text"), quiet=quiet)
     halves = cut(network, graphs, inputs)
     assert 0 < halves.share < 1
     more = tuple(torch.cat([t, t[:2]]) for t in inputs)  # another number of samples than was exported
@@ -109,7 +111,7 @@ def test_the_halves_compute_what_the_whole_computes(case: str) -> None:
     # Attention has a fused path without gradients.
     torch.testing.assert_close(halves.scoring(*given), network(*more), rtol=1e-5, atol=1e-6)
 
-    set_modes(network, graphs.quiet)
+    set_modes(network, quiet)
     buffers = {name: buffer.clone() for name, buffer in network.named_buffers()}
     results = []
     for forward, arguments in ((network, more), (halves.training, given)):
@@ -135,9 +137,9 @@ def test_the_halves_compute_what_the_whole_computes(case: str) -> None:
 
 def test_dropout_below_the_cut_is_off() -> None:
     network, inputs = prepared(text_network, ["body.blocks.2", "head."])
-    graphs = analyse(network, inputs, ragged=True)
-    assert "body.drop" in graphs.quiet
-    set_modes(network, graphs.quiet)
+    quiet = called_before_trained(network, inputs)
+    assert "body.drop" in quiet
+    set_modes(network, quiet)
     assert not network.body.drop.training and not network.body.blocks[1].dropout.training
     assert network.body.blocks[2].dropout.training
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -12,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from bequest.engine.context import Context
-from bequest.engine.features import Frozen, frozen_outputs
+from bequest.engine.features import Frozen, frozen_outputs, num_lacking
 from bequest.engine.store import Array, Records, lengths_of
 from bequest.engine.views import View
 from bequest.nn.cut import Cut, CutError, Graphs, Kept, analyse, cut
@@ -58,23 +59,30 @@ class Halves:
     Attributes:
         context: The run.
         cut: Prefix, suffix and what lies between.
-        quiet: Modules without parameters below the cut.
     """
 
     context: Context
     cut: Cut
-    quiet: frozenset[str]
 
     def items(self, view: View) -> tuple[Items, float]:
         """What the suffix reads of a view's samples, and the seconds that making it took, whenever that was."""
-        frozen = Frozen(
+        kept = tuple(frozen_outputs(self.context, self.frozen(view), view.items, view.hashes, view.key))
+        return Items(kept, view.items), sum(records.seconds for records in kept)
+
+    def frozen(self, view: View) -> Frozen:
+        """The prefix, for the store."""
+        return Frozen(
             {"what": "activations", "prefix": self._digest},
             lambda: _Prefix(self.cut.prefix, self.context.runtime.frozen, self.context.runtime.device.type),
             tuple(kept.ragged for kept in self.cut.kept),
             num_bytes=self.num_bytes(lengths_of(view.items)) / len(view.items),
         )
-        kept = tuple(frozen_outputs(self.context, frozen, view.items, view.hashes, view.key))
-        return Items(kept, view.items), sum(records.seconds for records in kept)
+
+    def has_room(self, view: View, num_views: int) -> bool:
+        """Whether the store takes what it lacks of so many views, of which this is the plain one."""
+        lacking = num_lacking(self.context, self.frozen(view), view.hashes, view.key)
+        needed = self.num_bytes(lengths_of(view.items)) * (lacking / len(view.items) + num_views - 1)
+        return self.context.store.room(int(needed), persistent=self.context.source.preprocess.persistent)
 
     def collate(self, items: Sequence[tuple[Any, ...]]) -> tuple[Tensor, ...]:
         """The suffix's inputs."""
@@ -89,7 +97,7 @@ class Halves:
         """What the kept activations of samples of these lengths take on disk."""
         return int(sum(kept.num_bytes(float(lengths.mean())) for kept in self.cut.kept) * len(lengths))
 
-    @property
+    @cached_property
     def _digest(self) -> str:
         code = getattr(self.cut.prefix, "code", "")
         return hashlib.blake2b((code + fingerprint(self.cut.prefix)).encode(), digest_size=16).hexdigest()
@@ -108,7 +116,9 @@ class _Prefix(nn.Module):
             return self.prefix(*inputs)
 
 
-def halves(context: Context, network: Network, view: View, key: Any, num_views: int | None) -> Halves | None:
+def halves(
+    context: Context, network: Network, view: View, key: Any, num_views: int | None, quiet: frozenset[str]
+) -> Halves | None:
     """The network's cut for what requires gradients in it; None where training had better run the plain way.
 
     Says so once where that is not for want of anything frozen.
@@ -119,6 +129,7 @@ def halves(context: Context, network: Network, view: View, key: Any, num_views: 
         view: The plain view of the labelled samples.
         key: What the network's structure depends on (method and stage): its graphs are made once for all seeds.
         num_views: How many views of the samples there are; None where each epoch has its own.
+        quiet: As for `set_modes`.
     """
     frozen = [p for p in network.body.parameters() if not p.requires_grad]
     if not context.cut or not frozen:
@@ -126,25 +137,27 @@ def halves(context: Context, network: Network, view: View, key: Any, num_views: 
     if num_views is None:
         context.say("Views are unlimited: frozen layers are computed anew in every epoch.")
         return None
-    inputs = context.runtime.inputs(_example(context, view))
-    graphs = _analysed(context, network, inputs, key)
+    inputs = example(context, view)
+    graphs = _analysed(context, network, inputs, key, quiet)
     if isinstance(graphs, CutError):
         if "no frozen layer" not in str(graphs):
             context.say(f"Frozen layers are computed anew in every epoch: {graphs}.")
         return None
-    made = Halves(context, cut(network, graphs, inputs), graphs.quiet)
+    made = Halves(context, cut(network, graphs, inputs))
     size = made.num_bytes(lengths_of(view.items)) * num_views
     share = f"{made.cut.share:.0%} of the forward pass is frozen"
     if made.cut.share < _LEAST_SHARE:
         return None
-    if not context.store.room(size):
+    if not made.has_room(view, num_views):
         context.say(f"{share}, but computed anew in every epoch: what it makes would take {_megabytes(size)} on disk.")
         return None
     context.say(f"{share}: computed once a sample, {_megabytes(size)} on disk.")
     return made
 
 
-def _analysed(context: Context, network: Network, inputs: tuple[Tensor, ...], key: Any) -> Graphs | CutError:
+def _analysed(
+    context: Context, network: Network, inputs: tuple[Tensor, ...], key: Any, quiet: frozenset[str]
+) -> Graphs | CutError:
     trained = tuple(name for name, p in network.named_parameters() if p.requires_grad)
     shapes = tuple((t.dtype, t.ndim, t.device) for t in inputs)
     full = (context.source.fingerprint, repr(key), repr(network), trained, shapes)
@@ -152,17 +165,17 @@ def _analysed(context: Context, network: Network, inputs: tuple[Tensor, ...], ke
         if len(_graphs) >= _MAX_GRAPHS:
             _graphs.pop(next(iter(_graphs)))
         try:
-            _graphs[full] = analyse(network, inputs, ragged=context.task.modality == "text")
+            _graphs[full] = analyse(network, inputs, ragged=context.task.modality == "text", quiet=quiet)
         except CutError as error:
             _graphs[full] = error
     return _graphs[full]
 
 
-def _example(context: Context, view: View) -> tuple[Tensor, ...]:
-    """Three samples of different lengths, where there are such."""
+def example(context: Context, view: View) -> tuple[Tensor, ...]:
+    """A batch of three samples of different lengths, where there are such."""
     order = np.argsort(lengths_of(view.items), kind="stable")
     chosen = order[[0, len(order) // 2, -1]]
-    return context.source.preprocess.collate([view.items[int(i)] for i in chosen])
+    return context.runtime.inputs(context.source.preprocess.collate([view.items[int(i)] for i in chosen]))
 
 
 def _batch(kept: Kept, rows: Sequence[Tensor]) -> Tensor:

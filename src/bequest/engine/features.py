@@ -104,15 +104,7 @@ def frozen_outputs(
         hashes: uint8 (items, 16): what tells the samples apart.
         view: Names the view of them, for the key.
     """
-    key = {
-        **frozen.key,
-        "preprocess": context.source.preprocess.fingerprint,
-        "view": view,
-        "runtime": {k: v for k, v in context.runtime.describe().items() if k != "training_precision"},
-        "torch": torch.__version__,
-    }
-    persistent = frozen.persistent and context.source.preprocess.persistent
-    shelves = [context.store.shelf({**key, "output": i}, persistent=persistent) for i in range(len(frozen.ragged))]
+    key, shelves = _shelves(context, frozen, view)
     ready: list[nn.Module] = []
     lengths = lengths_of(items)
 
@@ -127,6 +119,24 @@ def frozen_outputs(
     batches = max(1, int(_SHARD_BYTES / max(1, frozen.num_bytes * context.batch_size)))
     size = min(_SHARD, batches * context.batch_size)
     return _through(context, shelves, hashes, compute, "frozen pass", order, size)
+
+
+def num_lacking(context: Context, frozen: Frozen, hashes: HashArray, view: Any = 0) -> int:
+    """How many of some samples a frozen function has still to run on; arguments as for `frozen_outputs`."""
+    return len(_missing(_shelves(context, frozen, view)[1], hashes))
+
+
+def _shelves(context: Context, frozen: Frozen, view: Any) -> tuple[dict[str, Any], list[Shelf]]:
+    key = {
+        **frozen.key,
+        "preprocess": context.source.preprocess.fingerprint,
+        "view": view,
+        "runtime": {k: v for k, v in context.runtime.describe().items() if k != "training_precision"},
+        "torch": torch.__version__,
+    }
+    persistent = frozen.persistent and context.source.preprocess.persistent
+    outputs = range(len(frozen.ragged))
+    return key, [context.store.shelf({**key, "output": i}, persistent=persistent) for i in outputs]
 
 
 def embeddings(context: Context, indices: Indices, body: nn.Module | None = None) -> Records:

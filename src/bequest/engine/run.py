@@ -18,7 +18,7 @@ from bequest.core.results import Epoch, atomic_open
 from bequest.core.task import Draw
 from bequest.engine.checkpoint import Checkpoint
 from bequest.engine.context import Context, Indices
-from bequest.engine.cut import Halves, halves
+from bequest.engine.cut import Halves, example, halves
 from bequest.engine.features import embeddings, encoded, forward
 from bequest.engine.fit import Feed, fit
 from bequest.engine.solve import pass_seconds, solve
@@ -27,6 +27,7 @@ from bequest.engine.targets import targets
 from bequest.engine.views import View, view
 from bequest.nn.head import build_head, describe_head
 from bequest.nn.network import Network, require_grad_only, trainable_state
+from bequest.nn.trace import called_before_trained
 
 LAST_GOOD = "last_good.safetensors"
 """In a trial's folder, where its loss ceased to be a number: the best weights before that."""
@@ -215,11 +216,12 @@ class _Trial:
         num_views = self.context.views.number
         require_grad_only(self.network, [name for group in stage.groups for name in group.names])
         self.context.runtime.place(self.network)
-        self.halves = halves(self.context, self.network, one(0), (self.method, number), num_views)
+        quiet = called_before_trained(self.network, example(self.context, one(0)))
+        self.halves = halves(self.context, self.network, one(0), (self.method, number), num_views, quiet)
         if self.halves is None:
             collate = self.context.source.preprocess.collate
-            return Feed(self.network, self.network, one, collate, num_train, held_out, num_views)
-        cut, quiet = self.halves.cut, self.halves.quiet
+            return Feed(self.network, self.network, one, collate, num_train, held_out, num_views, quiet)
+        cut = self.halves.cut
         self.shares.append(cut.share)
         collate, cut_view = self.halves.collate, self.cut_view
         return Feed(

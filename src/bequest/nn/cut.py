@@ -13,7 +13,7 @@ scored; the operations below the cut are the same in both, and are matched by wh
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -91,7 +91,6 @@ class Graphs:
     """A network's exported graphs and where they are cut; for every network of the same structure.
 
     Attributes:
-        quiet: Modules without parameters that lie below the cut: in eval mode while the rest trains.
         scoring: The graph in eval mode.
         training: The graph as it trains.
         constants: Tensors in the graphs that the network does not own.
@@ -99,7 +98,6 @@ class Graphs:
         kept: What they hold.
     """
 
-    quiet: frozenset[str]
     scoring: fx.Graph
     training: fx.Graph
     constants: dict[str, Any]
@@ -107,23 +105,23 @@ class Graphs:
     kept: tuple[Kept, ...]
 
 
-def analyse(network: nn.Module, inputs: tuple[Tensor, ...], *, ragged: bool) -> Graphs:
+def analyse(network: nn.Module, inputs: tuple[Tensor, ...], *, ragged: bool, quiet: Collection[str] = ()) -> Graphs:
     """Export a network whose trainable parameters require gradients, and find its cut; its modes are set for training.
 
     Args:
         network: On its device.
         inputs: A batch of two samples or more.
         ragged: The inputs' second dimension is a number of tokens and differs between batches.
+        quiet: As for `set_modes`.
 
     Raises:
         CutError: The network cannot be exported, or has no frozen operation that is worth sparing.
     """
-    set_modes(network)
+    set_modes(network, quiet)
     moving = set(trainable_state(network))
     network.eval()
     scoring, constants = _export(network, inputs, ragged)
     trained = _downstream(scoring, moving)
-    quiet = frozenset(_quiet(network, scoring, trained))
     set_modes(network, quiet)
     training, more = _export(network, inputs, ragged)
     found = _minimum_cut(scoring, trained)
@@ -134,7 +132,7 @@ def analyse(network: nn.Module, inputs: tuple[Tensor, ...], *, ragged: bool) -> 
     if any(values[node] not in names for node in found):
         raise CutError("its frozen layers compute something else while it trains")
     boundary = tuple((node, names[values[node]]) for node in found)
-    return Graphs(quiet, scoring, training, constants | more, boundary, tuple(map(_describe, found)))
+    return Graphs(scoring, training, constants | more, boundary, tuple(map(_describe, found)))
 
 
 def cut(network: nn.Module, graphs: Graphs, inputs: tuple[Tensor, ...]) -> Cut:
@@ -219,16 +217,6 @@ def _aliases(node: fx.Node) -> tuple[fx.Node | None, list[fx.Node]]:
             if argument.alias_info.is_write:
                 writes.append(given)
     return shared, writes
-
-
-def _quiet(network: nn.Module, graph: fx.Graph, trained: set[fx.Node]) -> set[str]:
-    """Modules without parameters that no trained operation is in."""
-    without = {name for name, module in network.named_modules() if not any(True for _ in module.parameters())}
-    seen: dict[str, bool] = {}
-    for node in graph.nodes:
-        for path, _ in (node.meta.get("nn_module_stack") or {}).values():
-            seen[path] = seen.get(path, True) and node not in trained
-    return {name for name in without if seen.get(name, False)}
 
 
 def _values(graph: fx.Graph) -> dict[fx.Node, str]:
