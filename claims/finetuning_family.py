@@ -1,0 +1,121 @@
+"""The fine-tuning family on three tasks: every member's accuracy and seconds, three seeds, as a table.
+
+    python claims/finetuning_family.py                        all three; some hours on 2 cores
+    python claims/finetuning_family.py --only bbc-50
+    python claims/finetuning_family.py --only fashion-1000 --fashion-mnist DIR     where the IDX files lie
+
+BBC News with 50 and with 200 labels from MiniLM-L6 at 128 tokens, and Fashion-MNIST with 1,000 labels from
+EfficientNet-Lite0 at 96 px, each method with its defaults. Numbers go to claims/results/finetuning_family.json, the
+table into docs/finetuning.md. Fashion-MNIST is read from train-images-idx3-ubyte.gz and its companions, as its authors
+publish it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import gzip
+import json
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+import bequest
+from bequest.core.registry import methods
+
+ROOT = Path(__file__).parent.parent
+RESULT = ROOT / "claims" / "results" / "finetuning_family.json"
+PAGE = ROOT / "docs" / "finetuning.md"
+BEGIN, END = "<!-- table: begin -->", "<!-- table: end -->"
+TASKS = ("bbc-50", "bbc-200", "fashion-1000")
+SEEDS = 3
+
+
+def family() -> list[str]:
+    """All methods: those that train a part only, and the probe and the baseline, say what the others are worth."""
+    return sorted(methods(), key=lambda name: (methods()[name].family, name))
+
+
+def fashion(folder: Path) -> tuple[list[Any], list[str]]:
+    from PIL import Image
+
+    def read(name: str, offset: int) -> Any:
+        return np.frombuffer(gzip.decompress((folder / name).read_bytes()), np.uint8, offset=offset)
+
+    pixels = read("train-images-idx3-ubyte.gz", 16).reshape(-1, 28, 28)
+    labels = read("train-labels-idx1-ubyte.gz", 8)
+    chosen = np.random.default_rng(0).permutation(len(labels))[:6000]
+    return [Image.fromarray(pixels[i]) for i in chosen], [f"class {labels[i]}" for i in chosen]
+
+
+def task(name: str, folder: Path | None) -> dict[str, Any]:
+    if name == "fashion-1000":
+        if folder is None:
+            raise SystemExit("give the folder of Fashion-MNIST's IDX files: --fashion-mnist DIR")
+        return {"data": fashion(folder), "source": "efficientnet_lite0", "image_size": 96, "train_size": 1000}
+    from bequest.cli.demo import texts
+
+    return {"data": texts().task, "source": "minilm_l6", "train_size": int(name.removeprefix("bbc-"))}
+
+
+def measure(name: str, method: str, settings: dict[str, Any], cache: str) -> dict[str, Any]:
+    size = 1000 if name.startswith("fashion") else 400
+    with tempfile.TemporaryDirectory() as out:
+        fixed = {"seeds": SEEDS, "test_size": size, "out": Path(out) / "run", "cache": cache, "progress": False}
+        run = bequest.compare(methods=[method], **fixed, **settings)
+    [row] = run.board.rows
+    trials = run.board.trials
+    shares = [share for t in trials for share in t.frozen_shares]
+    return {
+        "test": [t.test for t in trials],
+        "seconds": [round(t.train_s or 0, 1) for t in trials],
+        "trainable": row.trainable_parameters,
+        "frozen_share": round(float(np.mean(shares)), 2) if shares else None,
+    }
+
+
+def table(results: dict[str, dict[str, Any]]) -> str:
+    columns = [name for name in TASKS if name in results]
+    lines = ["| method | " + " | ".join(f"{c}: accuracy | seconds" for c in columns) + " |"]
+    lines.append("| --- |" + " ---: | ---: |" * len(columns))
+    for method in dict.fromkeys(m for name in columns for m in results[name]):
+        cells: list[str] = []
+        for name in columns:
+            found = results[name].get(method)
+            if found is None:
+                cells += ["not tried", ""]
+                continue
+            scores = np.array(found["test"]) * 100
+            error = scores.std(ddof=1) / len(scores) ** 0.5
+            cells += [f"{scores.mean():.1f} ± {error:.1f}", f"{np.mean(found['seconds']):.0f}"]
+        lines.append(f"| {method} | " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
+def write_page(results: dict[str, dict[str, Any]]) -> None:
+    text = PAGE.read_text(encoding="utf-8")
+    before, rest = text.split(BEGIN)
+    PAGE.write_text(f"{before}{BEGIN}\n{table(results)}\n{END}{rest.split(END)[1]}", encoding="utf-8")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--only", choices=TASKS)
+    parser.add_argument("--methods", help="some of the family, with commas between (default: all)")
+    parser.add_argument("--fashion-mnist", type=Path, metavar="DIR")
+    options = parser.parse_args()
+    results = json.loads(RESULT.read_text()) if RESULT.exists() else {}
+    with tempfile.TemporaryDirectory() as cache:
+        for name in (options.only,) if options.only else TASKS:
+            settings = task(name, options.fashion_mnist)
+            for method in options.methods.split(",") if options.methods else family():
+                found = measure(name, method, settings, cache)
+                results.setdefault(name, {})[method] = found
+                print(name, method, found, flush=True)
+                RESULT.write_text(json.dumps(results, indent=1) + "\n")
+                write_page(results)
+
+
+if __name__ == "__main__":
+    main()
