@@ -14,12 +14,12 @@ TASK: Any = SimpleNamespace(classes=("a", "b", "c"))
 
 
 def stages(source: Any, **settings: Any) -> list[Any]:
-    return list(get_method("staged").build(settings).plan(source, TASK).stages)
+    return list(get_method("staged").build({"batch_norm": "trained", **settings}).plan(source, TASK).stages)
 
 
 def test_is_fastais_fine_tune(tiny_sources: dict[str, Any]) -> None:
     """Its signature is fine_tune(epochs, base_lr=2e-3, freeze_epochs=1, lr_mult=100, pct_start=0.3, div=5.0)."""
-    head, rest = stages(tiny_sources["image"], epochs=6)
+    head, rest = stages(tiny_sources["image"], epochs=6, batch_norm="trained")
     assert head.epochs == 1 and head.source_features
     assert head.schedule == OneCycle(0.99, div=25.0, div_final=1e5)
     assert [(g.names, g.learning_rate) for g in head.groups] == [(("head.weight", "head.bias"), 2e-3)]

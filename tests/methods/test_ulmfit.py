@@ -20,7 +20,7 @@ TASK: Any = SimpleNamespace(classes=("a", "b", "c"))
 
 
 def phases(source: Any, **settings: Any) -> list[Any]:
-    return list(get_method("ulmfit").build(settings).plan(source, TASK).stages)
+    return list(get_method("ulmfit").build({"batch_norm": "trained", **settings}).plan(source, TASK).stages)
 
 
 def names(stage: Train) -> set[str]:

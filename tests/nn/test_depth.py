@@ -243,3 +243,16 @@ def test_a_number_is_a_name_where_it_is_no_fraction() -> None:
     assert [layer.name for layer in from_depth(body, "0.5")] == ["2", "3"]
     with pytest.raises(MethodError, match=r"The depth is 9\.0, expected a fraction from 0 to 1, or a layer's name"):
         from_depth(body, "9")
+
+
+def test_batch_norm_is_left_out_where_the_recipe_freezes_it() -> None:
+    body = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.Conv2d(4, 4, 3), nn.GroupNorm(2, 4))
+    network = Network(body, nn.Linear(4, 2))
+
+    def trained(how: str) -> set[str]:
+        recipe = Recipe(learning_rate=1.0, head_learning_rate=1.0, batch_norm=how)
+        return {n for group in groups_by_depth(network, layers(body), recipe) for n in group.names}
+
+    everything = {name for name, _ in network.named_parameters()}
+    assert trained("trained") == everything
+    assert trained("frozen") == everything - {"body.1.weight", "body.1.bias"}

@@ -9,7 +9,7 @@ head as in full fine-tuning.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, ClassVar
 
 from bequest.core.plan import Plan, Recipe, recipe_for
@@ -42,8 +42,12 @@ class Freeze:
     recipe: Recipe = Recipe()
 
     defaults: ClassVar[dict[str, Recipe]] = {
-        "text": Recipe(8, 16, 5e-5, 5e-4, 0.01, 0.1, 0.9, 3, "linear", "solved", schedule="linear"),
-        "image": Recipe(10, 32, 3e-4, 3e-3, 0.05, 0.1, 1.0, 3, "linear", "solved", schedule="linear"),
+        "text": Recipe(
+            8, 16, 5e-5, 5e-4, 0.01, 0.1, 0.9, 3, "linear", "solved", schedule="linear", batch_norm="frozen"
+        ),
+        "image": Recipe(
+            10, 32, 3e-4, 3e-3, 0.05, 0.1, 1.0, 3, "linear", "solved", schedule="linear", batch_norm="frozen"
+        ),
     }
 
     def plan(self, source: Source, task: Task) -> Plan:
@@ -53,6 +57,8 @@ class Freeze:
         from bequest.stages import train, with_new_head
 
         recipe = recipe_for(self.recipe, self.defaults, source.modality)
+        if self.train_only:  # what is named is trained, whatever it is
+            recipe = replace(recipe, batch_norm="trained")
         network = source.network()
         head_stages = with_new_head(network, recipe, source.width, len(task.classes))
         trained = only(source.layers, self._trained(source, network))

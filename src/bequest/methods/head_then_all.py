@@ -36,8 +36,12 @@ class HeadThenAll:
     recipe: Recipe = Recipe()
 
     defaults: ClassVar[dict[str, Recipe]] = {
-        "text": Recipe(8, 16, 3e-5, 3e-5, 0.01, 0.1, 1.0, 3, "linear", "solved", schedule="linear"),
-        "image": Recipe(10, 32, 1e-4, 1e-4, 0.05, 0.1, 1.0, 3, "linear", "solved", schedule="linear"),
+        "text": Recipe(
+            8, 16, 3e-5, 3e-5, 0.01, 0.1, 1.0, 3, "linear", "solved", schedule="linear", batch_norm="frozen"
+        ),
+        "image": Recipe(
+            10, 32, 1e-4, 1e-4, 0.05, 0.1, 1.0, 3, "linear", "solved", schedule="linear", batch_norm="frozen"
+        ),
     }
 
     def plan(self, source: Source, task: Task) -> Plan:

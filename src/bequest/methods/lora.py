@@ -42,8 +42,12 @@ class LoRA:
     recipe: Recipe = Recipe()
 
     defaults: ClassVar[dict[str, Recipe]] = {
-        "text": Recipe(10, 16, 3e-4, 1e-3, 0.0, 0.06, 1.0, 3, "linear", "solved", schedule="linear"),
-        "image": Recipe(10, 16, 1e-3, 5e-3, 0.0, 0.06, 1.0, 3, "linear", "solved", schedule="linear"),
+        "text": Recipe(
+            10, 16, 3e-4, 1e-3, 0.0, 0.06, 1.0, 3, "linear", "solved", schedule="linear", batch_norm="frozen"
+        ),
+        "image": Recipe(
+            10, 16, 1e-3, 5e-3, 0.0, 0.06, 1.0, 3, "linear", "solved", schedule="linear", batch_norm="frozen"
+        ),
     }
 
     def plan(self, source: Source, task: Task) -> Plan:

@@ -33,8 +33,12 @@ class NormOnly:
     recipe: Recipe = Recipe()
 
     defaults: ClassVar[dict[str, Recipe]] = {
-        "text": Recipe(10, 16, 1e-3, 5e-3, 0.0, 0.06, 1.0, 3, "linear", "solved", schedule="linear"),
-        "image": Recipe(10, 16, 1e-3, 5e-3, 0.0, 0.06, 1.0, 3, "linear", "solved", schedule="linear"),
+        "text": Recipe(
+            10, 16, 1e-3, 5e-3, 0.0, 0.06, 1.0, 3, "linear", "solved", schedule="linear", batch_norm="trained"
+        ),
+        "image": Recipe(
+            10, 16, 1e-3, 5e-3, 0.0, 0.06, 1.0, 3, "linear", "solved", schedule="linear", batch_norm="trained"
+        ),
     }
 
     def plan(self, source: Source, task: Task) -> Plan:

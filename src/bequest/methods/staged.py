@@ -7,9 +7,9 @@ This is `fine_tune` of fastai (Howard & Gugger 2020, arXiv:2002.04688), read off
 rate of 2e-3, its half for the second phase, rates down to a hundredth of it, a peak after 30 % of the steps that starts
 at a fifth. `head_learning_rate` is the base rate and `learning_rate` the second phase's.
 
-Deviations: frozen BatchNorm stays frozen in the first phase (fastai trains it); the head is one layer; momentum is not
-cycled; each phase ends on its epoch with the lowest held-out loss. With `head_init solved` the solve is the first
-phase.
+Deviations: BatchNorm stays frozen unless `batch_norm` is trained (fastai trains it in both phases); the head is one
+layer; momentum is not cycled; each phase ends on its epoch with the lowest held-out loss. With `head_init solved` the
+solve is the first phase.
 """
 
 from __future__ import annotations
@@ -49,8 +49,12 @@ class Staged:
     recipe: Recipe = Recipe()
 
     defaults: ClassVar[dict[str, Recipe]] = {
-        "text": Recipe(8, 16, 1e-3, 2e-3, 0.01, 0.3, 1.0, 3, "linear", "random", schedule="one_cycle"),
-        "image": Recipe(10, 32, 1e-3, 2e-3, 0.01, 0.3, 1.0, 3, "linear", "random", schedule="one_cycle"),
+        "text": Recipe(
+            8, 16, 1e-3, 2e-3, 0.01, 0.3, 1.0, 3, "linear", "random", schedule="one_cycle", batch_norm="frozen"
+        ),
+        "image": Recipe(
+            10, 32, 1e-3, 2e-3, 0.01, 0.3, 1.0, 3, "linear", "random", schedule="one_cycle", batch_norm="frozen"
+        ),
     }
 
     def plan(self, source: Source, task: Task) -> Plan:

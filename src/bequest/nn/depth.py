@@ -127,20 +127,31 @@ def groups_by_depth(network: Network, trained: tuple[Layer, ...], recipe: Recipe
     """Parameter groups for some of the body's layers and the head.
 
     The rate falls by the recipe's `layer_decay` from each layer to the one below it. Matrices decay; vectors (biases,
-    normalisation) do not.
+    normalisation) do not. BatchNorm is left out where the recipe freezes it.
     """
     rate, head_rate, decay = (
         recipe.learning_rate or 0,
         recipe.head_learning_rate or 0,
         recipe.weight_decay or 0,
     )
+    frozen = _batch_norm(network.body) if recipe.batch_norm == "frozen" else set[str]()
     groups: list[Group] = []
     shapes = {name: p.ndim for name, p in network.named_parameters()}
     for distance, layer in enumerate(reversed(trained)):
-        names = tuple(f"body.{name}" for name in layer.parameters)
+        names = tuple(f"body.{name}" for name in layer.parameters if name not in frozen)
         groups = _split_decay(names, shapes, rate * (recipe.layer_decay or 1) ** distance, decay) + groups
     head = tuple(name for name in shapes if name.startswith("head."))
     return tuple(groups + _split_decay(head, shapes, head_rate, decay))
+
+
+def _batch_norm(body: nn.Module) -> set[str]:
+    """Names of the parameters of every BatchNorm."""
+    return {
+        f"{path}.{name}".lstrip(".")
+        for path, module in body.named_modules()
+        if isinstance(module, nn.modules.batchnorm._BatchNorm)  # pyright: ignore[reportPrivateUsage]
+        for name, _ in module.named_parameters(recurse=False)
+    }
 
 
 def _split_decay(names: tuple[str, ...], shapes: dict[str, int], rate: float, decay: float) -> list[Group]:
