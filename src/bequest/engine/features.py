@@ -19,6 +19,7 @@ from bequest.core.errors import DataError
 from bequest.core.task import HashArray
 from bequest.data.samples import unreadable
 from bequest.engine.context import Context, Indices
+from bequest.engine.memory import release
 from bequest.engine.store import Array, Records, Shelf, lengths_of
 from bequest.nn.network import fingerprint
 
@@ -243,6 +244,7 @@ def _through(
         seconds = time.perf_counter() - began
         for shelf, records in zip(shelves, found, strict=True):
             shelf.add(hashes[part], records, seconds / len(shelves))
+        release()
         context.passes.seconds += time.perf_counter() - began
         context.observer.progress(label, min(start + size, len(lacking)), len(lacking))
     return [shelf.read(hashes) for shelf in shelves]
