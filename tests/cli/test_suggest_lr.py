@@ -37,6 +37,7 @@ def test_the_drawing_is_an_svg_of_every_step(suggestion: bequest.RateSuggestion,
     text = (tmp_path / "made" / "rates.svg").read_text(encoding="utf-8")
     root = ET.fromstring(text)
     assert root.tag == "{http://www.w3.org/2000/svg}svg"
+    assert "mathdefault" not in text and ">0.001<" in text, "rates are numbers, not TeX"
     assert f"suggested {suggestion.test.suggestion:.2g}" in text
     named = {variable for variable in re.findall(r"var\((--[\w-]+)\)", text)}
     assert named and all(f"{variable}: #" in text for variable in named), "every colour is defined in the file"

@@ -220,6 +220,12 @@ def learning_rates(
         figure = _figure(WIDE.width * 0.75, 400)
         ax = _axes(figure, WIDE, (56, 52, 20, 34))
         ax.set_xscale("log")
+        # matplotlib would write powers as TeX, which the page cannot set.
+        ax.xaxis.set_major_formatter(lambda rate, _: f"{rate:g}")
+        # Losses that run away at the last rates would leave a flat line of all that matters.
+        before = smoothed[: max(1, list(smoothed).index(min(smoothed)) + 1)]
+        low, high = min(*losses, *smoothed), max(before)
+        ax.set_ylim(low - 0.15 * (high - low or 1.0), high + 0.35 * (high - low or 1.0))
         ax.plot(rates, losses, color=MUTED, lw=1, alpha=0.45)
         ax.plot(rates, smoothed, color=series_color(0), lw=2.4)
         text = ""
