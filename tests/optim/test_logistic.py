@@ -8,7 +8,8 @@ from sklearn.linear_model import LogisticRegression
 
 from bequest.core.plan import Features
 from bequest.optim.design import Design, standardise, stratified_folds
-from bequest.optim.logistic import LogisticSolver, fit_logistic
+from bequest.optim.linear import LinearSolver
+from bequest.optim.logistic import fit_logistic
 
 
 def problem(samples: int, width: int, classes: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
@@ -72,7 +73,7 @@ def test_the_head_computes_what_was_solved() -> None:
     import torch
 
     x, y = problem(60, 10, 3)
-    head, record = LogisticSolver(penalty=0.01)(Features(x, y, None, 3), seed=0)
+    head, record = LinearSolver(penalty=0.01)(Features(x, y, None, 3), seed=0)
     scaled = standardise(x)
     theta = fit_logistic(scaled, y, 3, 0.01)
     expected = scaled.whole @ theta[:, :-1].T + theta[:, -1]
@@ -83,7 +84,7 @@ def test_the_head_computes_what_was_solved() -> None:
 
 def test_penalty_is_the_best_of_the_path() -> None:
     x, y = problem(90, 40, 3)
-    _, record = LogisticSolver()(Features(x, y, None, 3), seed=0)
+    _, record = LinearSolver()(Features(x, y, None, 3), seed=0)
     best = max(record["path"], key=lambda step: (step["accuracy"], -step["loss"]))
     assert record["penalty"] == best["penalty"]
     assert len({step["accuracy"] for step in record["path"]}) > 1
@@ -91,7 +92,7 @@ def test_penalty_is_the_best_of_the_path() -> None:
 
 def test_path_accuracy_equals_brute_force() -> None:
     x, y = problem(40, 6, 2)
-    solver = LogisticSolver(folds=4, penalties=(0.1,))
+    solver = LinearSolver(folds=4, penalties=(0.1,))
     _, record = solver(Features(x, y, None, 2), seed=5)
     folds = stratified_folds(y, 4, np.random.default_rng([5, 3]))
     hits = 0
@@ -106,7 +107,7 @@ def test_path_accuracy_equals_brute_force() -> None:
 
 def test_a_class_without_samples_is_never_predicted() -> None:
     x, y = problem(40, 6, 2)
-    head, _ = LogisticSolver()(Features(x, y, None, 4), seed=0)
+    head, _ = LinearSolver()(Features(x, y, None, 4), seed=0)
     import torch
 
     assert set(head(torch.from_numpy(x)).argmax(1).tolist()) <= {0, 1}
@@ -125,5 +126,5 @@ def test_folds_are_stratified(counts: tuple[int, ...]) -> None:
 
 
 def test_constant_features_do_not_break_it() -> None:
-    head, _ = LogisticSolver()(Features(np.ones((20, 4), np.float32), np.arange(20) % 2, None, 2), seed=0)
+    head, _ = LinearSolver()(Features(np.ones((20, 4), np.float32), np.arange(20) % 2, None, 2), seed=0)
     assert all(bool(p.isfinite().all()) for p in head.parameters())

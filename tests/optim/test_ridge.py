@@ -8,9 +8,9 @@ import torch
 from sklearn.linear_model import Ridge
 
 from bequest.core.plan import Features
+from bequest.optim import ridge
 from bequest.optim.design import splits, standardise
 from bequest.optim.linear import LinearSolver
-from bequest.optim.ridge import RidgeSolver, fit_ridge
 
 
 def problem(samples: int, width: int, targets: int = 2) -> tuple[np.ndarray, np.ndarray]:
@@ -25,7 +25,7 @@ def test_same_optimum_as_scikit_learn(samples: int, width: int) -> None:
     x, y = problem(samples, width)
     penalties = (1.0, 1e-2, 1e-4)
     scale = standardise(x).scale
-    for penalty, (weight, bias) in zip(penalties, fit_ridge(x, y, penalties), strict=True):
+    for penalty, (weight, bias) in zip(penalties, ridge.path(standardise(x), y, 2, penalties), strict=True):
         peer = Ridge(alpha=penalty * samples * scale**2).fit(x.astype(np.float64), y.astype(np.float64))
         np.testing.assert_allclose(weight, peer.coef_, rtol=1e-6, atol=1e-9)
         np.testing.assert_allclose(bias, peer.intercept_, rtol=1e-6, atol=1e-9)
@@ -34,7 +34,7 @@ def test_same_optimum_as_scikit_learn(samples: int, width: int) -> None:
 def test_path_equals_brute_force_and_its_best_is_taken() -> None:
     x, y = problem(50, 40)
     part = Features(x, y, None, 2, "regression", np.arange(50) % 5)
-    head, record = RidgeSolver()(part, seed=3)
+    head, record = LinearSolver()(part, seed=3)
     folds = list(splits(part, 5, np.random.default_rng([3, 3])))
     scores = []
     for step in record["path"]:
@@ -46,7 +46,7 @@ def test_path_equals_brute_force_and_its_best_is_taken() -> None:
         scores.append(np.mean(1 - ((predicted - y) ** 2).sum(0) / ((y - y.mean(0)) ** 2).sum(0)))
     np.testing.assert_allclose([step["r2"] for step in record["path"]], scores, rtol=1e-4)
     assert record["penalty"] == record["path"][int(np.argmax(scores))]["penalty"]
-    weight, bias = fit_ridge(x, y, (record["penalty"],))[0]
+    weight, bias = next(ridge.path(standardise(x), y, 2, (record["penalty"],)))
     np.testing.assert_allclose(head(torch.from_numpy(x)).detach().numpy(), x @ weight.T + bias, rtol=1e-3, atol=1e-3)
 
 

@@ -5,7 +5,7 @@ The features may be larger than memory (a memory-mapped array): never more than 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -106,6 +106,28 @@ def parts(design: Design, *arrays: Array) -> Iterator[tuple[Array, ...]]:
         stop = start + len(block)
         yield block, *(array[start:stop] for array in arrays)
         start = stop
+
+
+def warm_path(
+    fit: Callable[[float, Array | None, float], Array],
+    design: Design,
+    penalties: Sequence[float],
+    tolerance: float,
+    last: float,
+) -> Iterator[tuple[Array, Array]]:
+    """Weight and bias for each penalty, in the features' own units, each fit starting from the one before.
+
+    Args:
+        fit: (penalty, start, tolerance) → (outputs, width + 1), intercepts in the last column.
+        design: The features.
+        penalties: From strong to weak.
+        tolerance: Of every fit but the last.
+        last: Of the last.
+    """
+    theta: Array | None = None
+    for i, penalty in enumerate(penalties):
+        theta = fit(penalty, theta, tolerance if i + 1 < len(penalties) else last)
+        yield design.original(theta[:, :-1], theta[:, -1])
 
 
 def stratified_folds(labels: Array, num_folds: int, rng: np.random.Generator) -> Array:

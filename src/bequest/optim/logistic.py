@@ -10,17 +10,12 @@ samples the problem is rotated into the samples' span first, which leaves the op
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 from scipy.optimize import minimize
 
-from bequest.core.plan import Features
-from bequest.optim.design import Array, Design, outputs, parts, splits, standardise
-
-PENALTIES = tuple(float(10.0**e) for e in np.arange(0, -5.01, -0.5))
-"""λ, from strong to weak: each solution is the start of the next."""
+from bequest.optim.design import Array, Design, parts, warm_path
 
 
 def fit_logistic(
@@ -76,68 +71,25 @@ def _add_gradient(x: Array, labels: Array, theta: Array, gradient: Array) -> flo
     return float(np.sum(np.log(total[:, 0]) - chosen))
 
 
-@dataclass(frozen=True)
-class LogisticSolver:
-    """A linear head by logistic regression, its penalty chosen by stratified cross-validation.
+def path(
+    x: Design, labels: Array, num_classes: int, penalties: Sequence[float], tolerance: float, last: float
+) -> Iterator[tuple[Array, Array]]:
+    """Weight (classes, width) and bias (classes,) for each penalty; arguments as for `fit_logistic` and `warm_path`."""
 
-    The penalty with the highest held-out accuracy is taken, among equals the one with the lowest held-out
-    cross-entropy.
+    def fit(penalty: float, start: Array | None, exactness: float) -> Array:
+        return fit_logistic(x, labels, num_classes, penalty, start, exactness)
 
-    Attributes:
-        folds: How many.
-        penalties: λ to choose from, strong to weak.
-        penalty: A fixed λ instead.
-    """
-
-    folds: int = 5
-    penalties: tuple[float, ...] = PENALTIES
-    penalty: float | None = None
-
-    def __call__(self, *parts: Features, seed: int) -> tuple[Any, dict[str, Any]]:
-        """A Linear fitted on the first part, and the penalty with the path that chose it."""
-        [part] = parts
-        path: list[dict[str, float]] = []
-        penalty = self.penalty
-        if penalty is None:
-            path = self._path(part, np.random.default_rng([seed, 3]))
-            penalty = max(path, key=lambda step: (step["accuracy"], -step["loss"]))["penalty"]
-        scaled = standardise(part.values)
-        theta = None
-        for stronger in (p for p in self.penalties if p > penalty):
-            theta = fit_logistic(scaled, part.labels, part.num_classes, stronger, theta, tolerance=1e-3)
-        theta = fit_logistic(scaled, part.labels, part.num_classes, penalty, theta)
-        head = linear(*scaled.original(theta[:, :-1], theta[:, -1]))
-        return head, {"solver": "logistic", "penalty": penalty, "path": path}
-
-    def _path(self, part: Features, rng: np.random.Generator) -> list[dict[str, float]]:
-        """Held-out accuracy and mean cross-entropy of every penalty."""
-        loss, hits, num_held = np.zeros(len(self.penalties)), np.zeros(len(self.penalties)), 0
-        for train, held in splits(part, self.folds, rng):
-            scaled, labels = standardise(part.values, train), part.labels[held]
-            num_held += len(held)
-            theta: Array | None = None
-            for i, penalty in enumerate(self.penalties):
-                theta = fit_logistic(scaled, part.labels[train], part.num_classes, penalty, theta, tolerance=1e-4)
-                logits = outputs(part.values, held, *scaled.original(theta[:, :-1], theta[:, -1]))
-                loss[i] += _cross_entropy(logits, labels)
-                hits[i] += np.sum(logits.argmax(1) == labels)
-        return [
-            {"penalty": p, "loss": float(a) / num_held, "accuracy": float(h) / num_held}
-            for p, a, h in zip(self.penalties, loss, hits, strict=True)
-        ]
+    return warm_path(fit, x, penalties, tolerance, last)
 
 
-def _cross_entropy(logits: Array, labels: Array) -> float:
-    logits = logits - logits.max(1, keepdims=True)
-    return float(np.sum(np.log(np.exp(logits).sum(1)) - logits[np.arange(len(labels)), labels]))
+def tally(logits: Array, labels: Array) -> Array:
+    """Samples, summed cross-entropy, and samples whose largest logit is that of their class."""
+    shifted = logits - logits.max(1, keepdims=True)
+    losses = np.log(np.exp(shifted).sum(1)) - shifted[np.arange(len(labels)), labels]
+    return np.array([len(labels), losses.sum(), np.sum(logits.argmax(1) == labels)])
 
 
-def linear(weight: Array, bias: Array) -> Any:
-    """A Linear layer with these weights (outputs, width) and this bias (outputs,)."""
-    import torch
-
-    head = torch.nn.Linear(weight.shape[1], weight.shape[0])
-    with torch.no_grad():
-        head.weight.copy_(torch.from_numpy(weight))
-        head.bias.copy_(torch.from_numpy(bias))
-    return head
+def scores(tallied: Array) -> dict[str, float]:
+    """Mean cross-entropy and accuracy."""
+    count, loss, hits = tallied.tolist()
+    return {"loss": loss / count, "accuracy": hits / count}

@@ -9,16 +9,13 @@ weights are 0, and its intercept is that of half a sample of either kind more.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 from scipy.optimize import minimize
 from scipy.special import expit
 
-from bequest.core.plan import Features
-from bequest.optim.design import Array, Design, outputs, parts, splits, standardise
-from bequest.optim.logistic import PENALTIES, linear
+from bequest.optim.design import Array, Design, parts, warm_path
 
 
 def fit_labels(x: Design, labels: Array, penalty: float, start: Array | None = None, tolerance: float = 1e-7) -> Array:
@@ -64,59 +61,29 @@ def _minimise(x: Design, y: Array, penalty: float, begin: Array, tolerance: floa
     return minimize(objective, begin.ravel(), jac=True, method="L-BFGS-B", options=options).x.reshape(begin.shape)
 
 
-@dataclass(frozen=True)
-class MultiLabelSolver:
-    """A linear head by a logistic regression a label, one penalty for all chosen by stratified cross-validation.
+def path(
+    x: Design, labels: Array, num_labels: int, penalties: Sequence[float], tolerance: float, last: float
+) -> Iterator[tuple[Array, Array]]:
+    """Weight (labels, width) and bias (labels,) for each penalty; arguments as for `fit_labels` and `warm_path`."""
 
-    The penalty with the highest held-out F1 (mean over the labels) is taken, among equals the one with the lowest
-    held-out log-loss.
+    def fit(penalty: float, start: Array | None, exactness: float) -> Array:
+        return fit_labels(x, labels, penalty, start, exactness)
 
-    Attributes:
-        folds: How many.
-        penalties: λ to choose from, strong to weak.
-        penalty: A fixed λ instead.
-    """
+    return warm_path(fit, x, penalties, tolerance, last)
 
-    folds: int = 5
-    penalties: tuple[float, ...] = PENALTIES
-    penalty: float | None = None
 
-    def __call__(self, *parts: Features, seed: int) -> tuple[Any, dict[str, Any]]:
-        """A Linear fitted on the first part, and the penalty with the path that chose it."""
-        [part] = parts
-        path: list[dict[str, float]] = []
-        penalty = self.penalty
-        if penalty is None:
-            path = self._path(part, np.random.default_rng([seed, 3]))
-            penalty = max(path, key=lambda step: (step["f1"], -step["loss"]))["penalty"]
-        scaled = standardise(part.values)
-        theta = None
-        for stronger in (p for p in self.penalties if p > penalty):
-            theta = fit_labels(scaled, part.labels, stronger, theta, tolerance=1e-3)
-        theta = fit_labels(scaled, part.labels, penalty, theta)
-        head = linear(*scaled.original(theta[:, :-1], theta[:, -1]))
-        return head, {"solver": "logistic for each label", "penalty": penalty, "path": path}
+def tally(logits: Array, labels: Array) -> Array:
+    """For each label samples, summed log-loss, hits (carried and taken), and how often it is carried or taken."""
+    true, taken = labels > 0, logits > 0
+    losses = np.logaddexp(0.0, logits) - labels * logits
+    counts = np.full(labels.shape[1], len(labels))
+    return np.stack([counts, losses.sum(0), (true & taken).sum(0), true.sum(0) + taken.sum(0)])
 
-    def _path(self, part: Features, rng: np.random.Generator) -> list[dict[str, float]]:
-        """Held-out F1 and mean log-loss of every penalty."""
-        y = part.labels.astype(np.float64)
-        loss, num_held = np.zeros(len(self.penalties)), 0
-        hits, named = np.zeros((len(self.penalties), y.shape[1])), np.zeros((len(self.penalties), y.shape[1]))
-        for train, held in splits(part, self.folds, rng):
-            scaled, true = standardise(part.values, train), y[held] > 0
-            num_held += len(held)
-            theta: Array | None = None
-            for i, penalty in enumerate(self.penalties):
-                theta = fit_labels(scaled, y[train], penalty, theta, tolerance=1e-4)
-                logits = outputs(part.values, held, *scaled.original(theta[:, :-1], theta[:, -1]))
-                loss[i] += _log_loss(logits, y[held])
-                hits[i] += ((logits > 0) & true).sum(0)
-                named[i] += (logits > 0).sum(0) + true.sum(0)
-        f1 = (2 * hits / np.maximum(named, 1)).mean(1)  # 0 for a label that is never true nor taken
-        return [
-            {"penalty": p, "loss": float(a) / (num_held * y.shape[1]), "f1": float(b)}
-            for p, a, b in zip(self.penalties, loss, f1, strict=True)
-        ]
+
+def scores(tallied: Array) -> dict[str, float]:
+    """Mean log-loss, and F1 (mean over the labels; 0 for one that is never carried nor taken)."""
+    counts, losses, hits, named = tallied
+    return {"loss": float(losses.sum() / counts.sum()), "f1": float(np.mean(2 * hits / np.maximum(named, 1)))}
 
 
 def _log_loss(logits: Array, y: Array) -> float:
