@@ -23,12 +23,12 @@ from bequest.core.results import Leaderboard
 from bequest.core.task import Task
 from bequest.data.hub import is_dataset
 from bequest.data.labels import TaskChoice
+from bequest.data.views import choose_views
 from bequest.engine.adapted import AdaptedModel, AnyPrediction, load
 from bequest.engine.context import Context
 from bequest.engine.range_test import RangeTest, range_test
 from bequest.engine.runtime import choose_runtime
 from bequest.engine.store import Store
-from bequest.engine.views import choose_views
 from bequest.sources import Source, resolve
 from bequest.sources import get as get_source
 

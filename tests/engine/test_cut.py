@@ -153,3 +153,17 @@ def test_no_room_in_the_store(tiny_tasks: Any, tmp_path: Path, monkeypatch: pyte
     outcome = trial("custom", tiny_tasks["image"], tmp_path, notes)
     assert not outcome.frozen_shares
     assert any("but computed anew in every epoch: what it makes would take" in text for text in notes.texts)
+
+
+def test_another_image_size_is_another_graph(tmp_path: Path) -> None:
+    """Padding as TensorFlow pads depends on the size, and a graph has it baked in."""
+    settings = {"from_depth": "blocks.6.0", "epochs": 1, "batch_size": 8, "patience": 0, "head_init": "random"}
+    for size in (64, 72):
+        tests = []
+        for cut in (True, False):
+            source, task = sources.get("efficientnet_lite0", image_size=size), photos()
+            folder = tmp_path / f"{size} {cut}"
+            context = Context(source, task, Store(folder), choose_runtime("float32"), Silent(), cut=cut)
+            draw = task.draw(0, train_size=18, test_size=9)
+            tests.append(run(context, get_method("freeze").build(settings), draw, seed=0).test)
+        torch.testing.assert_close(*tests, rtol=1e-4, atol=1e-4)

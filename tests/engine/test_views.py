@@ -15,13 +15,13 @@ from bequest.core.errors import MethodError
 from bequest.core.observe import Silent
 from bequest.core.registry import get_method
 from bequest.data import from_arrays
-from bequest.data.views import mix_images, parse_recipe
+from bequest.data.views import Views, choose_views, mix_images, parse_recipe
 from bequest.engine.context import Context
 from bequest.engine.features import encoded
 from bequest.engine.run import Outcome, run
 from bequest.engine.runtime import choose_runtime
 from bequest.engine.store import Store
-from bequest.engine.views import Views, choose_views, view
+from bequest.engine.views import view
 
 
 def photos() -> Any:

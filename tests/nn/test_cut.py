@@ -97,7 +97,7 @@ def test_the_halves_compute_what_the_whole_computes(case: str) -> None:
     network, inputs = prepared(*CASES[case])
     quiet = called_before_trained(network, inputs)
     graphs = analyse(network, inputs, ragged=case.startswith("text"), quiet=quiet)
-    halves = cut(network, graphs, inputs)
+    halves = cut(network, graphs)
     assert 0 < halves.share < 1
     more = tuple(torch.cat([t, t[:2]]) for t in inputs)  # another number of samples than was exported
     kept = halves.prefix(*more)
@@ -147,7 +147,7 @@ def test_dropout_below_the_cut_is_off() -> None:
 def test_frozen_normalisation_keeps_its_statistics_in_both_modes() -> None:
     network, inputs = prepared(conv_network, ["body.2.conv", "head."])
     graphs = analyse(network, inputs, ragged=False)
-    halves = cut(network, graphs, inputs)
+    halves = cut(network, graphs)
     before = {n: b.clone() for n, b in network.named_buffers() if n.startswith("body.1")}
     halves.training(*halves.prefix(*inputs), *(inputs[i] for i in halves.inputs))
     assert before and all(torch.equal(b, network.get_buffer(n)) for n, b in before.items())
@@ -175,7 +175,7 @@ def test_nothing_frozen_is_left_to_compute_and_the_fewest_numbers_are_kept(width
     network, inputs = prepared(lambda: (Network(Branches(widths), nn.Linear(2, 2)), (torch.randn(4, 6),)), ["body.f"])
     network.body.last.requires_grad_(True)
     network.head.requires_grad_(True)
-    halves = cut(network, analyse(network, inputs, ragged=False), inputs)
+    halves = cut(network, analyse(network, inputs, ragged=False))
     assert sorted(kept.shape for kept in halves.kept) == sorted([(widths[1],), (widths[-1],)])
     assert not halves.inputs
 
@@ -202,3 +202,11 @@ def test_what_cannot_be_exported_is_said() -> None:
     network, inputs = prepared(lambda: (Network(Branching(), nn.Linear(4, 2)), (torch.randn(3, 4),)), ["head."])
     with pytest.raises(CutError, match=r"torch\.export cannot take it"):
         analyse(network, inputs, ragged=False)
+
+
+def test_dropout_before_everything_that_is_trained_stays_on_where_nothing_is_frozen() -> None:
+    body = nn.Sequential(nn.Dropout(0.5), nn.Linear(6, 6), nn.Dropout(0.5), nn.Linear(6, 6))
+    network, inputs = Network(body, nn.Linear(6, 2)), (torch.randn(4, 6),)
+    assert called_before_trained(network, inputs) == frozenset()
+    network.body[1].requires_grad_(False)
+    assert called_before_trained(network, inputs) == {"body.0", "body.2"}

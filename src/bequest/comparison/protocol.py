@@ -21,12 +21,12 @@ from bequest.core.observe import Observer
 from bequest.core.registry import MethodInfo, get_method
 from bequest.core.results import Leaderboard, Row, TrialRecord
 from bequest.core.task import Draw, Task
+from bequest.data.views import Views
 from bequest.engine.adapted import AdaptedModel
 from bequest.engine.context import Context
 from bequest.engine.run import LAST_GOOD, Outcome, make_plan, restore, run
 from bequest.engine.runtime import Precision, choose_runtime
 from bequest.engine.store import Store
-from bequest.engine.views import Views
 from bequest.sources import Source
 
 _MAX_SCATTER = 500

@@ -7,15 +7,16 @@ import json
 import math
 import operator
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import asdict, dataclass, field, fields, replace
 from functools import cache, cached_property
 from random import Random
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from bequest.core.checks import as_whole
 from bequest.core.errors import MethodError, nearest
-from bequest.core.task import HashArray
+from bequest.core.task import HashArray, Modality
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -361,6 +362,57 @@ def _read(name: str, text: str) -> Any:
         return type(like)(text)
     low, high = map(float, text.split(":"))
     return low, high
+
+
+_UNLIMITED = "unlimited"
+_DEFAULT_RECIPE = "light"
+
+
+@dataclass(frozen=True)
+class Views:
+    """The views that training sees.
+
+    Attributes:
+        number: How many of each sample, the plain one among them; None for a fresh one in every epoch.
+        recipe: How the others are made.
+    """
+
+    number: int | None = 1
+    recipe: ViewRecipe = field(default_factory=ViewRecipe)
+
+    def key(self, view: int) -> Any:
+        """Names a view, for the store's keys: plain data."""
+        return {"recipe": self.recipe.fingerprint, "number": view} if view else 0
+
+    def describe(self) -> dict[str, Any]:
+        """Plain data, for records."""
+        return {"number": self.number, "recipe": self.recipe.describe() if self.number != 1 else None}
+
+
+def choose_views(number: Any, recipe: str | None, modality: Modality) -> Views:
+    """The views that a user asks for.
+
+    Args:
+        number: How many of each sample; `unlimited` for fresh ones in every epoch; None for 1.
+        recipe: A recipe's name and changes to it; None for the default.
+        modality: What a sample is; only images have more than one view.
+
+    Raises:
+        MethodError: The number or the recipe is none, or samples of this kind have one view only.
+    """
+    number = 1 if number is None else number
+    whole = as_whole(int(number) if isinstance(number, str) and number.isdigit() else number)
+    if number != _UNLIMITED and (whole is None or whole < 1):
+        raise MethodError(f"--views is {number!r}; expected 1 or more, or {_UNLIMITED!r}.")
+    parsed = parse_recipe(recipe or _DEFAULT_RECIPE)
+    if modality != "image":
+        if whole != 1 or recipe:
+            raise MethodError(
+                f"--views and --augment are for images; these samples are of kind {modality!r}, which have one view. "
+                "Leave them out."
+            )
+        return Views()
+    return Views() if whole == 1 or parsed == ViewRecipe() else Views(whole, parsed)
 
 
 def _functional() -> Any:

@@ -13,9 +13,9 @@ import torch
 from bequest.core.observe import Observer
 from bequest.core.results import read_json, write_json
 from bequest.core.task import HashArray, Task
+from bequest.data.views import Views
 from bequest.engine.runtime import Runtime
 from bequest.engine.store import Store
-from bequest.engine.views import Views
 from bequest.nn.objectives import OBJECTIVES, Objective
 from bequest.sources.source import Source
 

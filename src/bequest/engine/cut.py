@@ -16,7 +16,7 @@ from bequest.engine.context import Context
 from bequest.engine.features import Frozen, frozen_outputs, num_lacking
 from bequest.engine.store import Array, Records, lengths_of
 from bequest.engine.views import View
-from bequest.nn.cut import Cut, CutError, Graphs, Kept, analyse, cut
+from bequest.nn.cut import Cut, CutError, Graphs, Kept, NothingFrozen, analyse, cut
 from bequest.nn.network import Network, fingerprint
 
 _LEAST_SHARE = 0.1
@@ -140,14 +140,14 @@ def halves(
     inputs = example(context, view)
     graphs = _analysed(context, network, inputs, key, quiet)
     if isinstance(graphs, CutError):
-        if "no frozen layer" not in str(graphs):
+        if not isinstance(graphs, NothingFrozen):
             context.say(f"Frozen layers are computed anew in every epoch: {graphs}.")
         return None
-    made = Halves(context, cut(network, graphs, inputs))
-    size = made.num_bytes(lengths_of(view.items)) * num_views
-    share = f"{made.cut.share:.0%} of the forward pass is frozen"
-    if made.cut.share < _LEAST_SHARE:
+    if graphs.share < _LEAST_SHARE:
         return None
+    made = Halves(context, cut(network, graphs))
+    size = made.num_bytes(lengths_of(view.items)) * num_views
+    share = f"{graphs.share:.0%} of the forward pass is frozen"
     if not made.has_room(view, num_views):
         context.say(f"{share}, but computed anew in every epoch: what it makes would take {_megabytes(size)} on disk.")
         return None
@@ -159,13 +159,15 @@ def _analysed(
     context: Context, network: Network, inputs: tuple[Tensor, ...], key: Any, quiet: frozenset[str]
 ) -> Graphs | CutError:
     trained = tuple(name for name, p in network.named_parameters() if p.requires_grad)
-    shapes = tuple((t.dtype, t.ndim, t.device) for t in inputs)
+    ragged = context.task.modality == "text"
+    # Sides other than the number of samples and of tokens are constants in a graph.
+    shapes = tuple((t.dtype, t.device, t.shape[2 if ragged else 1 :]) for t in inputs)
     full = (context.source.fingerprint, repr(key), repr(network), trained, shapes)
     if full not in _graphs:
         if len(_graphs) >= _MAX_GRAPHS:
             _graphs.pop(next(iter(_graphs)))
         try:
-            _graphs[full] = analyse(network, inputs, ragged=context.task.modality == "text", quiet=quiet)
+            _graphs[full] = analyse(network, inputs, ragged=ragged, quiet=quiet)
         except CutError as error:
             _graphs[full] = error
     return _graphs[full]

@@ -15,9 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from bequest.core.errors import DataError
 from bequest.core.task import HashArray
-from bequest.data.samples import unreadable
 from bequest.engine.context import Context, Indices
 from bequest.engine.memory import release
 from bequest.engine.store import Array, Records, Shelf, lengths_of
@@ -47,31 +45,23 @@ def encoded(context: Context, indices: Indices, view: int = 0) -> Records:
     indices = np.asarray(indices, dtype=np.int64)
 
     def compute(positions: Array) -> list[list[Array]]:
-        return [encode(context, indices[positions], view)]
+        wanted = indices[positions].tolist()
+        if context.task.modality == "image":
+            with ThreadPoolExecutor() as pool:
+                return [list(pool.map(lambda index: encode(context, index, view), wanted))]
+        return [[encode(context, index, view) for index in wanted]]
 
     [records] = _through(context, [shelf], context.hashes(indices), compute, "reading samples")
     return records
 
 
-def encode(context: Context, indices: Array, view: int) -> list[Array]:
-    """The preprocessed samples, made anew."""
-    preprocess, samples = context.source.preprocess, context.task.samples
-
-    def one(index: int) -> Array:
-        if view == 0:
-            return preprocess.encode(samples[index])
-        content = context.task.hashes[index].tobytes()
-        return preprocess.encode_view(
-            samples[index], lambda image, side: context.views.recipe.apply(image, content, view, side)
-        )
-
-    try:
-        if context.task.modality == "image":
-            with ThreadPoolExecutor() as pool:
-                return list(pool.map(one, indices.tolist()))
-        return [one(index) for index in indices.tolist()]
-    except DataError as error:
-        raise unreadable(samples, error) from error
+def encode(context: Context, index: int, view: int) -> Array:
+    """One preprocessed sample, made anew; arguments as for `encoded`."""
+    preprocess, sample = context.source.preprocess, context.task.samples[index]
+    if view == 0:
+        return preprocess.encode(sample)
+    content = context.task.hashes[index].tobytes()
+    return preprocess.encode_view(sample, lambda image, side: context.views.recipe.apply(image, content, view, side))
 
 
 @dataclass(frozen=True)

@@ -216,8 +216,9 @@ class _Trial:
         num_views = self.context.views.number
         require_grad_only(self.network, [name for group in stage.groups for name in group.names])
         self.context.runtime.place(self.network)
-        quiet = called_before_trained(self.network, example(self.context, one(0)))
-        self.halves = halves(self.context, self.network, one(0), (self.method, number), num_views, quiet)
+        plain = one(0)
+        quiet = called_before_trained(self.network, example(self.context, plain))
+        self.halves = halves(self.context, self.network, plain, (self.method, number), num_views, quiet)
         if self.halves is None:
             collate = self.context.source.preprocess.collate
             return Feed(self.network, self.network, one, collate, num_train, held_out, num_views, quiet)

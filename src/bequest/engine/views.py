@@ -4,74 +4,41 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch.nn.functional as F
 from torch import Tensor
 
-from bequest.core.checks import as_whole
-from bequest.core.errors import MethodError
-from bequest.core.task import HashArray, Modality
-from bequest.data.views import Mix, ViewRecipe, mix_images, mix_labels, parse_recipe
+from bequest.core.task import HashArray
+from bequest.data.views import Mix, mix_images, mix_labels
+from bequest.engine.context import Context
+from bequest.engine.features import encode, encoded
 from bequest.engine.store import Array, lengths_of
-
-if TYPE_CHECKING:
-    from bequest.engine.context import Context
-
-
-UNLIMITED = "unlimited"
-DEFAULT_NUMBER = 1
-DEFAULT_RECIPE = "light"
 
 
 @dataclass(frozen=True)
-class Views:
-    """The views that training sees.
+class Fresh(Sequence[Array]):
+    """Encoded samples that are made anew whenever they are asked for.
 
     Attributes:
-        number: How many of each sample, the plain one among them; None for a fresh one in every epoch.
-        recipe: How the others are made.
+        context: The run.
+        indices: Samples of the task.
+        number: Which view.
     """
 
-    number: int | None = 1
-    recipe: ViewRecipe = field(default_factory=ViewRecipe)
+    context: Context
+    indices: Array
+    number: int
 
-    def key(self, view: int) -> Any:
-        """Names a view, for the store's keys: plain data."""
-        return {"recipe": self.recipe.fingerprint, "number": view} if view else 0
+    def __len__(self) -> int:
+        return len(self.indices)
 
-    def describe(self) -> dict[str, Any]:
-        """Plain data, for records."""
-        return {"number": self.number, "recipe": self.recipe.describe() if self.number != 1 else None}
-
-
-def choose_views(number: Any, recipe: str | None, modality: Modality) -> Views:
-    """The views that a user asks for.
-
-    Args:
-        number: How many of each sample; `unlimited` for fresh ones in every epoch; None for the modality's default.
-        recipe: A recipe's name and changes to it; None for the default.
-        modality: What a sample is; only images have more than one view.
-
-    Raises:
-        MethodError: The number or the recipe is none, or samples of this kind have one view only.
-    """
-    if number is None:
-        number = DEFAULT_NUMBER if modality == "image" else 1
-    whole = as_whole(int(number) if isinstance(number, str) and number.isdigit() else number)
-    if number != UNLIMITED and (whole is None or whole < 1):
-        raise MethodError(f"--views is {number!r}; expected 1 or more, or {UNLIMITED!r}.")
-    parsed = parse_recipe(recipe or DEFAULT_RECIPE)
-    if modality != "image":
-        if whole != 1 or recipe:
-            raise MethodError(
-                f"--views and --augment are for images; these samples are of kind {modality!r}, which have one view. "
-                "Leave them out."
-            )
-        return Views()
-    return Views() if whole == 1 or parsed == ViewRecipe() else Views(whole, parsed)
+    def __getitem__(self, index: Any) -> Any:
+        if isinstance(index, slice):
+            return Fresh(self.context, self.indices[index], self.number)
+        return encode(self.context, int(self.indices[index]), self.number)
 
 
 @dataclass(frozen=True)
@@ -91,7 +58,7 @@ class Mixed(Sequence[Array]):
 
     def __getitem__(self, index: Any) -> Any:
         if isinstance(index, slice):
-            return [self[i] for i in range(*index.indices(len(self)))]
+            raise TypeError("a part of a mixed view may lack partners; ask for its items one by one")
         mix = self.mixes[index]
         return self.items[index] if mix is None else mix_images(self.items[index], self.items[mix.partner], mix)
 
@@ -127,11 +94,9 @@ def view(context: Context, indices: Array, labels: Tensor, number: int) -> View:
         labels: Of each, as `Targets.labels` gives them.
         number: Which view. Where views are fresh in every epoch, augmented ones are made anew and not stored.
     """
-    from bequest.engine.features import encode, encoded
-
     views, hashes = context.views, context.hashes(indices)
     stored = number == 0 or views.number is not None
-    items: Sequence[Array] = encoded(context, indices, number) if stored else encode(context, indices, number)
+    items: Sequence[Array] = encoded(context, indices, number) if stored else Fresh(context, indices, number)
     mixes = [views.recipe.partner(content.tobytes(), number, hashes) for content in hashes] if number else []
     if any(mixes):
         items, hashes = Mixed(items, mixes), _mixed_hashes(hashes, mixes)

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Collection, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -40,6 +40,10 @@ _TYPICAL_LENGTH = 128
 
 class CutError(Exception):
     """Why a network cannot be cut, in a few words."""
+
+
+class NothingFrozen(CutError):
+    """No frozen operation lies below all that is trained."""
 
 
 @dataclass(frozen=True)
@@ -96,6 +100,7 @@ class Graphs:
         constants: Tensors in the graphs that the network does not own.
         boundary: Nodes of the scoring graph and of the training graph whose values are kept.
         kept: What they hold.
+        share: As for `Cut`.
     """
 
     scoring: fx.Graph
@@ -103,6 +108,7 @@ class Graphs:
     constants: dict[str, Any]
     boundary: tuple[tuple[fx.Node, fx.Node], ...]
     kept: tuple[Kept, ...]
+    share: float = 0.0
 
 
 def analyse(network: nn.Module, inputs: tuple[Tensor, ...], *, ragged: bool, quiet: Collection[str] = ()) -> Graphs:
@@ -126,28 +132,26 @@ def analyse(network: nn.Module, inputs: tuple[Tensor, ...], *, ragged: bool, qui
     training, more = _export(network, inputs, ragged)
     found = _minimum_cut(scoring, trained)
     if not found:
-        raise CutError("no frozen layer lies below all that is trained")
+        raise NothingFrozen("no frozen layer lies below all that is trained")
     names = {value: node for node, value in _values(training).items()}
     values = _values(scoring)
     if any(values[node] not in names for node in found):
         raise CutError("its frozen layers compute something else while it trains")
     boundary = tuple((node, names[values[node]]) for node in found)
-    return Graphs(scoring, training, constants | more, boundary, tuple(map(_describe, found)))
+    graphs = Graphs(scoring, training, constants | more, boundary, tuple(map(_describe, found)))
+    return replace(graphs, share=_share(cut(network, graphs), inputs))
 
 
-def cut(network: nn.Module, graphs: Graphs, inputs: tuple[Tensor, ...]) -> Cut:
+def cut(network: nn.Module, graphs: Graphs) -> Cut:
     """The two halves of a network of the structure that was analysed; they share its parameters and buffers."""
-    tensors = {**dict(network.named_parameters()), **dict(network.named_buffers())}
-    held = {**graphs.constants, **tensors}
+    held = {**graphs.constants, **dict(network.named_parameters()), **dict(network.named_buffers())}
     below = [node for node, _ in graphs.boundary]
     above = [node for _, node in graphs.boundary]
     needed = sorted(_inputs_above(graphs.scoring, below) | _inputs_above(graphs.training, above))
     prefix = _module(_prefix(graphs.scoring, below), held)
     scoring = _module(_suffix(graphs.scoring, below, needed), held)
     training = _module(_suffix(graphs.training, above, needed), held)
-    kept, spared = _count(prefix, inputs)
-    _, left = _count(scoring, (*kept, *(inputs[i] for i in needed)))
-    return Cut(prefix, training, scoring, graphs.kept, tuple(needed), spared / max(1, spared + left))
+    return Cut(prefix, training, scoring, graphs.kept, tuple(needed), graphs.share)
 
 
 def _export(network: nn.Module, inputs: tuple[Tensor, ...], ragged: bool) -> tuple[fx.Graph, dict[str, Any]]:
@@ -389,6 +393,12 @@ def _upstream(graph: fx.Graph, ends: Iterable[fx.Node], stop: Sequence[fx.Node])
 def _module(graph: fx.Graph, held: dict[str, Any]) -> fx.GraphModule:
     targets = {str(node.target) for node in graph.nodes if node.op == "get_attr"}
     return fx.GraphModule({target: held[target] for target in targets}, graph)
+
+
+def _share(halves: Cut, inputs: tuple[Tensor, ...]) -> float:
+    kept, spared = _count(halves.prefix, inputs)
+    _, left = _count(halves.scoring, (*kept, *(inputs[i] for i in halves.inputs)))
+    return spared / max(1, spared + left)
 
 
 def _count(module: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[Any, int]:

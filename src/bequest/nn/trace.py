@@ -72,35 +72,37 @@ def _both(module: nn.Module, begin: Callable[..., None], end: Callable[..., None
 def called_before_trained(network: nn.Module, inputs: tuple[Tensor, ...]) -> frozenset[str]:
     """Modules without parameters whose every call comes before that of any module with a trainable parameter.
 
-    What they do (dropout) would disturb frozen layers only, so they stay in eval mode while the rest trains.
+    What they do (dropout) would disturb frozen layers only, so they stay in eval mode while the rest trains. None where
+    nothing frozen is called before what is trained.
 
     Args:
         network: Its parameters that are trained require gradients; it is left in eval mode.
         inputs: A batch.
     """
     last: dict[str, int] = {}
-    began: list[int] = []
+    first = {True: 1 << 62, False: 1 << 62}  # of modules with parameters, by whether one of them is trained
     ticks = iter(range(1 << 62))
 
-    def hook(name: str, trained: bool) -> Callable[..., None]:
+    def hook(name: str, module: nn.Module) -> Callable[..., None]:
+        own = list(module.parameters(recurse=False))
+
         def call(*_: Any) -> None:
             last[name] = next(ticks)
-            if trained:
-                began.append(last[name])
+            if own:
+                trained = any(p.requires_grad for p in own)
+                first[trained] = min(first[trained], last[name])
 
         return call
 
     network.eval()
-    handles = [
-        module.register_forward_pre_hook(hook(name, any(p.requires_grad for p in module.parameters(recurse=False))))
-        for name, module in network.named_modules()
-    ]
+    handles = [module.register_forward_pre_hook(hook(name, module)) for name, module in network.named_modules()]
     try:
         with torch.no_grad():
             network(*inputs)
     finally:
         for handle in handles:
             handle.remove()
+    if first[False] > first[True]:
+        return frozenset()
     without = {name for name, module in network.named_modules() if next(module.parameters(), None) is None}
-    first = min(began, default=next(ticks))
-    return frozenset(name for name in without if name in last and last[name] < first)
+    return frozenset(name for name in without if name in last and last[name] < first[True])
