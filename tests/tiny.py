@@ -135,3 +135,16 @@ def values_task(num_samples: int = 90) -> Any:
     pixels[:, :2] += levels[:, :, None, None]
     values = levels * [20.0, 0.01] + [1000.0, 0.0]
     return from_arrays(pixels.astype(np.float32), values, classes=["big", "small"], name="tiny values")
+
+
+def photo_task(width: int, height: int) -> Any:
+    """30 images of three classes: noise, brighter in one channel."""
+    from PIL import Image
+
+    from bequest.data import from_arrays
+
+    rng = np.random.default_rng(0)
+    labels = np.arange(30) % 3
+    pixels = rng.integers(0, 120, (30, height, width, 3), dtype=np.uint8)
+    pixels[np.arange(30), :, :, labels] += 100
+    return from_arrays([Image.fromarray(p) for p in pixels], [f"class {c}" for c in labels], name="photos")

@@ -200,6 +200,7 @@ def compare(
         "precision": precision,
         "views": views,
         "augment": augment,
+        "cut": cut,
         "replayable": bool(loaded.origin and source.request),
     }
     folder = Path(out) if out is not None else _default_folder(loaded, source, recorded)
@@ -473,6 +474,7 @@ def replay(
         precision=settings["precision"],
         views=settings["views"],
         augment=settings["augment"],
+        cut=settings["cut"],
         out=out,
         observer=observer,
         progress=progress,

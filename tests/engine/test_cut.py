@@ -7,15 +7,14 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
+import tiny
 import torch
 from torch import nn
 
 from bequest import sources
 from bequest.core.observe import Silent
 from bequest.core.registry import get_method
-from bequest.data import from_arrays
 from bequest.engine.context import Context
 from bequest.engine.run import Outcome, run
 from bequest.engine.runtime import choose_runtime
@@ -28,16 +27,6 @@ class Notes(Silent):
 
     def note(self, text: str) -> None:
         self.texts.append(text)
-
-
-def photos() -> Any:
-    from PIL import Image
-
-    rng = np.random.default_rng(0)
-    labels = np.arange(30) % 3
-    pixels = rng.integers(0, 120, (30, 64, 64, 3), dtype=np.uint8)
-    pixels[np.arange(30), :, :, labels] += 100
-    return from_arrays([Image.fromarray(p) for p in pixels], [f"class {c}" for c in labels], name="photos")
 
 
 def custom() -> Any:
@@ -70,7 +59,7 @@ def trial(case: str, task: Any, folder: Path, observer: Any = None, **changes: A
 def task_for(case: str, tiny_tasks: Any) -> Any:
     if case == "custom":
         return tiny_tasks["image"]
-    return tiny_tasks["text"] if case == "MiniLM" else photos()
+    return tiny_tasks["text"] if case == "MiniLM" else tiny.photo_task(64, 64)
 
 
 @pytest.mark.parametrize("case", CASES)
@@ -161,7 +150,7 @@ def test_another_image_size_is_another_graph(tmp_path: Path) -> None:
     for size in (64, 72):
         tests = []
         for cut in (True, False):
-            source, task = sources.get("efficientnet_lite0", image_size=size), photos()
+            source, task = sources.get("efficientnet_lite0", image_size=size), tiny.photo_task(64, 64)
             folder = tmp_path / f"{size} {cut}"
             context = Context(source, task, Store(folder), choose_runtime("float32"), Silent(), cut=cut)
             draw = task.draw(0, train_size=18, test_size=9)

@@ -8,13 +8,13 @@ from typing import Any
 
 import numpy as np
 import pytest
+import tiny
 import torch
 
 from bequest import sources
 from bequest.core.errors import MethodError
 from bequest.core.observe import Silent
 from bequest.core.registry import get_method
-from bequest.data import from_arrays
 from bequest.data.views import Views, choose_views, mix_images, parse_recipe
 from bequest.engine.context import Context
 from bequest.engine.features import encoded
@@ -24,23 +24,15 @@ from bequest.engine.store import Store
 from bequest.engine.views import view
 
 
-def photos() -> Any:
-    from PIL import Image
-
-    rng = np.random.default_rng(0)
-    labels = np.arange(30) % 3
-    pixels = rng.integers(0, 120, (30, 40, 32, 3), dtype=np.uint8)
-    pixels[np.arange(30), :, :, labels] += 100
-    return from_arrays([Image.fromarray(p) for p in pixels], [f"class {c}" for c in labels], name="photos")
-
-
 @pytest.fixture
 def context_with(tmp_path: Path) -> Callable[..., Context]:
     def make(number: int | None, recipe: str, folder: str = "store", **changes: Any) -> Context:
         source = sources.get("timm:test_vit", pretrained=False, image_size=160)
         views = Views(number, parse_recipe(recipe))
         runtime = choose_runtime("float32")
-        return Context(source, photos(), Store(tmp_path / folder), runtime, Silent(), views=views, **changes)
+        return Context(
+            source, tiny.photo_task(32, 40), Store(tmp_path / folder), runtime, Silent(), views=views, **changes
+        )
 
     return make
 

@@ -131,13 +131,14 @@ def test_a_replay_repeats_how_the_source_was_asked_for(
     data.write_text("\n".join(["text,label", *rows]), encoding="utf-8")
     monkeypatch.chdir(tmp_path)
     source = sources.get("hf:bert", **options)
-    run = bequest.adapt(data, source, out=tmp_path / "run", **QUICK)
+    run = bequest.adapt(data, source, out=tmp_path / "run", cut=False, **QUICK)
     recorded = json.loads((tmp_path / "run" / "run.json").read_text())["settings"]["source"]
     assert recorded["name"] == bert and {k: recorded[k] for k in options} == options
     (tmp_path / "elsewhere").mkdir()
     monkeypatch.chdir(tmp_path / "elsewhere")
     again = bequest.replay(tmp_path / "run", out=tmp_path / "replay", progress=False)
     assert again.board.source["fingerprint"] == run.board.source["fingerprint"] == source.fingerprint
+    assert json.loads((again.folder / "run.json").read_text())["settings"]["cut"] is False
 
 
 def test_models_of_modules_need_the_module(tmp_path: Path, cache: Path):
