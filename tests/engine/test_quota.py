@@ -288,3 +288,20 @@ def test_shelves_and_clearing(tmp_path: Path) -> None:
     assert mine.shelves() == [new]
     assert mine.clear() == [new]
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_file_that_vanishes_while_the_folder_is_read_hides_no_other(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    files = filled(tmp_path, 5)
+    scandir = os.scandir
+
+    def vanishing(folder: Any) -> Any:
+        for i, entry in enumerate(sorted(scandir(folder), key=lambda entry: entry.name)):
+            if i == 1:
+                Path(entry.path).unlink()
+            yield entry
+
+    monkeypatch.setattr(os, "scandir", vanishing)
+    seen = {file.path for file in stored_files(tmp_path)}
+    assert seen == {file for file in files if file.exists()} and len(seen) == 4

@@ -15,7 +15,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from bequest.core.errors import DataError
 from bequest.core.task import HashArray
+from bequest.data.samples import unreadable
 from bequest.engine.context import Context, Indices
 from bequest.engine.memory import release
 from bequest.engine.store import Array, Records, Shelf, lengths_of
@@ -46,10 +48,13 @@ def encoded(context: Context, indices: Indices, view: int = 0) -> Records:
 
     def compute(positions: Array) -> list[list[Array]]:
         wanted = indices[positions].tolist()
-        if context.task.modality == "image":
-            with ThreadPoolExecutor() as pool:
-                return [list(pool.map(lambda index: encode(context, index, view), wanted))]
-        return [[encode(context, index, view) for index in wanted]]
+        try:
+            if context.task.modality == "image":
+                with ThreadPoolExecutor() as pool:
+                    return [list(pool.map(lambda index: encode(context, index, view), wanted))]
+            return [[encode(context, index, view) for index in wanted]]
+        except DataError as error:
+            raise unreadable(context.task.samples, error) from error
 
     [records] = _through(context, [shelf], context.hashes(indices), compute, "reading samples")
     return records

@@ -9,6 +9,7 @@ import re
 import shutil
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -213,14 +214,14 @@ def _shelf_folders(folder: Path) -> Iterator[Path]:
 
 
 def _files(shelf: Path) -> list[StoredFile]:
+    """The shelf's files but its key; what another process deletes meanwhile is left out, and nothing else."""
     files: list[StoredFile] = []
-    try:
+    with suppress(FileNotFoundError):
         for entry in os.scandir(shelf):
-            if entry.name != KEY_FILE and entry.is_file(follow_symlinks=False):
-                found = entry.stat(follow_symlinks=False)
-                files.append(StoredFile(shelf / entry.name, found.st_size, found.st_mtime))
-    except FileNotFoundError:
-        pass  # another process is deleting: what it has left is seen the next time
+            with suppress(FileNotFoundError):
+                if entry.name != KEY_FILE and entry.is_file(follow_symlinks=False):
+                    found = entry.stat(follow_symlinks=False)
+                    files.append(StoredFile(shelf / entry.name, found.st_size, found.st_mtime))
     return files
 
 
