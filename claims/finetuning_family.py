@@ -5,7 +5,7 @@
     python claims/finetuning_family.py --only fashion-1000 --fashion-mnist DIR     where the IDX files lie
 
 BBC News with 50 and with 200 labels from MiniLM-L6 at 128 tokens, and Fashion-MNIST with 1,000 labels from
-EfficientNet-Lite0 at 96 px, each method with its defaults. Numbers go to claims/results/finetuning_family.json, the
+EfficientNet-Lite0 at 64 px, each method with its defaults. Numbers go to claims/results/finetuning_family.json, the
 table into docs/finetuning.md. Fashion-MNIST is read from train-images-idx3-ubyte.gz and its companions, as its authors
 publish it.
 """
@@ -53,7 +53,7 @@ def task(name: str, folder: Path | None) -> dict[str, Any]:
     if name == "fashion-1000":
         if folder is None:
             raise SystemExit("give the folder of Fashion-MNIST's IDX files: --fashion-mnist DIR")
-        return {"data": fashion(folder), "source": "efficientnet_lite0", "image_size": 96, "train_size": 1000}
+        return {"data": fashion(folder), "source": "efficientnet_lite0", "image_size": 64, "train_size": 1000}
     from bequest.cli.demo import texts
 
     return {"data": texts().task, "source": "minilm_l6", "train_size": int(name.removeprefix("bbc-"))}

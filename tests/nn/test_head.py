@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import json
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
 
-from bequest.nn.head import MLP, build_head, describe_head, find_head, last_linear, new_head
+from bequest.nn.head import build_head, describe_head, find_head, last_linear, new_head
+from bequest.nn.heads.mlp import MLP
+from bequest.nn.heads.steps import Normalise, Select, Standardise
 
 
 @pytest.mark.parametrize(
@@ -18,8 +21,9 @@ from bequest.nn.head import MLP, build_head, describe_head, find_head, last_line
         new_head("linear", 5, 3, bias=False),
         new_head("mlp", 5, 3),
         new_head("mlp", 5, 3, hidden=(7, 4), dropout=0.3),
+        nn.Sequential(Normalise([2, 3]), Select(4), Standardise(4), new_head("linear", 4, 3)),
     ],
-    ids=["linear", "no bias", "mlp", "three layers"],
+    ids=["linear", "no bias", "mlp", "three layers", "steps"],
 )
 def test_a_head_is_made_again_from_its_description(head: nn.Module):
     description = json.loads(json.dumps(describe_head(head)))
@@ -50,6 +54,22 @@ def test_an_mlp_is_what_its_docstring_says():
 def test_what_no_head_can_be_is_refused(kind: str, hidden: tuple[int, ...]):
     with pytest.raises(ValueError, match="expected"):
         new_head(kind, 4, 2, hidden=hidden)
+
+
+def test_steps_do_what_they_are_called():
+    x = torch.tensor([[3.0, 4.0, 0.0, 0.0], [0.0, 2.0, 1.0, 0.0]])
+    assert Normalise([2, 2])(x).tolist() == pytest.approx(np.array([[0.6, 0.8, 0, 0], [0, 1, 1, 0]]))
+    select, standardise = Select(2), Standardise(4)
+    select.index.copy_(torch.tensor([3, 1]))
+    standardise.mean.fill_(1)
+    standardise.scale.fill_(2)
+    assert select(x).tolist() == [[0, 4], [0, 2]]
+    assert torch.equal(standardise(x), (x - 1) / 2)
+
+
+def test_an_unknown_kind_is_refused():
+    with pytest.raises(ValueError, match="kind 'tree'; expected steps, linear"):
+        build_head({"kind": "tree"})
 
 
 def test_an_unknown_head_cannot_be_described():

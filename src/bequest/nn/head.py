@@ -3,45 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from itertools import pairwise
 from typing import Any
 
 from torch import Tensor, nn
 
+from bequest.nn.heads import kinds
+from bequest.nn.heads.mlp import MLP
 from bequest.nn.trace import trace
 
 HEAD_NAMES = ("fc", "classifier", "heads", "head", "score")
 """Where torchvision and transformers keep their heads."""
-
-
-class MLP(nn.Module):
-    """A head with hidden layers: (Linear → GELU → Dropout) for each, then Linear.
-
-    Attributes:
-        widths: Of the embedding and of each hidden layer.
-        hidden: The hidden layers, each from the width before it to its own.
-        output: Last width → outputs.
-
-    Args:
-        width: Of the embedding.
-        num_outputs: Classes.
-        hidden: Width of each hidden layer; one as wide as the embedding by default.
-        dropout: After each hidden layer.
-    """
-
-    def __init__(self, width: int, num_outputs: int, hidden: Sequence[int] = (), dropout: float = 0.1) -> None:
-        super().__init__()
-        self.widths = (width, *(hidden or (width,)))
-        self.hidden = nn.ModuleList(nn.Linear(a, b) for a, b in pairwise(self.widths))
-        self.activation = nn.GELU()
-        self.dropout = nn.Dropout(dropout)
-        self.output = nn.Linear(self.widths[-1], num_outputs)
-
-    def forward(self, embedding: Tensor) -> Tensor:
-        """Embedding (batch, width) → outputs (batch, classes)."""
-        for layer in self.hidden:
-            embedding = self.dropout(self.activation(layer(embedding)))
-        return self.output(embedding)
 
 
 def new_head(
@@ -79,30 +50,36 @@ def new_head(
 def describe_head(head: nn.Module) -> dict[str, Any]:
     """What `build_head` needs to make a head of the same shape: plain data.
 
+    A `Sequential` is described step by step, a `Linear` by its widths, a module of `bequest.nn.heads` by itself.
+
     Raises:
         TypeError: The head is of a kind that cannot be described.
     """
-    if isinstance(head, MLP):
-        return {
-            "kind": "mlp",
-            "width": head.widths[0],
-            "num_outputs": head.output.out_features,
-            "hidden": list(head.widths[1:]),
-            "dropout": head.dropout.p,
-        }
+    if type(head) is nn.Sequential:
+        return {"kind": "steps", "steps": [describe_head(step) for step in head]}
     if isinstance(head, nn.Linear):
-        return {
-            "kind": "linear",
-            "width": head.in_features,
-            "num_outputs": head.out_features,
-            "bias": head.bias is not None,
-        }
+        widths = {"width": head.in_features, "num_outputs": head.out_features}
+        return {"kind": "linear", **widths, "bias": head.bias is not None}
+    for kind, made in kinds().items():
+        if type(head) is made:
+            return {"kind": kind, **made.describe(head)}
     raise TypeError(f"a head of type {type(head).__name__} cannot be described")
 
 
 def build_head(description: dict[str, Any]) -> nn.Module:
-    """An untrained head of the described shape."""
-    return new_head(**description)
+    """An unfitted head of the described shape.
+
+    Raises:
+        ValueError: The kind is unknown.
+    """
+    kind, arguments = description["kind"], {k: v for k, v in description.items() if k != "kind"}
+    if kind == "steps":
+        return nn.Sequential(*map(build_head, arguments["steps"]))
+    if kind == "linear":
+        return new_head(kind, **arguments)
+    if kind not in kinds():
+        raise ValueError(f"a head of kind {kind!r}; expected steps, linear, {', '.join(kinds())}")
+    return kinds()[kind](**arguments)
 
 
 def find_head(module: nn.Module, inputs: tuple[Tensor, ...] | None = None) -> str | None:
