@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from bequest.core.task import Kind, Task
     from bequest.nn.network import Network
 
-Part = Literal["train", "validation"]
+Part = Literal["train", "validation", "source"]
 ScheduleName = Literal["linear", "cosine", "one_cycle", "slanted", "constant"]
 
 
@@ -187,6 +187,7 @@ class Features:
         labels: int64 (samples,); of the other kinds float32 (samples, outputs), a regression's standardised.
         groups: int64 (samples,) or None.
         num_classes: How many classes or targets the task has; some classes may be missing from `labels`.
+        widths: Features of each tap, in the order of the columns; one for the embedding alone.
         kind: What the labels are.
         strata: int64 (samples,): what folds are stratified by; None for the classes, or for nothing.
     """
@@ -195,6 +196,7 @@ class Features:
     labels: Any
     groups: Any
     num_classes: int
+    widths: tuple[int, ...] = ()
     kind: Kind = "classification"
     strata: Any = None
 
@@ -213,7 +215,9 @@ class Solve:
 
     Attributes:
         solver: The fit.
-        fit_on: The parts it sees, in the order in which the solver takes them.
+        fit_on: The parts it sees, in the order in which the solver takes them: `train`, `validation`, or `source`, the
+            source's own data, which is left out where the user gave none. Once scored on held-out labels the solver is
+            run again, on every label: `train` then stands for all of them, `validation` for all that were held out.
         source_features: The body still computes what the source's does: use the source's stored features.
     """
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from itertools import groupby
 from typing import Any, Literal, Protocol, runtime_checkable
@@ -64,16 +64,49 @@ class Draw:
         train: What stages are fitted on.
         validation: A fifth of the labels (or the given validation part): early stopping and ranking.
         test: Scored once per final model; the same for every seed.
+        selection: A part of the held-out labels kept for ranking alone, and not in `validation`; None where no method
+            is fitted on that, so that it can rank as well.
     """
 
     train: IntArray
     validation: IntArray
     test: IntArray
+    selection: IntArray | None = None
+
+    @property
+    def held_out(self) -> IntArray:
+        """Every label that is not in `train` and not tested on."""
+        return self.validation if self.selection is None else np.concatenate([self.validation, self.selection])
 
     @property
     def labelled(self) -> IntArray:
-        """Every label that a method may see before the test."""
-        return np.concatenate([self.train, self.validation])
+        """Every label that a method may see before the test; the train part comes first."""
+        return np.concatenate([self.train, self.held_out])
+
+    @property
+    def ranking(self) -> IntArray:
+        """What rows are ranked on."""
+        return self.validation if self.selection is None else self.selection
+
+    def divided(self, strata: IntArray, seed: int) -> Draw:
+        """The same with half of the held-out labels, stratum by stratum, kept for ranking alone.
+
+        Args:
+            strata: int64 (samples of the task,).
+            seed: Chooses the half.
+
+        Raises:
+            DataError: Fewer than two labels are held out.
+        """
+        if len(self.validation) < 2:
+            raise DataError(
+                f"{len(self.validation)} labels are held out; expected two or more, since one half is fitted on and "
+                "the other ranks. Give a larger --train-size."
+            )
+        held, rng = strata[self.validation], np.random.default_rng([check_seed("--seed", seed), 4])
+        chosen = np.zeros(len(held), bool)
+        chosen[stratified(held, len(held) // 2, rng)] = True
+        return replace(self, validation=self.validation[~chosen], selection=self.validation[chosen])
 
 
 @dataclass(frozen=True)

@@ -17,6 +17,7 @@ from bequest.data.views import Views
 from bequest.engine.runtime import Runtime
 from bequest.engine.store import Store
 from bequest.nn.objectives import OBJECTIVES, Objective
+from bequest.nn.taps import Tap
 from bequest.sources.source import Source
 
 Indices = np.ndarray[Any, np.dtype[np.int64]] | Sequence[int]
@@ -90,6 +91,8 @@ class Context:
         views: What training sees of each sample.
         cut: Whether training runs from what frozen layers made of each sample, where that can be; False trains the
             plain way.
+        taps: Of the source's body, what the run will ask for: whatever pass comes first makes it along.
+        source_task: The source's own labelled data, for methods that learn from them; None where none were given.
         passes: Counts frozen passes.
         said: What the observer has been told.
     """
@@ -103,6 +106,8 @@ class Context:
     checkpoint_every_s: float = 60.0
     views: Views = field(default_factory=Views)
     cut: bool = True
+    taps: tuple[Tap, ...] = ()
+    source_task: Task | None = None
     passes: Passes = field(default_factory=Passes)
     said: set[str] = field(default_factory=set[str])
 

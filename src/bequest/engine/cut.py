@@ -67,13 +67,15 @@ class Halves:
     def items(self, view: View) -> tuple[Items, float]:
         """What the suffix reads of a view's samples, and the seconds that making it took, whenever that was."""
         kept = tuple(frozen_outputs(self.context, self.frozen(view), view.items, view.hashes, view.key))
-        return Items(kept, view.items), sum(records.seconds for records in kept)
+        return Items(kept, view.items), max(records.seconds for records in kept)
 
     def frozen(self, view: View) -> Frozen:
         """The prefix, for the store."""
         return Frozen(
-            {"what": "activations", "prefix": self._digest},
-            lambda: _Prefix(self.cut.prefix, self.context.runtime.frozen, self.context.runtime.device.type),
+            tuple({"what": "activations", "prefix": self._digest, "output": i} for i in range(len(self.cut.kept))),
+            lambda chosen: _Prefix(
+                self.cut.prefix, chosen, self.context.runtime.frozen, self.context.runtime.device.type
+            ),
             tuple(kept.ragged for kept in self.cut.kept),
             num_bytes=self.num_bytes(lengths_of(view.items)) / len(view.items),
         )
@@ -104,16 +106,19 @@ class Halves:
 
 
 class _Prefix(nn.Module):
-    """The prefix in the precision of frozen passes."""
+    """Some outputs of the prefix, in the precision of frozen passes."""
 
-    def __init__(self, prefix: nn.Module, precision: str, device: str) -> None:
+    def __init__(self, prefix: nn.Module, chosen: Sequence[int], precision: str, device: str) -> None:
         super().__init__()
+        self.chosen = tuple(chosen)
         self.prefix, self.device, self.lower = prefix, device, precision == "bfloat16"
 
     def forward(self, *inputs: Tensor) -> Any:
         # Autocast rather than a cast: the graph's constants (masks, epsilons) are written for float32.
         with torch.autocast(self.device, torch.bfloat16, enabled=self.lower):
-            return self.prefix(*inputs)
+            outputs = self.prefix(*inputs)
+        outputs = outputs if isinstance(outputs, tuple) else (outputs,)
+        return tuple(outputs[i] for i in self.chosen)
 
 
 def halves(

@@ -20,8 +20,9 @@ from bequest.core.task import HashArray
 from bequest.data.samples import unreadable
 from bequest.engine.context import Context, Indices
 from bequest.engine.memory import release
-from bequest.engine.store import Array, Records, Shelf, lengths_of
+from bequest.engine.store import Array, Records, Shelf, lengths_of, room_for
 from bequest.nn.network import fingerprint
+from bequest.nn.taps import Apart, Tapped, embedding_tap, tapped
 
 _SHARD = 512
 """Most records in a shard. A whole number of batches: an interrupted pass that goes on then forms the same batches as
@@ -71,25 +72,28 @@ def encode(context: Context, index: int, view: int) -> Array:
 
 @dataclass(frozen=True)
 class Frozen:
-    """A frozen function of encoded samples.
+    """A frozen function of encoded samples, with one output or several.
 
     Attributes:
-        key: Names it for the store.
-        module: Makes it, ready to run; one output a sample, or a tuple of them.
+        keys: Each names an output for the store.
+        module: From positions in `keys` to a module, ready to run, that gives those outputs: one, or a tuple.
         ragged: Of each output, whether its first dimension after the batch is a sample's tokens.
-        persistent: Whether the key holds beyond this process.
         num_bytes: What the outputs for one sample take, about.
     """
 
-    key: dict[str, Any]
-    module: Callable[[], nn.Module]
-    ragged: tuple[bool, ...] = (False,)
-    persistent: bool = True
+    keys: tuple[dict[str, Any], ...]
+    module: Callable[[Sequence[int]], nn.Module]
+    ragged: tuple[bool, ...]
     num_bytes: float = 0.0
 
 
 def frozen_outputs(
-    context: Context, frozen: Frozen, items: Sequence[Array], hashes: HashArray, view: Any = 0
+    context: Context,
+    frozen: Frozen,
+    items: Sequence[Array],
+    hashes: HashArray,
+    view: Any = 0,
+    num_asked: int | None = None,
 ) -> list[Records]:
     """What a frozen function makes of samples, one `Records` an output, from the store; it runs on those it lacks.
 
@@ -99,22 +103,28 @@ def frozen_outputs(
         items: The encoded samples.
         hashes: uint8 (items, 16): what tells the samples apart.
         view: Names the view of them, for the key.
+        num_asked: How many of the outputs, from the first, are asked for; None for all. The others are made along
+            with these where the function has to run, and not given back.
     """
-    key, shelves = _shelves(context, frozen, view)
-    ready: list[nn.Module] = []
+    keys, shelves = _shelves(context, frozen, view)
+    asked = shelves[:num_asked]
+    lacking = _missing(asked, hashes)
+    context.passes.count(_pass_name(keys[:num_asked], hashes), len(hashes), len(lacking))
+    if not len(lacking):
+        return [shelf.read(hashes) for shelf in asked]
     lengths = lengths_of(items)
+    wanted = [i for i, shelf in enumerate(shelves) if len(shelf.missing(hashes[lacking]))]
+    module, ragged = frozen.module(wanted), [frozen.ragged[i] for i in wanted]
 
     def compute(positions: Array) -> list[list[Any]]:
-        ready[:] = ready or [frozen.module()]
-        return _run(context, ready[0], [items[int(i)] for i in positions], frozen.ragged)
+        return _run(context, module, [items[int(i)] for i in positions], ragged)
 
-    lacking = _missing(shelves, hashes)
-    context.passes.count(_pass_name(key, hashes), len(hashes), len(lacking))
     # Samples of like length side by side, so that little padding is computed.
     order = lacking[np.argsort(lengths[lacking], kind="stable")]
     batches = max(1, int(_SHARD_BYTES / max(1, frozen.num_bytes * context.batch_size)))
     size = min(_SHARD, batches * context.batch_size)
-    return _through(context, shelves, hashes, compute, "frozen pass", order, size)
+    _through(context, [shelves[i] for i in wanted], hashes, compute, "frozen pass", order, size)
+    return [shelf.read(hashes) for shelf in asked]
 
 
 def num_lacking(context: Context, frozen: Frozen, hashes: HashArray, view: Any = 0) -> int:
@@ -122,31 +132,78 @@ def num_lacking(context: Context, frozen: Frozen, hashes: HashArray, view: Any =
     return len(_missing(_shelves(context, frozen, view)[1], hashes))
 
 
-def _shelves(context: Context, frozen: Frozen, view: Any) -> tuple[dict[str, Any], list[Shelf]]:
-    key = {
-        **frozen.key,
+def _shelves(context: Context, frozen: Frozen, view: Any) -> tuple[list[dict[str, Any]], list[Shelf]]:
+    same = {
         "preprocess": context.source.preprocess.fingerprint,
         "view": view,
         "runtime": {k: v for k, v in context.runtime.describe().items() if k != "training_precision"},
         "torch": torch.__version__,
     }
-    persistent = frozen.persistent and context.source.preprocess.persistent
-    outputs = range(len(frozen.ragged))
-    return key, [context.store.shelf({**key, "output": i}, persistent=persistent) for i in outputs]
+    keys = [{**key, **same} for key in frozen.keys]
+    return keys, [context.store.shelf(key, persistent=context.source.preprocess.persistent) for key in keys]
 
 
-def embeddings(context: Context, indices: Indices, body: nn.Module | None = None) -> Records:
-    """The embedding of every sample, float32 (width,), from the store; the body runs on those it lacks.
+@dataclass(frozen=True)
+class Columns(Sequence[Array]):
+    """Features that lie side by side, each part in records of its own.
+
+    Attributes:
+        parts: Of the same samples, each record a vector.
+    """
+
+    parts: tuple[Records, ...]
+
+    def __len__(self) -> int:
+        return len(self.parts[0])
+
+    def __getitem__(self, index: Any) -> Any:
+        if isinstance(index, slice):
+            return Columns(tuple(part[index] for part in self.parts))
+        return np.concatenate([part[index] for part in self.parts])
+
+    @property
+    def seconds(self) -> float:
+        """What computing them took, whenever and wherever that was: one pass made them all."""
+        return max(part.seconds for part in self.parts)
+
+    def stack(self) -> Array:
+        """Float32 (samples, width); where that would be large, a mapped file without a name."""
+        widths = [len(part[0]) for part in self.parts]
+        out = room_for(self.parts[0], sum(widths))
+        for start in range(0, len(self), _SHARD):
+            rows = np.arange(start, min(start + _SHARD, len(self)))
+            out[rows] = np.concatenate([part.gather(rows) for part in self.parts], 1)
+        return out
+
+
+def embeddings(
+    context: Context, indices: Indices, body: nn.Module | None = None, *, of_source: bool = True
+) -> Records | Columns:
+    """What a body gives for every sample, float32 (width,), from the store; the body runs on those it lacks.
+
+    Where it has to, the source's body makes along whatever else of it the run will ask for (`Context.taps`).
 
     Args:
         context: The run.
         indices: Samples of the task.
-        body: A frozen body; None for the source's own.
+        body: A frozen body, tapped or not; None for the source's own.
+        of_source: Whether it computes what the source's body does, so that its weights need not be looked at.
     """
-    chosen = context.source.body if body is None else body
-    digest = context.source.fingerprint if body is None else fingerprint(body)
-    frozen = Frozen({"what": "features", "body": digest, "tap": "embedding"}, lambda: frozen_module(context, chosen))
-    return frozen_outputs(context, frozen, encoded(context, indices), context.hashes(indices))[0]
+    base, asked = tapped(context.source.body if body is None else body)
+    of_source = of_source or body is None
+    digest = context.source.fingerprint if of_source else fingerprint(base)
+    embedding = embedding_tap(context.source.width)
+    asked = asked or (embedding,)
+    along = (embedding, *context.taps) if of_source else ()
+    taps = (*asked, *(tap for tap in dict.fromkeys(along) if tap not in asked))
+    frozen = Frozen(
+        tuple({"what": "features", "body": digest, **tap.key} for tap in taps),
+        lambda chosen: frozen_module(context, Apart(Tapped(base, [taps[i] for i in chosen]))),
+        (False,) * len(taps),
+        sum(4.0 * tap.width for tap in taps),
+    )
+    found = frozen_outputs(context, frozen, encoded(context, indices), context.hashes(indices), num_asked=len(asked))
+    return found[0] if len(found) == 1 else Columns(tuple(found))
 
 
 def frozen_module(context: Context, module: nn.Module) -> nn.Module:
@@ -189,7 +246,7 @@ def forward(
     return result
 
 
-def _run(context: Context, module: nn.Module, items: list[Array], ragged: tuple[bool, ...]) -> list[list[Any]]:
+def _run(context: Context, module: nn.Module, items: list[Array], ragged: Sequence[bool]) -> list[list[Any]]:
     """A frozen module's outputs, a list of one array or tensor a sample for each output."""
     found: list[list[Any]] = [[] for _ in ragged]
     with torch.inference_mode():
@@ -210,8 +267,15 @@ def _inputs(context: Context, module: nn.Module, batch: tuple[Tensor, ...]) -> t
     return context.runtime.inputs(tuple(t.to(dtype) if t.is_floating_point() else t for t in batch))
 
 
-def _pass_name(key: dict[str, Any], hashes: HashArray) -> str:
-    digest = hashlib.blake2b(json.dumps(key, sort_keys=True).encode(), digest_size=8)
+def _add(shelf: Shelf, hashes: HashArray, records: Sequence[Any], seconds: float) -> None:
+    """Write what the shelf lacks; each of several outputs is said to have cost the whole pass, as alone it would."""
+    lacking = shelf.missing(hashes)
+    if len(lacking):
+        shelf.add(hashes[lacking], [records[int(i)] for i in lacking], seconds * len(lacking) / len(hashes))
+
+
+def _pass_name(keys: Sequence[dict[str, Any]], hashes: HashArray) -> str:
+    digest = hashlib.blake2b(json.dumps(keys, sort_keys=True).encode(), digest_size=8)
     digest.update(np.ascontiguousarray(hashes).data)
     return digest.hexdigest()
 
@@ -238,7 +302,7 @@ def _through(
         found = compute(part)
         seconds = time.perf_counter() - began
         for shelf, records in zip(shelves, found, strict=True):
-            shelf.add(hashes[part], records, seconds / len(shelves))
+            _add(shelf, hashes[part], records, seconds)
         release()
         context.passes.seconds += time.perf_counter() - began
         context.observer.progress(label, min(start + size, len(lacking)), len(lacking))

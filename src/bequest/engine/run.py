@@ -103,7 +103,7 @@ def run(
     context.passes.begin_trial(folder, identity)
     trial = _Trial(context, method, draw, seed, folder, identity)
     trial.carry_out()
-    validation = trial.outputs(draw.validation)
+    validation = trial.outputs(draw.ranking)
     if not trial.trains:
         trial.carry_out(refit=True)
     test = trial.outputs(draw.test)
@@ -143,10 +143,6 @@ class _Trial:
     def trains(self) -> bool:
         return any(isinstance(stage, Train) for stage in self.plan.stages)
 
-    @property
-    def body_is_source(self) -> bool:
-        return not any(name.startswith("body.") for name in self.changed)
-
     def carry_out(self, *, refit: bool = False) -> None:
         """All stages; or the Solve stages again, on every label."""
         began, passes = time.perf_counter(), self.context.passes.seconds
@@ -160,7 +156,7 @@ class _Trial:
         self.own_s += time.perf_counter() - began - (self.context.passes.seconds - passes)
 
     def solve(self, stage: Solve, *, refit: bool = False) -> None:
-        body = None if stage.source_features else self.network.body
+        body = self.network.body
         head, record = solve(self.context, stage, self.draw, body, self.targets, seed=self.seed, refit=refit)
         self.network.head, self.halves = head, None
         self.solved.append(record)
@@ -200,11 +196,11 @@ class _Trial:
 
     def feed(self, stage: Train, number: int) -> Feed:
         self.halves = None
-        part, num_train = self.draw.labelled, len(self.draw.train)
+        part, num_train = np.concatenate([self.draw.train, self.draw.validation]), len(self.draw.train)
         labels = self.targets.labels(part)
         held_out = labels[num_train:]
         if stage.source_features:
-            plain = View(embeddings(self.context, part), self.context.hashes(part), labels)
+            plain = View(embeddings(self.context, part, self.network.body), self.context.hashes(part), labels)
             return Feed(self.network.head, self.network.head, lambda _: plain, _stack, num_train, held_out)
 
         def one(view_number: int) -> View:
@@ -237,9 +233,11 @@ class _Trial:
         return replace(plain, items=items)
 
     def outputs(self, indices: Indices) -> Tensor:
-        """Outputs for some samples; from what is stored of the source's body, or of the last stage's prefix."""
-        if self.body_is_source:
-            values = torch.from_numpy(embeddings(self.context, indices).stack())
+        """Outputs for some samples; from what is stored of an untouched body, or of the last stage's prefix."""
+        if not any(name.startswith("body.") for name in self.changed):
+            of_source = all(stage.source_features for stage in self.plan.stages)
+            body = self.network.body
+            values = torch.from_numpy(embeddings(self.context, indices, body, of_source=of_source).stack())
             head = self.network.head.eval().to("cpu")
             with torch.inference_mode():
                 return head(values).float()
@@ -254,7 +252,8 @@ class _Trial:
         state, parameters = self.network.state_dict(), dict(self.network.named_parameters())
         trained = {name: state[name].detach().cpu().clone() for name in sorted(self.changed & set(state))}
         # Before merging: afterwards the trained low-rank parameters are no more.
-        count = sum(t.numel() for name, t in trained.items() if name in parameters)
+        # A solved head may consist of buffers alone.
+        count = sum(t.numel() for name, t in trained.items() if name in parameters or name.startswith("head."))
         network = self.plan.finish(self.network) if self.plan.finish else self.network
         return Outcome(
             network=network.eval().requires_grad_(False),
@@ -280,8 +279,9 @@ def _stack(items: Any) -> tuple[Tensor, ...]:
 def _shared_seconds(context: Context, plan: Plan, draw: Draw) -> float:
     """Fill the store with what the plan reads of it, and say what that takes, whoever paid for it."""
     encoded(context, np.concatenate([draw.labelled, draw.test]))
+    of_source = any(stage.source_features for stage in plan.stages)
     if not any(isinstance(stage, Train) for stage in plan.stages):
-        embeddings(context, draw.test)
-    if any(stage.source_features for stage in plan.stages):
-        return pass_seconds(context, draw.labelled)
+        embeddings(context, draw.test, plan.network.body, of_source=of_source)
+    if of_source:
+        return pass_seconds(context, draw.labelled, plan.network.body)
     return encoded(context, draw.labelled).seconds

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 from torch import nn
@@ -11,16 +12,22 @@ from bequest.core.task import Draw
 from bequest.engine.context import Context, Indices
 from bequest.engine.features import embeddings, encoded
 from bequest.engine.targets import Targets
+from bequest.nn.taps import tapped
 
 
-def features(context: Context, indices: Indices, body: nn.Module | None, targets: Targets) -> Features:
-    """Embeddings and labels of some samples; `body` None stands for the source's own."""
+def features(
+    context: Context, indices: Indices, body: nn.Module, targets: Targets, *, of_source: bool = True
+) -> Features:
+    """What a body gives for some samples, and their labels; arguments as for `embeddings`."""
     groups = context.task.groups
+    values = embeddings(context, indices, body, of_source=of_source).stack()
+    taps = tapped(body)[1]
     return Features(
-        values=embeddings(context, indices, body).stack(),
+        values=values,
         labels=targets.labels(indices).numpy(),
         groups=None if groups is None else groups[indices],
         num_classes=len(context.task.classes),
+        widths=tuple(tap.width for tap in taps) if taps else (values.shape[1],),
         kind=context.task.kind,
         strata=context.task.strata[indices],
     )
@@ -30,7 +37,7 @@ def solve(
     context: Context,
     stage: Solve,
     draw: Draw,
-    body: nn.Module | None,
+    body: nn.Module,
     targets: Targets,
     *,
     seed: int,
@@ -42,20 +49,35 @@ def solve(
         context: The run.
         stage: The solver and what it sees.
         draw: The parts.
-        body: The frozen body; None for the source's own.
+        body: Frozen.
         targets: The labels.
         seed: Of the trial.
-        refit: Fit on every label instead of the train part.
+        refit: Fit on every label: `Solve.fit_on` tells how.
 
     Returns:
         The head, and what the solver recorded.
     """
-    parts = {"train": draw.labelled if refit else draw.train, "validation": draw.validation}
-    inputs = [features(context, parts[part], body, targets) for part in stage.fit_on]
+    parts = {
+        "train": draw.labelled if refit else draw.train,
+        "validation": draw.held_out if refit else draw.validation,
+    }
+    inputs: list[Features] = []
+    for part in stage.fit_on:
+        if part in parts:
+            inputs.append(features(context, parts[part], body, targets, of_source=stage.source_features))
+        elif context.source_task is not None:
+            inputs.append(_source_features(context, body, of_source=stage.source_features))
     head, record = stage.solver(*inputs, seed=seed)
     return head.eval(), record
 
 
-def pass_seconds(context: Context, indices: Indices) -> float:
-    """What encoding some samples and passing them through the source's body took, whenever that was."""
-    return embeddings(context, indices).seconds + encoded(context, indices).seconds
+def _source_features(context: Context, body: nn.Module, *, of_source: bool) -> Features:
+    """All of the source's own data."""
+    assert context.source_task is not None
+    own = replace(context, task=context.source_task)
+    return features(own, range(len(own.task.labels)), body, Targets(own), of_source=of_source)
+
+
+def pass_seconds(context: Context, indices: Indices, body: nn.Module) -> float:
+    """What encoding some samples and passing them through a body like the source's took, whenever that was."""
+    return embeddings(context, indices, body).seconds + encoded(context, indices).seconds

@@ -188,8 +188,7 @@ class Records(Sequence[Array]):
         first = self[0] if len(self) else None
         if first is None or first.nbytes * len(self) < _LARGE:
             return self.gather(np.arange(len(self)))
-        with tempfile.TemporaryFile(dir=self.shards[0].path.parent) as file:
-            out = np.memmap(file, first.dtype, "w+", shape=(len(self), *first.shape))
+        out = room_for(self, *first.shape)
         for start in range(0, len(self), _STEP):
             rows = np.arange(start, min(start + _STEP, len(self)))
             self.gather(rows, out[rows[0] : rows[-1] + 1])
@@ -233,6 +232,15 @@ class Records(Sequence[Array]):
     def _refuse_bfloat16(self) -> None:
         if self.dtype == "bfloat16":
             raise TypeError("numpy has no bfloat16: read these records with tensor, tensors or gather_tensor.")
+
+
+def room_for(records: Records, *shape: int) -> Array:
+    """An array for as many samples, each of a shape; where it is large, a mapped file without a name on their disk."""
+    whole, dtype = (len(records), *shape), records[0].dtype
+    if math.prod(whole) * dtype.itemsize < _LARGE:
+        return np.empty(whole, dtype)
+    with tempfile.TemporaryFile(dir=records.shards[0].path.parent) as file:
+        return np.memmap(file, dtype, "w+", shape=whole)
 
 
 def lengths_of(items: Sequence[Any]) -> Array:

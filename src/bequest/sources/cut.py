@@ -13,11 +13,11 @@ from torch import Tensor, nn
 from bequest.core.errors import SourceError, nearest
 from bequest.nn.depth import find_name, layers
 from bequest.nn.network import Network
+from bequest.nn.pooling import TEXT_POOLINGS, pool_tokens
+from bequest.nn.taps import has_class_token, layout, prefix_tokens, tensor_of
 from bequest.nn.trace import Call, first_call, trace
-from bequest.sources.pooling import TEXT_POOLINGS, pool_tokens
 from bequest.sources.source import Source
 
-_CLASS_TOKENS = ("cls_token", "class_token", "class_embedding")
 _FAILURES = (AttributeError, TypeError, RuntimeError, IndexError, KeyError, ValueError, NotImplementedError)
 
 
@@ -77,7 +77,7 @@ class CutBody(nn.Module):
         """Inputs → embedding (batch, width)."""
         caught: list[Tensor] = []
         handle = self.body.get_submodule(self.cut.at).register_forward_hook(
-            lambda _module, _inputs, output: caught.append(_tensor(output))
+            lambda _module, _inputs, output: caught.append(tensor_of(output))
         )
         try:
             self.body(*inputs)
@@ -151,7 +151,7 @@ def find(body: nn.Module, inputs: tuple[Tensor, ...], at: str, pooling: str | No
             f"The layer {name!r} is never called as a whole; expected one that is. "
             + (f"Name one of its parts: {', '.join(members[:3])}, …" if members else nearest(name, calls))
         )
-    output = _tensor(calls[name].output)
+    output = tensor_of(calls[name].output)
     cut = _whole(body, name, output, len(inputs[0]), pooling)
     wanted = _pool(output, cut, inputs)
     later = _later(calls, body, calls[name])
@@ -175,29 +175,14 @@ def _name(body: nn.Module, at: str) -> str:
 
 
 def _whole(body: nn.Module, name: str, output: Any, batch: int, pooling: str | None) -> Cut:
-    shapes = {2: "vector", 3: "tokens", 4: "map"}
-    if not isinstance(output, Tensor) or output.ndim not in shapes or output.shape[0] != batch:
+    if not isinstance(output, Tensor) or output.ndim not in (2, 3, 4) or output.shape[0] != batch:
         told = tuple(output.shape) if isinstance(output, Tensor) else type(output).__name__
         raise SourceError(
             f"The layer {name!r} gives {told} for a batch of {batch}; expected ({batch}, width), tokens ({batch}, …, "
             f"width) or a map ({batch}, channels, …, …). Choose a block: `bequest ls layers SOURCE`."
         )
-    channels = _channels(body.get_submodule(name))
-    first, last = output.shape[1], output.shape[-1]
-    shape, channels_last = shapes[output.ndim], True
-    if shape == "map":
-        channels_last = last == channels != first
-    elif shape == "tokens" and first == channels != last:
-        shape, channels_last = "map", False
-    prefix = getattr(body, "num_prefix_tokens", None)
-    skip = prefix if isinstance(prefix, int) else int(_has_class_token(body))
-    return Cut(name, shape, channels_last, pooling or _usual(body), skip, last if channels_last else first)
-
-
-def _channels(module: nn.Module) -> int | None:
-    """How many channels a module gives, as its last parameter tells."""
-    sizes = [p.shape[0] for p in module.parameters()]
-    return sizes[-1] if sizes else None
+    shape, channels_last, width = layout(body.get_submodule(name), output)
+    return Cut(name, shape, channels_last, pooling or _usual(body), prefix_tokens(body), width)
 
 
 def _usual(body: nn.Module) -> str:
@@ -209,11 +194,7 @@ def _usual(body: nn.Module) -> str:
     pool = getattr(body, "global_pool", None)
     if isinstance(pool, str) and pool:
         return "cls" if pool == "token" else "mean"
-    return "cls" if _has_class_token(body) or _reads_text(body) else "mean"
-
-
-def _has_class_token(body: nn.Module) -> bool:
-    return any(name.rpartition(".")[2] in _CLASS_TOKENS for name, _ in body.named_parameters())
+    return "cls" if has_class_token(body) or _reads_text(body) else "mean"
 
 
 def _reads_text(body: nn.Module) -> bool:
@@ -257,10 +238,3 @@ def _pool(output: Tensor, cut: Cut, inputs: tuple[Tensor, ...]) -> Tensor:
         return output.mean(tuple(range(1, output.ndim - 1)) if cut.channels_last else tuple(range(2, output.ndim)))
     mask = inputs[1] if len(inputs) > 1 and inputs[1].shape == output.shape[:2] else None
     return pool_tokens(output, cut.pooling, mask, cut.skip)
-
-
-def _tensor(output: Any) -> Any:
-    """The tensor of a layer's output: itself, or the first of a tuple."""
-    if hasattr(output, "last_hidden_state"):
-        return output.last_hidden_state
-    return output[0] if isinstance(output, (tuple, list)) and output else output

@@ -14,10 +14,10 @@ from torch import Tensor, nn
 from bequest.core.errors import SourceError
 from bequest.nn.head import find_head
 from bequest.nn.network import Network
+from bequest.nn.pooling import TEXT_POOLINGS, pool_tokens
 from bequest.sources.checks import check_image_size, embedding_width, explained
 from bequest.sources.head import split
 from bequest.sources.image_processor import image_preprocess
-from bequest.sources.pooling import TEXT_POOLINGS, pool_tokens
 from bequest.sources.preprocess import ImagePreprocess, Preprocess
 from bequest.sources.source import Source
 from bequest.sources.tokenizer import sentence_pooling, text_preprocess
