@@ -1,4 +1,4 @@
-"""Writes the pages of methods and schedules from their docstrings, and draws the schedules. Run it with `make docs`."""
+"""Writes the pages of methods, schedules and scores from their docstrings, and draws the schedules (`make docs`)."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from pathlib import Path
 from bequest.core.plan import Schedule
 from bequest.core.registry import Hyperparameter, MethodInfo, methods
 from bequest.optim.schedules import SCHEDULES
+from bequest.scores import scores as all_scores
 
 FOLDER = Path(__file__).parent
 _STEPS = 200
@@ -27,13 +28,15 @@ def pages() -> dict[str, str]:
         "methods/index.md": index(ours),
         **{f"methods/{m.name}.md": page(m) for m in ours},
         "schedules.md": schedules(),
+        "scores.md": scores(),
         **drawings,
     }
 
 
 def made_before() -> dict[str, Path]:
     """The files in docs/ that an earlier run made, by their paths in docs/."""
-    found = (*FOLDER.glob("methods/*.md"), *FOLDER.glob("schedules.md"), *FOLDER.glob("images/schedules/*.svg"))
+    patterns = ("methods/*.md", "schedules.md", "scores.md", "images/schedules/*.svg")
+    found = (path for pattern in patterns for path in FOLDER.glob(pattern))
     return {path.relative_to(FOLDER).as_posix(): path for path in found}
 
 
@@ -83,6 +86,28 @@ def schedules() -> str:
             f"![{name}, warm-up {_RISING[name]:g}](images/schedules/{name}.svg)",
             markdown(inspect.getdoc(schedule) or "", skip=("Attributes",)),
         ]
+    return "\n\n".join(parts) + "\n"
+
+
+def scores() -> str:
+    """The page of all scores."""
+    known = all_scores().values()
+    rows = [(f"[`{i.name}`](#{i.name})", i.summary, i.needs, ", ".join(i.kinds)) for i in known]
+    parts = [
+        "# Scores before training",
+        "Made by `make docs` from the scores' docstrings.",
+        "A score says from one pass of the frozen network which source, and which of its layers, suits a task. Higher "
+        "is better; only scores of the same name, on the same samples, compare. No single one is reliable: their rank "
+        "correlations with fine-tuned accuracy on Aircraft run from 0.66 to −0.26. So look at several, and at whether "
+        "they agree (Kendall's τ between them).",
+        "\n".join(_table(("score", "what it measures", "needs", "kinds of task"), rows)),
+        "`features` are one layer's vectors, pooled; `probabilities` are what the source's own head gives to its "
+        "classes. A score that is not defined for a task, or lacks what it needs, is left empty. N is the number of "
+        "samples, D the width of the layer.",
+    ]
+    for info in known:
+        text = markdown(inspect.getdoc(info.function) or "", skip=("Args", "Raises"))
+        parts += [f"## {info.name}", f"{info.paper}.", text]
     return "\n\n".join(parts) + "\n"
 
 
