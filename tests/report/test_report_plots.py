@@ -114,3 +114,37 @@ def test_a_dollar_sign_is_no_formula(board: Leaderboard) -> None:
     assert f">{name}</text>" in figure
     drawn, _ = plots.confusion([[1, 0], [0, 1]], [name, "other"])
     assert drawn.count(f">{name}</text>") == 2
+
+
+def layers(*values: float | None) -> list[plots.LayerValue]:
+    return [plots.LayerValue(f"blocks.{i}", i / (len(values) - 1), v) for i, v in enumerate(values)]
+
+
+@pytest.mark.parametrize("size", [plots.WIDE, plots.NARROW])
+def test_scores_over_depth_name_each_sources_best_layer(size: plots.Size) -> None:
+    sources = {"vit": layers(0.2, 0.9, 0.7), "lite<0>": layers(0.3, None, 0.4, 0.6), "none": layers(None, None)}
+    figure = plots.by_depth(sources, "leave_one_out_accuracy", size)
+    assert figure
+    assert re.findall(r">([^<>]+: blocks[^<>]+)</text>", figure) == ["vit: blocks.1", "lite&lt;0&gt;: blocks.3"]
+    assert ">leave one out accuracy (%)</text>" in figure
+    assert 'aria-label="leave one out accuracy (%) by depth of the layer of vit, lite&lt;0&gt;"' in figure
+    assert max(ticks(figure)) >= 80
+    assert "var(--s1)" in figure and "var(--s2)" not in figure
+    assert not re.search(r"#[0-9a-f]{6}", figure)
+
+
+def test_a_sources_look_does_not_depend_on_what_is_defined() -> None:
+    figure = plots.by_depth({"none": layers(None, None), "vit": layers(-3.0, -1.0)}, "logme", plots.WIDE)
+    assert figure and "var(--s1)" in figure and "var(--s0)" not in figure
+    assert min(ticks(figure)) <= -2  # not in per cent
+    assert max(ticks(figure)) <= 1
+
+
+def test_order_of_layers_does_not_matter() -> None:
+    line = layers(0.1, 0.5, 0.3)
+    assert plots.by_depth({"a": line}, "logme", plots.WIDE) == plots.by_depth({"a": line[::-1]}, "logme", plots.WIDE)
+
+
+@pytest.mark.parametrize("sources", [{}, {"a": []}, {"a": layers(None, float("nan"))}])
+def test_nothing_to_draw_over_depth(sources: dict[str, list[plots.LayerValue]]) -> None:
+    assert plots.by_depth(sources, "logme", plots.WIDE) is None

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -104,6 +104,21 @@ class Size:
 
 WIDE = Size("wide", 960, 12.5)
 NARROW = Size("narrow", 350, 11)
+
+
+@dataclass(frozen=True)
+class LayerValue:
+    """What was measured on one layer's features.
+
+    Attributes:
+        layer: Its name.
+        depth: 0 at the source's input, 1 at its last layer.
+        value: A score or a metric; None where it is not defined.
+    """
+
+    layer: str
+    depth: float
+    value: float | None
 
 
 def looks(board: Leaderboard) -> dict[str, Look]:
@@ -237,6 +252,36 @@ def learning_rates(
         _title(ax, f"{name}: training loss of each step, and smoothed{text}", WIDE)
         ax.set_xlabel("learning rate (logarithmic)", fontsize=WIDE.font, labelpad=8)
         return to_svg(figure, "rates", f"training loss by learning rate{text}")
+
+
+def by_depth(sources: Mapping[str, Sequence[LayerValue]], metric: str, size: Size) -> str | None:
+    """A score or metric over the depth of the layer that it was measured on; None where it is defined nowhere.
+
+    Each source is a line whose best layer is named. What is higher counts as better.
+
+    Args:
+        sources: By name, their layers in any order.
+        metric: What the values are; those of an accuracy or an F1 are shown in per cent.
+        size: Of the drawing.
+    """
+    scale, look = 100 if is_share(metric) else 1, {name: Look(i) for i, name in enumerate(sources)}
+    lines = {name: _defined(layers, scale) for name, layers in sources.items()}
+    lines = {name: line for name, line in lines.items() if line}
+    if not lines:
+        return None
+    title = metric_name(metric) + (" (%)" if scale == 100 else "")
+    with style():
+        figure = _figure(size.width, 440 if size is WIDE else 340)
+        ax = _axes(figure, size, (58, 52, 20, 34))
+        for name, line in lines.items():
+            xs, ys, _ = zip(*line, strict=True)
+            own = look[name]
+            ax.plot(xs, ys, own.marker, color=own.color, lw=2, ls=own.dash, ms=6, mec=SURFACE, mew=1)
+        ax.set_xlim(-0.05, 1.05)
+        _name_best_layers(ax, lines, look, size)
+        _title(ax, title, size)
+        ax.set_xlabel("depth of the layer (0: the input, 1: the last)", fontsize=size.font, labelpad=8)
+        return to_svg(figure, f"depth-{size.name}", f"{title} by depth of the layer of {', '.join(lines)}")
 
 
 def shows_single_seeds(board: Leaderboard) -> bool:
@@ -405,6 +450,36 @@ def _write_name(
         fontweight="bold" if bold else "normal",
         annotation_clip=False,
     )
+
+
+def _defined(layers: Sequence[LayerValue], scale: float) -> list[tuple[float, float, str]]:
+    """Depth, value in the drawing's units and name of the layers that have a value, from the input on."""
+    known = [(v.depth, scale * v.value, v.layer) for v in layers if v.value is not None and math.isfinite(v.value)]
+    return sorted(known)
+
+
+def _name_best_layers(
+    ax: Axes, lines: dict[str, list[tuple[float, float, str]]], look: dict[str, Look], size: Size
+) -> None:
+    def place_of(x: float, y: float) -> tuple[float, float]:
+        across, up = ax.transData.transform((x, y))
+        return float(across), float(up)
+
+    best = {name: max(line, key=lambda point: point[1]) for name, line in lines.items()}
+    for name, (x, y, _) in best.items():
+        ax.plot([x], [y], look[name].marker, color=look[name].color, ms=11, mec=SURFACE, mew=1.2, zorder=3)
+    texts = [f"{shorten(name, 20)}: {shorten(layer, 16)}" for name, (_, _, layer) in best.items()]
+    spots = [place_of(x, y) for line in lines.values() for x, y, _ in line]
+    window = ax.get_window_extent()
+    found = place(
+        [place_of(x, y) for x, y, _ in best.values()],
+        [(0.6 * size.font * len(t), 1.15 * size.font) for t in texts],
+        [Box(x - 6, y - 6, x + 6, y + 6) for x, y in spots],
+        Box(*(float(v) for v in (window.x0, window.y0, window.x1, window.y1 + 6))),
+    )
+    highest = max(y for _, y, _ in best.values())
+    for text, (x, y, _), spot in zip(texts, best.values(), found, strict=True):
+        _write_name(ax, text, place_of(x, y), spot.box, spot.leader, size, bold=y == highest)
 
 
 def _series(board: Leaderboard) -> dict[str, list[list[tuple[int, Epoch]]]]:

@@ -31,7 +31,8 @@ def transrate(design: Design, labels: Array) -> float:
     When it misleads:
         With fewer samples than features it is no measure of the classes: it then grows with how evenly the features
         spread, and noise can score above separated classes (30 samples of 3 classes, 50 features: noise 45, classes
-        that a linear probe tells apart without a fault 20). It depends on ε. Compare layers of one width on the same samples.
+        that a linear probe tells apart without a fault 20). It depends on ε. Compare layers of one width, on the same
+        samples.
 
     Args:
         design: The features.
