@@ -257,7 +257,7 @@ def learning_rates(
 def by_depth(sources: Mapping[str, Sequence[LayerValue]], metric: str, size: Size) -> str | None:
     """A score or metric over the depth of the layer that it was measured on; None where it is defined nowhere.
 
-    Each source is a line whose best layer is named. What is higher counts as better.
+    Each source is a line; its best layer has a large sign and stands in the key. What is higher counts as better.
 
     Args:
         sources: By name, their layers in any order.
@@ -270,15 +270,16 @@ def by_depth(sources: Mapping[str, Sequence[LayerValue]], metric: str, size: Siz
     if not lines:
         return None
     title = metric_name(metric) + (" (%)" if scale == 100 else "")
+    key = 1.7 * size.font * len(lines)
     with style():
-        figure = _figure(size.width, 440 if size is WIDE else 340)
-        ax = _axes(figure, size, (58, 52, 20, 34))
-        for name, line in lines.items():
-            xs, ys, _ = zip(*line, strict=True)
-            own = look[name]
-            ax.plot(xs, ys, own.marker, color=own.color, lw=2, ls=own.dash, ms=6, mec=SURFACE, mew=1)
-        ax.set_xlim(-0.05, 1.05)
-        _name_best_layers(ax, lines, look, size)
+        figure = _figure(size.width, key + (440 if size is WIDE else 340))
+        ax = _axes(figure, size, (58, key + 60, 20, 34))
+        for row, (name, line) in enumerate(reversed(lines.items())):
+            best = max(line, key=lambda point: point[1])
+            _draw_depths(ax, line, best, look[name])
+            text = f"{shorten(name, 24)}, best: {shorten(best[2], 18)}"
+            _write_key(figure, text, look[name], 58, 1.7 * size.font * (row + 0.5), size)
+        ax.set_xlim(-0.04, 1.04)
         _title(ax, title, size)
         ax.set_xlabel("depth of the layer (0: the input, 1: the last)", fontsize=size.font, labelpad=8)
         return to_svg(figure, f"depth-{size.name}", f"{title} by depth of the layer of {', '.join(lines)}")
@@ -458,28 +459,24 @@ def _defined(layers: Sequence[LayerValue], scale: float) -> list[tuple[float, fl
     return sorted(known)
 
 
-def _name_best_layers(
-    ax: Axes, lines: dict[str, list[tuple[float, float, str]]], look: dict[str, Look], size: Size
-) -> None:
-    def place_of(x: float, y: float) -> tuple[float, float]:
-        across, up = ax.transData.transform((x, y))
-        return float(across), float(up)
+def _draw_depths(ax: Axes, line: list[tuple[float, float, str]], best: tuple[float, float, str], look: Look) -> None:
+    xs, ys, _ = zip(*line, strict=True)
+    ax.plot(xs, ys, look.marker, color=look.color, lw=2, ls=look.dash, ms=6, mec=SURFACE, mew=1)
+    ax.plot(best[:1], best[1:2], look.marker, color=look.color, ms=11, mec=SURFACE, mew=1.2, zorder=3)
 
-    best = {name: max(line, key=lambda point: point[1]) for name, line in lines.items()}
-    for name, (x, y, _) in best.items():
-        ax.plot([x], [y], look[name].marker, color=look[name].color, ms=11, mec=SURFACE, mew=1.2, zorder=3)
-    texts = [f"{shorten(name, 20)}: {shorten(layer, 16)}" for name, (_, _, layer) in best.items()]
-    spots = [place_of(x, y) for line in lines.values() for x, y, _ in line]
-    window = ax.get_window_extent()
-    found = place(
-        [place_of(x, y) for x, y, _ in best.values()],
-        [(0.6 * size.font * len(t), 1.15 * size.font) for t in texts],
-        [Box(x - 6, y - 6, x + 6, y + 6) for x, y in spots],
-        Box(*(float(v) for v in (window.x0, window.y0, window.x1, window.y1 + 6))),
+
+def _write_key(figure: Figure, text: str, look: Look, x: float, y: float, size: Size) -> None:
+    """One line of a key: a piece of the series, then its text, from (x, y) in units."""
+    from matplotlib.lines import Line2D
+    from matplotlib.transforms import IdentityTransform
+
+    ends = {"marker": look.marker, "markevery": [1], "ms": 8, "mec": SURFACE, "mew": 1}
+    piece = Line2D(
+        [x, x + 14, x + 28], [y] * 3, color=look.color, lw=2, ls=look.dash, transform=IdentityTransform(), **ends
     )
-    highest = max(y for _, y, _ in best.values())
-    for text, (x, y, _), spot in zip(texts, best.values(), found, strict=True):
-        _write_name(ax, text, place_of(x, y), spot.box, spot.leader, size, bold=y == highest)
+    figure.add_artist(piece)
+    width, height = (72 * float(i) for i in figure.get_size_inches())
+    figure.text((x + 36) / width, y / height, text, fontsize=size.font, color=TEXT, va="center_baseline")
 
 
 def _series(board: Leaderboard) -> dict[str, list[list[tuple[int, Epoch]]]]:
