@@ -84,7 +84,8 @@ def _right(design: Design, labels: Array, penalties: Sequence[float]) -> Array:
         own = 1 / len(targets) + block**2 @ weights.T
         for i, weight in enumerate(weights):
             fitted = mean + block @ (weight[:, None] * products)
-            left_out = (fitted - own[:, i : i + 1] * targets[start:stop]) / (1 - own[:, i : i + 1])
+            # Divided by 1 − h_ii, which is positive, the row's largest output would be the same.
+            left_out = fitted - own[:, i : i + 1] * targets[start:stop]
             right[i, start:stop] = left_out.argmax(1) == truth[start:stop]
         start = stop
     return right
