@@ -105,6 +105,7 @@ def compare(
     train_size: int | None = None,
     test_size: int | float = 0.25,
     split_seed: int = 0,
+    source_data: Any = None,
     out: str | Path | None = None,
     task: TaskChoice = "auto",
     text_column: str | None = None,
@@ -143,6 +144,8 @@ def compare(
         train_size: How many labels a method may see before the test; None for all that are not test.
         test_size: Test samples, or their fraction below 1.
         split_seed: Chooses the test part.
+        source_data: Labelled data that the source was trained on, or like them, for methods that learn from them
+            (pro2); as `data`, with the same columns.
         out: The run's folder; None for one under `runs/` that is named after the run.
         task: `classification`, `multi-label` or `regression`; `auto` goes by the labels.
         text_column: A table's column of texts; None to recognise it.
@@ -183,11 +186,13 @@ def compare(
         "split_column": split_column,
         "group_column": group_column,
     }
-    loaded = _task(data, task, {**columns, "encoding": encoding, "skip_bad": skip_bad})
+    options = {**columns, "encoding": encoding, "skip_bad": skip_bad}
+    loaded = _task(data, task, options)
+    source_task = None if source_data is None else _task(source_data, "classification", options)
     source = _source(source, loaded, max_tokens, image_size, source_head, pooling, cut_at)
     entries = enter(methods, settings or {}, source, loaded)
     chosen_views = choose_views(views, augment, loaded.modality)
-    protocol = Protocol(chosen, train_size, test_size, split_seed, precision, chosen_views, cut)
+    protocol = Protocol(chosen, train_size, test_size, split_seed, precision, chosen_views, cut, source_task)
     recorded = {
         "data": loaded.origin,
         "source": source.request or {"name": source.name},
@@ -201,7 +206,8 @@ def compare(
         "views": views,
         "augment": augment,
         "cut": cut,
-        "replayable": bool(loaded.origin and source.request),
+        "source_data": source_task and source_task.origin,
+        "replayable": bool(loaded.origin and source.request and (source_task is None or source_task.origin)),
     }
     folder = Path(out) if out is not None else _default_folder(loaded, source, recorded)
     with _watching(observer, progress) as watcher:
@@ -229,6 +235,7 @@ def adapt(
     train_size: int | None = None,
     test_size: int | float = 0.25,
     split_seed: int = 0,
+    source_data: Any = None,
     task: TaskChoice = "auto",
     text_column: str | None = None,
     image_column: str | None = None,
@@ -262,6 +269,7 @@ def adapt(
         train_size: As for `compare`.
         test_size: As for `compare`.
         split_seed: As for `compare`.
+        source_data: As for `compare`.
         task: As for `compare`.
         text_column: As for `compare`.
         image_column: As for `compare`.
@@ -300,6 +308,7 @@ def adapt(
         train_size=train_size,
         test_size=test_size,
         split_seed=split_seed,
+        source_data=source_data,
         out=out,
         task=task,
         text_column=text_column,
@@ -454,14 +463,14 @@ def replay(
             f"The run in {folder} was made from data or a module that only Python had; expected a data path and a "
             "named source. Call bequest.compare with them again; run.json holds all other settings."
         )
-    origin = {**settings["data"]}
-    task = bequest_data.load(data or origin.pop("path"), **{k: v for k, v in origin.items() if k != "path"})
+    task = _load(settings["data"], data)
     then = earlier.board()
     if task.fingerprint != then.task["fingerprint"]:
         raise RunError(
             f"The data have changed since the run in {folder}: fingerprint {task.fingerprint}, expected "
             f"{then.task['fingerprint']}. Restore them, or name their place: --data."
         )
+    own = settings["source_data"]
     run = compare(
         task,
         get_source(**settings["source"]),
@@ -475,6 +484,7 @@ def replay(
         views=settings["views"],
         augment=settings["augment"],
         cut=settings["cut"],
+        source_data=own and _load(own),
         out=out,
         observer=observer,
         progress=progress,
@@ -499,6 +509,11 @@ def _check_same(then: Leaderboard, now: Leaderboard) -> None:
             + (f"What differs: {'; '.join(changed)}." if changed else "Versions and machine type agree.")
             + f" Compare the two {BOARD_FILE} files."
         )
+
+
+def _load(origin: Mapping[str, Any], path: str | Path | None = None) -> Task:
+    """What a run recorded of its data, loaded again; from another path where one is given."""
+    return bequest_data.load(path or origin["path"], **{k: v for k, v in origin.items() if k != "path"})
 
 
 def _task(data: Any, task: TaskChoice, options: Mapping[str, Any]) -> Task:

@@ -17,6 +17,7 @@ from bequest.core.registry import methods
 if TYPE_CHECKING:
     from bequest.api import Run
     from bequest.engine.adapted import AnyPrediction
+    from bequest.sources import Source
 
 
 def compare(options: Namespace) -> int:
@@ -136,6 +137,8 @@ def _layers(options: Namespace) -> int:
     source = sources.get(
         options.source, head=options.source_head, pretrained=False, **{n: getattr(options, n) for n in wanted}
     )
+    if options.taps:
+        return _taps(source)
     body = source.scratch(0).body
     sizes = {name: parameter.numel() for name, parameter in body.named_parameters()}
     table = Table(box=None, padding=(0, 2, 0, 0))
@@ -153,6 +156,22 @@ def _layers(options: Namespace) -> int:
     Console().print(table)
     print(f"Embedding: {source.width} numbers. {quantity(sum(sizes.values()))} parameters without the head.")
     print("Name a layer, or the end of its name: --cut-at LAYER (the body ends there), --from-depth LAYER (freeze).")
+    return 0
+
+
+def _taps(source: Source) -> int:
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(box=None, padding=(0, 2, 0, 0))
+    for column in ("tap", "kind", "output"):
+        table.add_column(column, no_wrap=True)
+    table.add_column("channels", justify="right")
+    for tap in source.taps():
+        kind = type(source.body.get_submodule(tap.name)).__name__ if tap.name else ""
+        table.add_row(tap.name or "embedding", kind, tap.shape, str(tap.channels))
+    Console().print(table)
+    print("Each is averaged over its places, or pooled to more numbers. Any module of the body can be named as well.")
     return 0
 
 
@@ -184,7 +203,12 @@ def _shared(options: Namespace) -> dict[str, Any]:
 
 
 def _training(options: Namespace) -> dict[str, Any]:
-    return {"views": options.views, "augment": options.augment, "cut": not options.no_cut}
+    return {
+        "views": options.views,
+        "augment": options.augment,
+        "cut": not options.no_cut,
+        "source_data": options.source_data,
+    }
 
 
 def _closing(run: Run) -> None:

@@ -12,7 +12,15 @@ from typing import Any
 import bequest
 from bequest.cli import commands
 from bequest.cli.cache import add_cache
-from bequest.cli.options import add_data, add_hyperparameters, add_run, add_source, add_source_options, add_training
+from bequest.cli.options import (
+    add_data,
+    add_hyperparameters,
+    add_run,
+    add_source,
+    add_source_data,
+    add_source_options,
+    add_training,
+)
 from bequest.core.errors import BequestError, nearest
 
 _EXAMPLES = """examples:
@@ -90,6 +98,7 @@ def _parser() -> ArgumentParser:
     )
     add_data(compare)
     add_source(compare)
+    add_source_data(compare)
     compare.add_argument(
         "--methods",
         metavar="A,B,…",
@@ -115,6 +124,7 @@ def _parser() -> ArgumentParser:
     )
     add_data(adapt)
     add_source(adapt)
+    add_source_data(adapt)
     adapt.add_argument(
         "--method", default="linear_probe", help="which method (default: linear_probe; `bequest ls methods`)"
     )
@@ -181,10 +191,12 @@ def _parser() -> ArgumentParser:
         "  bequest ls methods\n"
         "  bequest ls sources\n"
         "  bequest ls layers timm:resnet18\n"
-        "  bequest ls layers minilm_l6 --cut-at layer.3\n",
+        "  bequest ls layers minilm_l6 --cut-at layer.3\n"
+        "  bequest ls layers minilm_l6 --taps\n",
     )
     ls.add_argument("what", choices=("methods", "sources", "layers"))
     ls.add_argument("source", nargs="?", metavar="SOURCE", help="for layers: as for --source elsewhere")
+    ls.add_argument("--taps", action="store_true", help="of layers, every place inside that methods can read")
     add_source_options(ls.add_argument_group("source, for layers"))
     ls.set_defaults(command=commands.ls)
 

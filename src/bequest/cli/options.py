@@ -135,6 +135,16 @@ def add_run(parser: ArgumentParser, *, seeds: bool, folder: bool = True) -> None
     group.add_argument("--quiet", action="store_true", help="show errors and the outcome only")
 
 
+def add_source_data(parser: ArgumentParser) -> None:
+    """What the pretrained model was trained on."""
+    parser.add_argument(
+        "--source-data",
+        metavar="DATA",
+        help="labelled data that the source was trained on, or like them, in the form of DATA: pro2 learns its "
+        "directions from them (default: from DATA's training labels)",
+    )
+
+
 def add_training(parser: ArgumentParser) -> None:
     """What training sees of each sample, and how frozen layers are run."""
     group = parser.add_argument_group("training")

@@ -16,8 +16,9 @@ import bequest
 from bequest.comparison.cost import PeakMemory, inference_per_s
 from bequest.comparison.folder import BEST, RunFolder, digest
 from bequest.comparison.statistics import RANKING, make_row, rank
-from bequest.core.errors import MethodError, RunError, SourceError, TrainingError
+from bequest.core.errors import DataError, MethodError, RunError, SourceError, TrainingError
 from bequest.core.observe import Observer
+from bequest.core.plan import Part, Solve
 from bequest.core.registry import MethodInfo, get_method
 from bequest.core.results import Leaderboard, Row, TrialRecord
 from bequest.core.task import Draw, Task
@@ -27,6 +28,7 @@ from bequest.engine.context import Context
 from bequest.engine.run import LAST_GOOD, Outcome, make_plan, restore, run
 from bequest.engine.runtime import Precision, choose_runtime
 from bequest.engine.store import Store
+from bequest.nn.taps import Tap, tapped
 from bequest.sources import Source
 
 _MAX_SCATTER = 500
@@ -45,6 +47,7 @@ class Protocol:
         precision: `auto`, `float32` or `bfloat16`.
         views: What training sees of each sample.
         cut: Whether frozen layers are computed once; False trains the plain way, to the same result.
+        source_task: The source's own labelled data, for methods that learn from them.
     """
 
     seeds: tuple[int, ...] = (0, 1, 2)
@@ -54,6 +57,7 @@ class Protocol:
     precision: Precision = "auto"
     views: Views = field(default_factory=Views)
     cut: bool = True
+    source_task: Task | None = None
 
 
 @dataclass(frozen=True)
@@ -64,11 +68,15 @@ class Entry:
         info: As registered.
         method: Built.
         settings: Every hyperparameter as it will be used.
+        fit_on: Parts that its solvers see.
+        taps: Of the source's body, what its solvers read.
     """
 
     info: MethodInfo
     method: Any
     settings: dict[str, Any] = field(default_factory=dict)
+    fit_on: frozenset[Part] = frozenset()
+    taps: tuple[Tap, ...] = ()
 
 
 def enter(names: Sequence[str], settings: Mapping[str, Mapping[str, Any]], source: Source, task: Task) -> list[Entry]:
@@ -94,11 +102,14 @@ def enter(names: Sequence[str], settings: Mapping[str, Mapping[str, Any]], sourc
         info = get_method(name)
         try:
             built = info.build(settings.get(name, {}))
-            built.plan(source, task)
+            plan = built.plan(source, task)
         except MethodError as error:
             faults.append(str(error))
             continue
-        entries.append(Entry(info, built, info.resolve(built, source.modality)))
+        solves = [stage for stage in plan.stages if isinstance(stage, Solve)]
+        fit_on: frozenset[Part] = frozenset(part for stage in solves for part in stage.fit_on)
+        taps = tapped(plan.network.body)[1] if any(stage.source_features for stage in solves) else None
+        entries.append(Entry(info, built, info.resolve(built, source.modality), fit_on, taps or ()))
     if faults:
         raise MethodError("\n".join(faults))
     return entries
@@ -135,6 +146,7 @@ def compare(
         DataError: The sizes do not fit the data, or a sample cannot be read.
     """
     _check_modality(task, source)
+    _check_source_task(protocol.source_task, source, entries)
     context = Context(
         source,
         task,
@@ -143,13 +155,10 @@ def compare(
         observer,
         views=protocol.views,
         cut=protocol.cut,
+        taps=tuple(dict.fromkeys(tap for entry in entries for tap in entry.taps)),
+        source_task=protocol.source_task,
     )
-    draws = {
-        seed: task.draw(
-            seed, train_size=protocol.train_size, test_size=protocol.test_size, split_seed=protocol.split_seed
-        )
-        for seed in protocol.seeds
-    }
+    draws = _draws(task, protocol, divided=_divided(entries))
     for note in task.notes:
         observer.note(note)
     comparison = _Comparison(context, list(entries), protocol, draws, RunFolder(out))
@@ -157,6 +166,17 @@ def compare(
         return comparison.carry_out(settings or {}, report)
     except OSError as error:
         raise _disk_error(error, out, context.store.folder) from error
+
+
+def _divided(entries: Sequence[Entry]) -> bool:
+    """Whether some method is fitted on held-out labels, so that half of them must be kept for ranking all."""
+    return any("validation" in entry.fit_on for entry in entries)
+
+
+def _draws(task: Task, protocol: Protocol, *, divided: bool) -> dict[int, Draw]:
+    sizes = {n: getattr(protocol, n) for n in ("train_size", "test_size", "split_seed")}
+    draws = {seed: task.draw(seed, **sizes) for seed in protocol.seeds}
+    return {seed: draw.divided(task.strata, seed) if divided else draw for seed, draw in draws.items()}
 
 
 @dataclass
@@ -233,7 +253,7 @@ class _Comparison:
 
     def record(self, entry: Entry, seed: int, draw: Draw, outcome: Outcome) -> TrialRecord:
         context, objective = self.context, self.context.objective
-        validation, test = context.labels(draw.validation), context.labels(draw.test)
+        validation, test = context.labels(draw.ranking), context.labels(draw.test)
         fastest = None
         if seed == self.protocol.seeds[0]:
             fastest = inference_per_s(context, outcome.network, draw.test)
@@ -275,6 +295,7 @@ class _Comparison:
                 "train_size": len(any_draw.labelled),
                 "train": len(any_draw.train),
                 "validation": len(any_draw.validation),
+                "selection": None if any_draw.selection is None else len(any_draw.selection),
                 "test": len(any_draw.test),
                 "seeds": list(self.protocol.seeds),
                 "split_seed": self.protocol.split_seed,
@@ -321,6 +342,8 @@ class _Comparison:
             "split_seed": self.protocol.split_seed,
             "precision": self.context.runtime.describe(),
             "views": self.protocol.views.describe(),
+            "divided": _divided(self.entries),
+            "source_task": self.protocol.source_task and self.protocol.source_task.fingerprint,
         }
 
 
@@ -349,6 +372,22 @@ def _disk_error(error: OSError, out: Path, cache: Path) -> RunError:
         f"Cannot read or write {file} ({error.strerror or error}); expected {expected}. Check permissions, free space, "
         f"or {another}. Finished trials are kept, and the same command goes on with them."
     )
+
+
+def _check_source_task(source_task: Task | None, source: Source, entries: Sequence[Entry]) -> None:
+    if source_task is None:
+        return
+    _check_modality(source_task, source)
+    if source_task.kind != "classification":
+        raise DataError(
+            f"The source data {source_task.name!r} are for {source_task.kind}; expected one class a sample. Give "
+            "labels that are classes."
+        )
+    if not any("source" in entry.fit_on for entry in entries):
+        raise MethodError(
+            "--source-data is given, but none of the methods learns from the source's data; expected one that does, "
+            "e.g. pro2. Add it to --methods, or leave --source-data out."
+        )
 
 
 def _check_modality(task: Task, source: Source) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,7 @@ from bequest.engine.runtime import Precision, choose_runtime
 from bequest.nn.head import describe_head
 from bequest.nn.network import Network
 from bequest.nn.objectives import OBJECTIVES, THRESHOLD
+from bequest.nn.taps import tapped
 from bequest.sources import Source
 from bequest.sources.saved import MODEL_FILE, WEIGHTS_FILE, read
 
@@ -150,6 +151,7 @@ class AdaptedModel:
             "modality": self.source.modality,
             "network": self.source.description,
             "preprocess": self.source.preprocess.describe(),
+            "taps": [asdict(tap) for tap in tapped(self.network.body)[1] or ()],
             "head": describe_head(self.network.head),
             "kind": self.kind,
             "classes": list(self.classes),

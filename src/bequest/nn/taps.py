@@ -68,7 +68,7 @@ class Tap:
             inputs: Of the body; a second one in the shape of the tokens is their mask.
         """
         if self.shape == "vector":
-            return output
+            return output.clone()  # a later layer may work in place
         if self.shape == "map":
             return _pool_map(output.movedim(-1, 1) if self.channels_last else output, self.target)
         mask = inputs[1] if len(inputs) > 1 and inputs[1].shape == output.shape[:2] else None
@@ -191,10 +191,8 @@ class _Seen:
             for handle in handles:
                 handle.remove()
         self.embedding = embedding_tap(output.shape[1])
-        self.dropped = {name for names in self.same.values() for name in sorted(names, key=_outermost)[1:]}
-        self.dropped |= {n for i in self.read_by_batch_norm for n in self.same.get(i, []) if _is_convolution(body, n)}
-        last = self.same.get(id(output), [])
-        self.dropped |= set(last)  # the embedding itself
+        self.embedding_is = set(self.same.get(id(output), []))
+        self.normalised = {n for i in self.read_by_batch_norm for n in self.same.get(i, []) if _is_convolution(body, n)}
         self._alive.clear()
 
     def _hook(self, name: str) -> Any:
@@ -220,8 +218,10 @@ class _Seen:
     def all(self) -> list[Tap]:
         steps = [layer.name for layer in layers(self.body, self.inputs)]
         wanted = {part for step in steps for part in _parts(self.body, step)} | set(steps)
-        found = [tap for name, tap in self.taps.items() if name in wanted and name not in self.dropped]
-        return [*found, self.embedding]
+        wanted -= self.embedding_is | self.normalised
+        alike = [sorted(wanted.intersection(names), key=_outermost) for names in self.same.values()]
+        wanted -= {name for names in alike for name in names[1:]}
+        return [*(tap for name, tap in self.taps.items() if name in wanted), self.embedding]
 
     def one(self, name: str) -> Tap:
         if name == "embedding":

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
+
+from torch import nn
 
 from bequest.core.errors import RunError
 from bequest.core.results import read_json
 from bequest.core.task import Kind
 from bequest.nn.head import build_head
 from bequest.nn.network import Network
+from bequest.nn.taps import Tap, Tapped
 from bequest.sources import cut, preprocess, timm, torchvision, transformers
 from bequest.sources.preprocess import TextPreprocess
 from bequest.sources.source import Source
@@ -66,6 +70,7 @@ def read(folder: str | Path, source: Source | None = None) -> SavedModel:
     about = read_json(found / MODEL_FILE)
     try:
         source = source or from_description(about["source"], about, found)
+        source = _tap(source, [Tap(**tap) for tap in about.get("taps", ())])
         network = source.scratch(0)
         network.head = build_head(about["head"])
         network.load_state_dict(load_file(found / WEIGHTS_FILE))
@@ -125,9 +130,18 @@ def from_description(name: str, description: dict[str, Any], folder: Path) -> So
     return source
 
 
-def _cut(source: Source, at: cut.Cut) -> Source:
-    from torch import nn
+def _tap(source: Source, taps: Sequence[Tap]) -> Source:
+    """The source whose body gives these taps; as it is where there are none."""
+    if not taps:
+        return source
 
+    def untrained() -> Network:
+        return Network(Tapped(source.untrained().body, taps), nn.Identity())
+
+    return replace(source, width=sum(t.width for t in taps), pretrained=untrained, untrained=untrained)
+
+
+def _cut(source: Source, at: cut.Cut) -> Source:
     def untrained() -> Network:
         return Network(at.apply(source.untrained().body), nn.Identity())
 

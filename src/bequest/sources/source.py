@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
@@ -11,9 +11,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from bequest.core.task import Modality
+from bequest.core.errors import SourceError
+from bequest.core.task import Modality, Task
 from bequest.nn.depth import Layer, layers
 from bequest.nn.network import Network, fingerprint
+from bequest.nn.taps import Tap, find_taps
 from bequest.sources.preprocess import Preprocess, example_inputs
 
 
@@ -78,6 +80,26 @@ class Source:
     def layers(self) -> tuple[Layer, ...]:
         """The body's layers in the order in which a forward pass calls them; as registered where no batch is known."""
         return layers(self.body, self.example())
+
+    def taps(self, names: Sequence[str] = (), target: int = 0, task: Task | None = None) -> tuple[Tap, ...]:
+        """Places inside the body whose outputs can be read, in the order in which a forward pass comes by them.
+
+        Args:
+            names: Of modules, each whole or its end, or `embedding`; empty for all (`bequest.nn.taps.find_taps`).
+            target: Numbers to pool each to, about; 0 for means.
+            task: Whose samples are tried where no other batch is known.
+
+        Raises:
+            SourceError: There is no such layer, its output is no embedding, or no batch is known to try.
+        """
+        inputs = self.example()
+        if inputs is None and task is not None:
+            inputs = self.preprocess.collate([self.preprocess.encode(task.samples[i]) for i in range(2)])
+        if inputs is None:
+            raise SourceError(
+                f"To read inside {self.name!r}, a batch is needed. Give one: from_module(..., example=batch)."
+            )
+        return tuple(find_taps(self.body, inputs, names, target))
 
     def example(self) -> tuple[Tensor, ...] | None:
         """A small batch for the network; None where only the user knows one."""
