@@ -1,0 +1,77 @@
+"""Features of a body, tapped or not: one pass makes all that a run will ask for, and the store gives it back."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from bequest.core.errors import DataError
+from bequest.engine.features import Columns, embeddings, encoded
+from bequest.nn.taps import Tapped
+
+SOME = np.arange(12)
+
+
+@pytest.mark.parametrize("kind", ["image", "text"])
+def test_one_pass_makes_all_that_the_run_will_ask_for(kind: str, context_of: Any):
+    context = context_of(kind)
+    taps = context.source.taps(task=context.task)
+    context.taps = taps
+    plain = embeddings(context, SOME)
+    assert context.passes.computed == len(SOME)
+    body = Tapped(context.source.body, taps)
+    features = embeddings(context, SOME, body)
+    assert context.passes.computed == len(SOME)  # the pass for the embedding made them along
+    assert isinstance(features, Columns)
+    inputs = context.source.preprocess.collate([np.array(item) for item in encoded(context, SOME)])
+    with torch.no_grad():
+        assert torch.allclose(torch.from_numpy(features.stack()), body(*inputs), atol=1e-5)
+        assert torch.allclose(torch.from_numpy(plain.stack()), context.source.body(*inputs), atol=1e-5)
+    assert np.array_equal(features[3], features.stack()[3])
+    assert np.array_equal(features[2:5].stack(), features.stack()[2:5])
+    # The one pass was what each of them costs.
+    assert features.seconds == pytest.approx(plain.seconds)
+
+
+def test_only_what_is_lacking_is_computed(context_of: Any):
+    context = context_of("image")
+    first, second = context.source.taps(task=context.task)[:2]
+    half = Tapped(context.source.body, [first])
+    embeddings(context, SOME[:8], half)
+    both = embeddings(context, SOME, Tapped(context.source.body, [first, second]))
+    assert context.passes.computed == 8 + 12
+    [shard_sizes] = [[len(part) for part in both.parts]] if isinstance(both, Columns) else [[]]
+    assert shard_sizes == [12, 12]
+    again = replace(context, taps=())
+    embeddings(again, SOME, half)
+    assert again.passes.computed == 20
+
+
+def test_the_weights_of_a_body_that_is_not_the_sources_are_told_apart(context_of: Any):
+    context = context_of("image")
+    [tap] = context.source.taps(["stem"], task=context.task)
+    own = embeddings(context, SOME, Tapped(context.source.body, [tap])).stack()
+    other = context.source.network().body
+    with torch.no_grad():
+        next(other.parameters()).add_(1)
+    found = embeddings(context, SOME, Tapped(other, [tap]), of_source=False).stack()
+    assert not np.allclose(own, found)
+
+
+def test_half_of_the_held_out_labels_rank(tiny_tasks: dict[str, Any]):
+    task = tiny_tasks["image"]
+    draw = task.draw(3)
+    divided = draw.divided(task.strata, 3)
+    assert set(divided.validation) | set(divided.ranking) == set(draw.validation)
+    assert not set(divided.validation) & set(divided.ranking)
+    assert abs(len(divided.validation) - len(divided.ranking)) <= 1
+    assert np.array_equal(np.sort(divided.held_out), np.sort(draw.validation))
+    assert sorted(divided.labelled) == sorted(draw.labelled)
+    assert np.array_equal(draw.ranking, draw.validation)
+    assert np.array_equal(divided.ranking, draw.divided(task.strata, 3).ranking)
+    with pytest.raises(DataError, match="1 labels are held out; expected two or more"):
+        replace(draw, validation=draw.validation[:1]).divided(task.strata, 0)
