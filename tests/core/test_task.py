@@ -464,7 +464,9 @@ def test_groups_for_which_a_part_has_no_room_are_drawn_in_proportion() -> None:
 def test_errors_speak_of_classes_with_groups_too() -> None:
     with pytest.raises(DataError, match=r"Too few samples in: 'c1' \(2\); expected three or more a class"):
         grouped([[10, 10], [1, 1]]).draw(0)
-    with pytest.raises(DataError, match=r"--test-size asks for 1 of 40 samples of 't'; expected from 2 \(one a class\)"):
+    with pytest.raises(
+        DataError, match=r"--test-size asks for 1 of 40 samples of 't'; expected from 2 \(one a class\)"
+    ):
         grouped([[10, 10], [10, 10]]).draw(0, test_size=1)
 
 

@@ -183,9 +183,9 @@ class Task:
         num_values = int(self.groups.max()) + 1
         pairs, numbers = np.unique(labels * num_values + self.groups, return_inverse=True)
         classes, values = np.divmod(pairs, num_values)
-        named = [self.group_names[v] if self.group_names else str(v) for v in values]
+        named: list[str] = [self.group_names[int(v)] if self.group_names else str(v) for v in values]
         if len(np.unique(values)) < len(values):
-            named = [f"{self.classes[c]} / {name}" for c, name in zip(classes, named, strict=True)]
+            named = [f"{self.classes[int(c)]} / {name}" for c, name in zip(classes, named, strict=True)]
         return Grouping(tuple(named), numbers.astype(np.int64))
 
     @cached_property
