@@ -281,7 +281,7 @@ def stratified(
         rng: Source of randomness.
         least: Every class that is present gets at least so many, where it has them.
         groups: Groups inside the classes (samples,); None for none.
-        each: Every group gets at least so many, or fewer if its class's share has no room for so many of all its groups.
+        each: Every group gets at least so many, or fewer where its class's share has no room for that.
         spare: Groups of no more samples than this are not lifted above their share, but left to other parts.
 
     Raises:

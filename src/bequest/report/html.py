@@ -14,7 +14,7 @@ from bequest.report.verdict import criterion, finished, sentences
 
 _MAX_PAIRS = 6
 _MAX_TARGETS = 6
-_MAX_GROUPS = 16
+_MAX_GROUPS = 12
 _TASK = ("name", "modality", "kind", "samples", "classes", "targets", "groups", "fingerprint")
 _SOURCE = ("name", "modality", "parameters", "width", "fingerprint")
 _PROTOCOL = ("train_size", "train", "validation", "test", "seeds", "split_seed", "select_by", "ranking")
@@ -61,6 +61,7 @@ def _page(board: Leaderboard) -> dict[str, Any]:
         "modality": str(board.task.get("modality", "")),
         "metric": units.metric_name(first.metric) if first else "metric",
         "criterion": criterion(board),
+        "badge": "best by " + ("validation" if board.select_by == "metric" else "worst group"),
         "verdict": sentences(board),
         "tiles": _tiles(board),
         "rows": [_row(board, r) for r in board.rows],
@@ -126,9 +127,7 @@ def _row(board: Leaderboard, row: Row) -> dict[str, Any]:
         "validation": units.mean_sem(row.validation, row.metric),
         "validation_worst": units.mean_sem(row.validation_worst_group, WORST_GROUP) if row.groups else "",
         "test": units.mean_sem(row.test, row.metric),
-        "metrics": [
-            (units.metric_name(name), units.mean_sem(row.metrics[name], name)) for name in _further(board, row)
-        ],
+        "metrics": [(_short(name), units.mean_sem(row.metrics[name], name)) for name in _further(board, row)],
         "epochs": _epochs(row),
         "trainable": units.quantity(row.trainable_parameters),
         "stored": units.size(row.stored_bytes),
@@ -138,7 +137,7 @@ def _row(board: Leaderboard, row: Row) -> dict[str, Any]:
         "inference": units.rate(row.inference_per_s),
         "settings": _pairs(row.settings),
         "solved": _solved(row, trials),
-        "further": [units.metric_name(name) for name in _further(board, row)],
+        "further": [_short(name) for name in _further(board, row)],
         "trials": [_trial(t, _further(board, row)) for t in trials],
     }
 
@@ -148,6 +147,11 @@ def _further(board: Leaderboard, row: Row) -> list[str]:
     several = len(_list(board.task.get("targets"))) > 1
     # A mean over targets in different units would say nothing.
     return [name for name in row.metrics if not (several and units.is_in_target_units(name))]
+
+
+def _short(name: str) -> str:
+    """A further metric's name in a table."""
+    return "worst group" if name == WORST_GROUP else units.metric_name(name)
 
 
 def _epochs(row: Row) -> str:
@@ -234,8 +238,12 @@ def _groups(board: Leaderboard) -> dict[str, Any] | None:
 def _group_row(board: Leaderboard, row: Row, shown: list[str]) -> dict[str, Any]:
     worst = min(found.mean for found in row.groups.values())
     cells = [
-        {"accuracy": units.mean_sem(row.groups[name], "accuracy"), "worst": row.groups[name].mean == worst}
-        for name in shown
+        {
+            "accuracy": units.score(found.mean, "accuracy"),
+            "error": "" if found.sem is None else f"± {units.score(found.sem, 'accuracy')}",
+            "worst": found.mean == worst,
+        }
+        for found in (row.groups[name] for name in shown)
     ]
     return {"method": row.method, "best": row is board.best, "cells": cells}
 
