@@ -6,9 +6,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import tiny
 import torch
 
 from bequest.core.plan import Features
+from bequest.core.task import Task
 from bequest.optim import design
 from bequest.optim.design import splits, standardise
 from bequest.optim.linear import LinearSolver
@@ -58,3 +60,20 @@ def test_folds_end_when_enough_is_held_out(monkeypatch: pytest.MonkeyPatch) -> N
         assert sorted([*train, *held]) == list(range(90))
     monkeypatch.setattr(design, "_ENOUGH_HELD_OUT", 30)
     assert [len(held) for _, held in splits(part("classification"), 5, np.random.default_rng(0))] == [18, 18]
+
+
+def test_folds_dealt_by_groups_are_dealt_by_classes_too() -> None:
+    """Groups of one class are numbered consecutively, so that dealing them in turn deals their class in turn."""
+    rng = np.random.default_rng(0)
+    sizes = [[31, 7, 2], [3, 40, 0], [5, 5, 13]]
+    labels = np.repeat([0, 1, 2], [sum(row) for row in sizes])
+    attributes = np.concatenate([np.repeat([0, 1, 2], row) for row in sizes])
+    order = rng.permutation(len(labels))
+    task = Task(
+        "t", tiny.text_task(3).samples, labels[order], ("a", "b", "c"), groups=attributes[order].astype(np.int64)
+    )
+    part = Features(np.zeros((len(labels), 2)), task.labels, None, 3, strata=task.strata)
+    for _, held in splits(part, 5, rng):
+        for numbers in (task.labels, task.strata):
+            counts, held_counts = np.bincount(numbers), np.bincount(numbers[held], minlength=numbers.max() + 1)
+            assert np.all(np.abs(held_counts - counts / 5) < 1)
