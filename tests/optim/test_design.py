@@ -25,7 +25,7 @@ def part(kind: str) -> Features:
         "multi-label": (scores > scores.mean(0)).astype(np.float32),
         "regression": scores,
     }
-    return Features(x, labels[kind], None, 3, kind)
+    return Features(x, labels[kind], None, 3, kind=kind)
 
 
 @pytest.mark.parametrize("kind", ["classification", "multi-label", "regression"])
@@ -34,7 +34,7 @@ def test_blocks_give_the_solution_of_the_whole(kind: str, monkeypatch: pytest.Mo
     monkeypatch.setattr(design, "_BLOCK", 6 * 7)
     given = part(kind)
     np.save(tmp_path / "x.npy", given.values)
-    mapped = Features(np.load(tmp_path / "x.npy", mmap_mode="r"), given.labels, None, 3, kind)
+    mapped = Features(np.load(tmp_path / "x.npy", mmap_mode="r"), given.labels, None, 3, kind=kind)
     blocked, _ = LinearSolver(penalty=0.01)(mapped, seed=0)
     expected, got = (head(torch.from_numpy(given.values)).detach() for head in (whole, blocked))
     if kind == "classification":  # a number added to all logits changes nothing

@@ -288,7 +288,7 @@ class _Comparison:
             labels=len(draw.labelled),
             merged=outcome.merged,
             frozen_shares=outcome.frozen_shares,
-            validation_worst_group=worst(group_scores(context.task, draw.validation, outcome.validation)),
+            validation_worst_group=worst(group_scores(context.task, draw.ranking, outcome.validation)),
             groups=groups,
         )
 
