@@ -197,9 +197,7 @@ def compare(
     source = _source(source, loaded, max_tokens, image_size, source_head, pooling, cut_at)
     entries = enter(methods, settings or {}, source, loaded)
     chosen_views = choose_views(views, augment, loaded.modality)
-    protocol = Protocol(
-        chosen, train_size, test_size, split_seed, precision, chosen_views, cut, source_task, select_by
-    )
+    protocol = Protocol(chosen, train_size, test_size, split_seed, precision, chosen_views, cut, source_task, select_by)
     recorded = {
         "data": loaded.origin,
         "source": source.request or {"name": source.name},
