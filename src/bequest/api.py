@@ -13,13 +13,14 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from bequest import data as bequest_data
 from bequest.comparison.folder import BEST, BOARD_FILE, REPORT_FILE, RunFolder, digest
+from bequest.comparison.groups import check_select_by
 from bequest.comparison.protocol import Protocol, enter
 from bequest.comparison.protocol import compare as run_comparison
 from bequest.core.checks import check_seed, check_seeds, check_test_size, check_train_size
 from bequest.core.errors import MethodError, RunError
 from bequest.core.observe import Observer, Silent
 from bequest.core.registry import get_method
-from bequest.core.results import Leaderboard
+from bequest.core.results import Leaderboard, SelectBy
 from bequest.core.task import Task
 from bequest.data.hub import is_dataset
 from bequest.data.labels import TaskChoice
@@ -106,6 +107,7 @@ def compare(
     test_size: int | float = 0.25,
     split_seed: int = 0,
     source_data: Any = None,
+    select_by: SelectBy = "metric",
     out: str | Path | None = None,
     task: TaskChoice = "auto",
     text_column: str | None = None,
@@ -146,6 +148,8 @@ def compare(
         split_seed: Chooses the test part.
         source_data: Labelled data that the source was trained on, or like them, for methods that learn from them
             (pro2); as `data`, with the same columns.
+        select_by: Which score on held-out labels ranks the rows: `metric`, or `worst-group` for the lowest accuracy of
+            a group. Training, early stopping and finished trials do not depend on it.
         out: The run's folder; None for one under `runs/` that is named after the run.
         task: `classification`, `multi-label` or `regression`; `auto` goes by the labels.
         text_column: A table's column of texts; None to recognise it.
@@ -188,11 +192,12 @@ def compare(
     }
     options = {**columns, "encoding": encoding, "skip_bad": skip_bad}
     loaded = _task(data, task, options)
+    select_by = check_select_by(select_by, loaded)
     source_task = None if source_data is None else _task(source_data, "classification", options)
     source = _source(source, loaded, max_tokens, image_size, source_head, pooling, cut_at)
     entries = enter(methods, settings or {}, source, loaded)
     chosen_views = choose_views(views, augment, loaded.modality)
-    protocol = Protocol(chosen, train_size, test_size, split_seed, precision, chosen_views, cut, source_task)
+    protocol = Protocol(chosen, train_size, test_size, split_seed, precision, chosen_views, cut, source_task, select_by)
     recorded = {
         "data": loaded.origin,
         "source": source.request or {"name": source.name},
@@ -202,6 +207,7 @@ def compare(
         "train_size": train_size,
         "test_size": test_size,
         "split_seed": split_seed,
+        "select_by": select_by,
         "precision": precision,
         "views": views,
         "augment": augment,
@@ -480,6 +486,7 @@ def replay(
         train_size=settings["train_size"],
         test_size=settings["test_size"],
         split_seed=settings["split_seed"],
+        select_by=settings["select_by"],
         precision=settings["precision"],
         views=settings["views"],
         augment=settings["augment"],

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from bequest.comparison.statistics import interval, make_row, rank
-from bequest.core.results import TrialRecord
+from bequest.core.results import GroupScore, TrialRecord
 
 
 def trial(method: str, seed: int, validation: float, **changes: object) -> TrialRecord:
@@ -54,3 +54,34 @@ def test_failed_seeds_count_only_as_errors() -> None:
     lost = make_row([TrialRecord("lora", 0, {}, error="no memory")])
     assert lost.validation is None and lost.median_seed is None
     assert [r.method for r in rank([lost, row])] == ["full", "lora"]
+
+
+def grouped(method: str, seed: int, validation: float, worst_group: float, **changes: object) -> TrialRecord:
+    groups = {"a": GroupScore(worst_group, 4), "b": GroupScore(1.0, 8)}
+    return trial(method, seed, validation, validation_worst_group=worst_group, groups=groups, **changes)
+
+
+def test_the_criterion_orders_rows_and_chooses_the_median_seed() -> None:
+    full = [grouped("full", s, v, w) for s, (v, w) in enumerate([(0.9, 0.5), (0.8, 0.2), (0.7, 0.3)])]
+    lora = [grouped("lora", s, 0.7, 0.4) for s in range(3)]
+    for select_by, order, median in (("metric", ["full", "lora"], 1), ("worst-group", ["lora", "full"], 2)):
+        rows = rank([make_row(full, select_by), make_row(lora, select_by)], select_by)
+        assert [r.method for r in rows] == order
+        assert next(r for r in rows if r.method == "full").median_seed == median
+
+
+def test_equal_worst_groups_are_told_apart_by_accuracy_then_size() -> None:
+    rows = [
+        make_row([grouped("full", 0, 0.8, 0.5, trainable_parameters=5)], "worst-group"),
+        make_row([grouped("lora", 0, 0.9, 0.5, trainable_parameters=50)], "worst-group"),
+        make_row([grouped("freeze", 0, 0.9, 0.5, trainable_parameters=20)], "worst-group"),
+        make_row([TrialRecord("bitfit", 0, {}, error="no memory")], "worst-group"),
+    ]
+    assert [r.method for r in rank(rows, "worst-group")] == ["freeze", "lora", "full", "bitfit"]
+
+
+def test_groups_have_their_mean_and_standard_error() -> None:
+    row = make_row([grouped("full", s, 0.9, w) for s, w in enumerate((0.5, 0.7))])
+    assert (row.groups["a"].mean, row.groups["a"].sem) == pytest.approx((0.6, 0.1))
+    assert row.groups["b"].values == [1.0, 1.0]
+    assert row.validation_worst_group is not None and row.validation_worst_group.mean == pytest.approx(0.6)

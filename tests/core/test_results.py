@@ -9,6 +9,7 @@ import pytest
 from bequest.core.errors import RunError
 from bequest.core.results import (
     Epoch,
+    GroupScore,
     Interval,
     Leaderboard,
     Row,
@@ -55,6 +56,19 @@ def test_leaderboard_survives_json(tmp_path: Path):
 def test_trial_survives_json_and_old_trials_lack_only_what_has_a_default():
     assert TrialRecord.from_json(json.loads(json.dumps(asdict(TRIAL)))) == TRIAL
     assert TrialRecord.from_json({"method": "full", "seed": 0, "settings": {}}) == TrialRecord("full", 0, {})
+
+
+def test_groups_survive_json(tmp_path: Path):
+    scores = {"sport / red": GroupScore(0.5, 4), "sport / blue": GroupScore(1.0, 9)}
+    trial = replace(TRIAL, groups=scores, validation_worst_group=0.25, metrics={"worst_group_accuracy": 0.5})
+    worst = Interval(0.25, None, 1, [0.25])
+    row = replace(ROW, groups={"sport / red": Interval(0.5, None, 1, [0.5])}, validation_worst_group=worst)
+    board = replace(BOARD, rows=[row], trials=[trial], protocol={"select_by": "worst-group"})
+    write_json(tmp_path / "leaderboard.json", board.to_json())
+    assert Leaderboard.from_json(read_json(tmp_path / "leaderboard.json")) == board
+    [judged] = board.judged()
+    assert (judged.metric, judged.validation, judged.test) == ("worst_group_accuracy", worst, None)
+    assert replace(board, protocol={}).judged() == [row]
 
 
 def test_best_is_the_first_row_with_a_result():

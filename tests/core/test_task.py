@@ -370,6 +370,106 @@ def test_fingerprint_covers_groups_and_their_names() -> None:
     assert len({t.fingerprint for t in (grouped, *others)}) == 5
 
 
+def grouped(cells: list[list[int]]) -> Task:
+    """A task of as many samples of each class (row) with each attribute (column) as `cells` says."""
+    pairs = [(c, a) for c, row in enumerate(cells) for a, n in enumerate(row) for _ in range(n)]
+    task = task_of([sum(row) for row in cells])
+    groups = np.array([a for _, a in pairs], np.int64)
+    return replace(task, groups=groups, group_names=tuple(f"a{a}" for a in range(len(cells[0]))))
+
+
+def per_group(task: Task, indices: Any) -> list[int]:
+    assert task.grouping is not None
+    return np.bincount(task.grouping.numbers[indices], minlength=len(task.grouping.names)).tolist()
+
+
+def test_a_group_is_a_class_with_an_attribute_that_several_classes_have() -> None:
+    task = grouped([[3, 2, 0], [1, 0, 4]])
+    assert task.grouping is not None
+    assert task.grouping.names == ("c0 / a0", "c0 / a1", "c1 / a0", "c1 / a2")
+    assert task.grouping.numbers.tolist() == [0, 0, 0, 1, 1, 2, 3, 3, 3, 3]
+    assert task.strata is task.grouping.numbers
+    unnamed = replace(task, group_names=())
+    assert unnamed.grouping is not None and unnamed.grouping.names[3] == "c1 / 2"
+
+
+def test_a_group_is_the_value_where_each_occurs_in_one_class() -> None:
+    task = grouped([[0, 2, 3], [4, 0, 0]])
+    assert task.grouping is not None
+    assert task.grouping.names == ("a1", "a2", "a0"), "class by class"
+    assert task.grouping.numbers.tolist() == [0, 0, 1, 1, 1, 2, 2, 2, 2]
+    assert task_of([3, 3]).grouping is None
+
+
+def test_a_group_of_samples_without_one_class_is_the_value() -> None:
+    task = replace(numbers_task(6), groups=np.array([0, 1, 0, 2, 2, 2]), group_names=("x", "y", "z"))
+    assert task.grouping is not None
+    assert (task.grouping.names, task.grouping.numbers.tolist()) == (("x", "y", "z"), [0, 1, 0, 2, 2, 2])
+    assert task.strata.tolist() == numbers_task(6).strata.tolist()
+
+
+@pytest.mark.parametrize("seed", range(100))
+def test_classes_have_the_same_shares_with_groups_as_without(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    num_classes, num_attributes = rng.integers(2, 6), rng.integers(2, 5)
+    cells = rng.integers(0, rng.choice([3, 20, 100]), (num_classes, num_attributes), endpoint=True)
+    cells[:, 0] += 4
+    task = grouped(cells.tolist())
+    total = len(task.labels)
+    test_size = int(rng.integers(num_classes, total // 3, endpoint=True)) if total // 3 > num_classes else num_classes
+    train_size = int(rng.integers(2 * num_classes, total - test_size, endpoint=True))
+    draw = task.draw(seed, train_size=train_size, test_size=test_size)
+    assert_sound(task, draw)
+    plain = replace(task, groups=None).draw(seed, train_size=train_size, test_size=test_size)
+    for part in ("train", "validation", "test"):
+        shares = [per_class(t, getattr(d, part)) for t, d in ((task, draw), (replace(task, groups=None), plain))]
+        assert shares[0].sum() == shares[1].sum()
+        assert np.abs(shares[0] - shares[1]).max() <= 1, "but for ties, which fall at random"
+
+
+@pytest.mark.parametrize("seed", range(30))
+def test_every_group_is_in_every_part_where_it_has_room(seed: int) -> None:
+    task = grouped([[60, 40, 3], [80, 3, 17], [50, 50, 0]])
+    draw = task.draw(seed)
+    for part in (draw.train, draw.validation, draw.test):
+        assert min(per_group(task, part)) >= 1
+    some = task.draw(seed, train_size=60)
+    assert min(per_group(task, some.labelled)) >= 2
+    assert min(per_group(task, some.train)) >= 1 and min(per_group(task, some.validation)) >= 1
+
+
+def test_groups_share_their_classs_samples_in_proportion() -> None:
+    task = grouped([[400, 100], [100, 200]])
+    draw = task.draw(0, train_size=200, test_size=80)
+    assert per_group(task, draw.test) == [40, 10, 10, 20]
+    assert per_group(task, draw.labelled) == [100, 25, 25, 50]
+    assert per_group(task, draw.validation) == [20, 5, 5, 10]
+
+
+def test_a_group_too_small_for_all_parts_is_left_to_the_labels_and_the_labels_to_training() -> None:
+    task = grouped([[100, 2], [100, 1]])
+    trained = [per_group(task, task.draw(seed).train) for seed in range(20)]
+    assert all(counts[1] == 1 for counts in trained), "one of two is learnt from, whatever the other is for"
+    assert all(counts[3] == 1 for counts in trained)
+
+
+def test_groups_for_which_a_part_has_no_room_are_drawn_in_proportion() -> None:
+    task = grouped([[20] * 10, [20] * 10])
+    draw = task.draw(0, train_size=10, test_size=6)
+    assert per_class(task, draw.test).tolist() == [3, 3]
+    assert max(per_group(task, draw.test)) == 1
+    assert len(draw.labelled) == 10
+
+
+def test_errors_speak_of_classes_with_groups_too() -> None:
+    with pytest.raises(DataError, match=r"Too few samples in: 'c1' \(2\); expected three or more a class"):
+        grouped([[10, 10], [1, 1]]).draw(0)
+    with pytest.raises(
+        DataError, match=r"--test-size asks for 1 of 40 samples of 't'; expected from 2 \(one a class\)"
+    ):
+        grouped([[10, 10], [10, 10]]).draw(0, test_size=1)
+
+
 @pytest.mark.parametrize("make", [numbers_task, tagged_task])
 def test_fingerprint_of_other_kinds_ignores_the_order_of_samples_and_classes(make: Any) -> None:
     task = make(20)

@@ -6,9 +6,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import tiny
 import torch
 
 from bequest.core.plan import Features
+from bequest.core.task import Task
 from bequest.optim import design
 from bequest.optim.design import splits, standardise
 from bequest.optim.linear import LinearSolver
@@ -23,7 +25,7 @@ def part(kind: str) -> Features:
         "multi-label": (scores > scores.mean(0)).astype(np.float32),
         "regression": scores,
     }
-    return Features(x, labels[kind], None, 3, kind)
+    return Features(x, labels[kind], None, 3, kind=kind)
 
 
 @pytest.mark.parametrize("kind", ["classification", "multi-label", "regression"])
@@ -32,7 +34,7 @@ def test_blocks_give_the_solution_of_the_whole(kind: str, monkeypatch: pytest.Mo
     monkeypatch.setattr(design, "_BLOCK", 6 * 7)
     given = part(kind)
     np.save(tmp_path / "x.npy", given.values)
-    mapped = Features(np.load(tmp_path / "x.npy", mmap_mode="r"), given.labels, None, 3, kind)
+    mapped = Features(np.load(tmp_path / "x.npy", mmap_mode="r"), given.labels, None, 3, kind=kind)
     blocked, _ = LinearSolver(penalty=0.01)(mapped, seed=0)
     expected, got = (head(torch.from_numpy(given.values)).detach() for head in (whole, blocked))
     if kind == "classification":  # a number added to all logits changes nothing
@@ -58,3 +60,20 @@ def test_folds_end_when_enough_is_held_out(monkeypatch: pytest.MonkeyPatch) -> N
         assert sorted([*train, *held]) == list(range(90))
     monkeypatch.setattr(design, "_ENOUGH_HELD_OUT", 30)
     assert [len(held) for _, held in splits(part("classification"), 5, np.random.default_rng(0))] == [18, 18]
+
+
+def test_folds_dealt_by_groups_are_dealt_by_classes_too() -> None:
+    """Groups of one class are numbered consecutively, so that dealing them in turn deals their class in turn."""
+    rng = np.random.default_rng(0)
+    sizes = [[31, 7, 2], [3, 40, 0], [5, 5, 13]]
+    labels = np.repeat([0, 1, 2], [sum(row) for row in sizes])
+    attributes = np.concatenate([np.repeat([0, 1, 2], row) for row in sizes])
+    order = rng.permutation(len(labels))
+    task = Task(
+        "t", tiny.text_task(3).samples, labels[order], ("a", "b", "c"), groups=attributes[order].astype(np.int64)
+    )
+    part = Features(np.zeros((len(labels), 2)), task.labels, None, 3, strata=task.strata)
+    for _, held in splits(part, 5, rng):
+        for numbers in (task.labels, task.strata):
+            counts, held_counts = np.bincount(numbers), np.bincount(numbers[held], minlength=numbers.max() + 1)
+            assert np.all(np.abs(held_counts - counts / 5) < 1)

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from bequest.core.results import Interval, Leaderboard
+from bequest.core.results import GroupScore, Interval, Leaderboard
 from bequest.report.html import render, write
 
 Make = Callable[..., Leaderboard]
@@ -106,6 +106,61 @@ def test_further_metrics_stand_under_the_test_score_and_beside_each_run(make: Ma
     page = render(replace(board, rows=rows, trials=trials))
     assert re.search(r"macro-F1 +90.6 ± 0.6 %", text_of(page))
     assert all(words in text_of(page) for words in ("test macro-F1", "90.00 %", "91.23 %"))
+    assert_sound(page)
+
+
+def with_groups(board: Leaderboard, scores: dict[str, float], **protocol: str) -> Leaderboard:
+    """Groups of 10, 11, … test samples with these accuracies, of every method and seed."""
+    groups = {name: GroupScore(score, 10 + i) for i, (name, score) in enumerate(scores.items())}
+    lowest = min(scores.values())
+    over = {name: Interval(score, 0.01, 2, [score] * 2) for name, score in scores.items()}
+    worst = Interval(lowest - 0.05, 0.02, 2, [lowest - 0.05] * 2)
+    further = {"metrics": {"worst_group_accuracy": worst}, "validation_worst_group": Interval(0.4321, None, 1, [0.4])}
+    trials = [
+        replace(t, groups=groups, metrics={"worst_group_accuracy": lowest}, validation_worst_group=0.4444)
+        for t in board.trials
+    ]
+    return replace(
+        board,
+        rows=[replace(r, groups=over, **further) for r in board.rows],
+        trials=trials,
+        task={**board.task, "groups": [*scores, "sport / violet"], "group_counts": [9] * (len(scores) + 1)},
+        protocol={**board.protocol, **protocol},
+    )
+
+
+def test_groups_have_a_table_with_the_worst_marked(make: Make) -> None:
+    board = with_groups(make(["lora", "freeze"], 2), {"sport / red": 0.9, "sport / <b>": 0.625, "food / red": 1.0})
+    page = render(board)
+    text = text_of(page).split("Accuracy by group")[1]
+    assert re.search(r"sport / red +10 tested .* food / red +12 tested", text)
+    assert re.search(r"lora 90.0 % ± 1.0 % 62.5 % ± 1.0 % worst 100.0 % ± 1.0 % freeze", text)
+    assert page.count(">worst</span>") == 2
+    assert "smallest group, of 10 samples, is 10.0 points" in text
+    assert "Without test samples: sport / violet." in text
+    assert 'data-label="sport / red (10)"' in page
+    assert re.search(r"worst group +57.5 ± 2.0 %", text_of(page))
+    assert all(words in text_of(page) for words in ("43.2 %", "44.44 %", "test worst group"))
+    assert "best by validation" in page and "groups 4" in text_of(page)
+    assert "by the worst" not in page
+    assert_sound(page)
+
+
+def test_a_page_ranked_by_the_worst_group_says_so_everywhere(make: Make) -> None:
+    page = text_of(render(with_groups(make(["lora", "freeze"], 2), {"a": 0.9, "b": 0.6}, select_by="worst-group")))
+    assert "has the highest validation worst-group accuracy: 43.2 %" in page
+    assert "On the test part it reaches 55.0 ± 2.0 %" in page
+    assert "Best by worst group on validation" in page and "Test worst-group accuracy" in page
+    assert "Ordered by worst group on validation." in page and "best by worst group" in page
+    assert "best by validation" not in page.lower()
+
+
+def test_of_many_groups_the_worst_of_the_best_method_are_shown(make: Make) -> None:
+    board = with_groups(make(["lora"], 2), {f"g{i}": 1 - i / 100 for i in range(30)})
+    page = render(board)
+    assert "Of 30 groups, the 12 worst of the best method are shown." in text_of(page)
+    assert page.count(" tested</span>") == 12
+    assert "g18<" in page and "g17<" not in page
     assert_sound(page)
 
 

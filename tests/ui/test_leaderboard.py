@@ -98,3 +98,31 @@ def test_rows_that_have_no_room_are_counted():
 
 def test_nothing_finished_yet():
     assert "method" in text(replace(BOARD, rows=[]), 80)
+
+
+GROUPED = [
+    replace(
+        row,
+        groups={"a": Interval(0.5, 0.1, 3, [0.5])},
+        metrics={"worst_group_accuracy": Interval(0.5, 0.1, 3, [0.5])},
+        validation_worst_group=Interval(0.625, 0.05, 3, [0.625]),
+    )
+    for row in (PROBE, FULL)
+]
+
+
+def test_groups_have_a_column_of_the_worst_on_the_test_part():
+    output = text(replace(BOARD, rows=[*GROUPED, FAILED]), 80)
+    assert output.split("─")[0].count("worst group") == 1
+    assert "50.0 ± 10.0 %" in line_of("linear_probe", output)
+    assert "62.5" not in output
+    assert "worst group" not in text(BOARD, None)
+
+
+@pytest.mark.parametrize("width", [40, 60, 80, 120])
+def test_what_ranks_by_the_worst_group_is_told_and_shown_first(width: int):
+    output = text(replace(BOARD, rows=GROUPED, protocol={"select_by": "worst-group", "seeds": [0, 1, 2]}), width)
+    assert all(len(line) <= width for line in output.splitlines())
+    assert "ranked by the worst group on validation" in " ".join(output.split())
+    assert "62.5 ± 5.0 %" in line_of("linear_probe", output)
+    assert ("50.0 ± 10.0 %" in line_of("linear_probe", output)) == (width >= 80)

@@ -26,7 +26,7 @@ def compare(options: Namespace) -> int:
 
     names = [n.strip() for n in options.methods.split(",")] if options.methods else list(api.DEFAULT_METHODS)
     settings = parse_settings(options.settings)
-    own = {"seeds": options.seeds, "out": options.out, **_training(options)}
+    own = {"seeds": options.seeds, "select_by": options.select_by, "out": options.out, **_training(options)}
     run = api.compare(methods=names, settings=settings, **own, **_shared(options))
     _closing(run)
     return 0
@@ -215,6 +215,7 @@ def _closing(run: Run) -> None:
     from rich.console import Console
 
     from bequest.report import affinity
+    from bequest.report.verdict import criterion
     from bequest.ui.terminal import leaderboard_table
 
     console = Console()
@@ -222,7 +223,7 @@ def _closing(run: Run) -> None:
     for paragraph in affinity.in_words(run.board):
         console.print("", paragraph, sep="\n", markup=False, highlight=False)
     best = run.board.best
-    print(f"\nBest by validation: {best.method if best else 'none'}")
+    print(f"\nBest by {criterion(run.board)}: {best.method if best else 'none'}")
     print(f"Leaderboard  {run.folder / 'leaderboard.json'}")
     print(f"Report       {run.report}")
     print(f"Best model   {run.folder / 'best'}   (bequest predict {run.folder} …)")

@@ -112,6 +112,13 @@ def _parser() -> ArgumentParser:
         dest="settings",
         help="a hyperparameter of one method, e.g. lora.rank=4; may be repeated",
     )
+    compare.add_argument(
+        "--select-by",
+        choices=("metric", "worst-group"),
+        default="metric",
+        help="the score on held-out labels that ranks the methods; worst-group is the lowest accuracy of a group, and "
+        "needs --group-column (default: metric)",
+    )
     add_training(compare)
     add_run(compare, seeds=True)
     compare.set_defaults(command=commands.compare)

@@ -15,12 +15,13 @@ import torch
 import bequest
 from bequest.comparison.cost import PeakMemory, inference_per_s
 from bequest.comparison.folder import BEST, RunFolder, digest
+from bequest.comparison.groups import group_scores, worst
 from bequest.comparison.statistics import RANKING, make_row, rank
 from bequest.core.errors import DataError, MethodError, RunError, SourceError, TrainingError
 from bequest.core.observe import Observer
 from bequest.core.plan import Part, Solve
 from bequest.core.registry import MethodInfo, get_method
-from bequest.core.results import Leaderboard, Row, TrialRecord
+from bequest.core.results import WORST_GROUP, Leaderboard, Row, SelectBy, TrialRecord
 from bequest.core.task import Draw, Task
 from bequest.data.views import Views
 from bequest.engine.adapted import AdaptedModel
@@ -48,6 +49,7 @@ class Protocol:
         views: What training sees of each sample.
         cut: Whether frozen layers are computed once; False trains the plain way, to the same result.
         source_task: The source's own labelled data, for methods that learn from them.
+        select_by: Which score on held-out labels ranks the rows; trials do not depend on it.
     """
 
     seeds: tuple[int, ...] = (0, 1, 2)
@@ -58,6 +60,7 @@ class Protocol:
     views: Views = field(default_factory=Views)
     cut: bool = True
     source_task: Task | None = None
+    select_by: SelectBy = "metric"
 
 
 @dataclass(frozen=True)
@@ -254,6 +257,8 @@ class _Comparison:
     def record(self, entry: Entry, seed: int, draw: Draw, outcome: Outcome) -> TrialRecord:
         context, objective = self.context, self.context.objective
         validation, test = context.labels(draw.ranking), context.labels(draw.test)
+        groups = group_scores(context.task, draw.test, outcome.test)
+        worst_group = worst(groups)
         fastest = None
         if seed == self.protocol.seeds[0]:
             fastest = inference_per_s(context, outcome.network, draw.test)
@@ -266,7 +271,10 @@ class _Comparison:
             validation_loss=float(objective.loss(outcome.validation, validation)),
             test=objective.score(outcome.test, test),
             test_loss=float(objective.loss(outcome.test, test)),
-            metrics={name: score(outcome.test, test) for name, score in objective.metrics.items()},
+            metrics={
+                **{name: score(outcome.test, test) for name, score in objective.metrics.items()},
+                **({} if worst_group is None else {WORST_GROUP: worst_group}),
+            },
             confusion=_confusion(outcome.test, test) if objective.confusion else [],
             scatter=_scatter(outcome.test, test) if objective.standardised else [],
             epochs=outcome.history,
@@ -280,15 +288,17 @@ class _Comparison:
             labels=len(draw.labelled),
             merged=outcome.merged,
             frozen_shares=outcome.frozen_shares,
+            validation_worst_group=worst(group_scores(context.task, draw.ranking, outcome.validation)),
+            groups=groups,
         )
 
     def board(self) -> Leaderboard:
         by_method: dict[str, list[TrialRecord]] = {}
         for trial in self.trials:
             by_method.setdefault(trial.method, []).append(trial)
-        any_draw = next(iter(self.draws.values()))
+        any_draw, select_by = next(iter(self.draws.values())), self.protocol.select_by
         return Leaderboard(
-            rows=rank([make_row(trials) for trials in by_method.values()]),
+            rows=rank([make_row(trials, select_by) for trials in by_method.values()], select_by),
             task=_describe_task(self.context.task),
             source=_describe_source(self.context.source),
             protocol={
@@ -300,7 +310,8 @@ class _Comparison:
                 "seeds": list(self.protocol.seeds),
                 "split_seed": self.protocol.split_seed,
                 "views": self.protocol.views.describe(),
-                "ranking": RANKING,
+                "select_by": select_by,
+                "ranking": RANKING[select_by],
             },
             environment=environment(self.context),
             passes={
@@ -405,6 +416,7 @@ def _describe_task(task: Task) -> dict[str, Any]:
         "kind": task.kind,
         "classes": list(task.classes),
         **_describe_labels(task),
+        **_describe_groups(task),
         "samples": len(task.labels),
         "fingerprint": task.fingerprint,
         "notes": list(task.notes),
@@ -420,6 +432,14 @@ def _describe_labels(task: Task) -> dict[str, Any]:
     labels = task.labels.astype(np.float64)
     numbers = {"mean": labels.mean(0), "sd": labels.std(0), "min": labels.min(0), "max": labels.max(0)}
     return {"targets": [{k: float(v[i]) for k, v in numbers.items()} for i in range(len(task.classes))]}
+
+
+def _describe_groups(task: Task) -> dict[str, Any]:
+    """Samples of each group."""
+    if task.grouping is None:
+        return {}
+    names, numbers = task.grouping.names, task.grouping.numbers
+    return {"groups": list(names), "group_counts": np.bincount(numbers, minlength=len(names)).tolist()}
 
 
 def _describe_source(source: Source) -> dict[str, Any]:

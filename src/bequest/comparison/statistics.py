@@ -7,12 +7,16 @@ from collections.abc import Sequence
 import numpy as np
 
 from bequest.core.registry import methods
-from bequest.core.results import Interval, Row, TrialRecord
+from bequest.core.results import Interval, Row, SelectBy, TrialRecord
 
-RANKING = (
-    "by the mean metric on held-out labels that the scored model was not fitted on; among equals the one with fewer "
-    "trained parameters comes first"
-)
+_HELD_OUT = "on held-out labels that the scored model was not fitted on"
+
+RANKING: dict[SelectBy, str] = {
+    "metric": f"by the mean metric {_HELD_OUT}; among equals the one with fewer trained parameters comes first",
+    "worst-group": f"by the mean worst-group accuracy {_HELD_OUT}; among equals the one with the higher mean accuracy "
+    "there, then the one with fewer trained parameters comes first",
+}
+"""How rows are ranked, by criterion."""
 
 
 def interval(values: Sequence[float]) -> Interval:
@@ -21,8 +25,8 @@ def interval(values: Sequence[float]) -> Interval:
     return Interval(float(np.mean(values)), sem, len(values), list(values))
 
 
-def make_row(trials: Sequence[TrialRecord]) -> Row:
-    """One method's trials as a row; failed seeds count only as errors."""
+def make_row(trials: Sequence[TrialRecord], select_by: SelectBy = "metric") -> Row:
+    """One method's trials as a row; failed seeds count only as errors, and the median seed is by the criterion."""
     done = [t for t in trials if t.error is None]
     first = (done or list(trials))[0]
     known = methods().get(first.method)
@@ -45,26 +49,34 @@ def make_row(trials: Sequence[TrialRecord]) -> Row:
         labels=first.labels,
         settings=first.settings,
         errors=[f"seed {t.seed}: {t.error}" for t in trials if t.error is not None],
-        median_seed=_median_seed(done),
+        median_seed=_median_seed(done, select_by),
         metrics={name: interval([t.metrics[name] for t in done]) for name in first.metrics},
+        validation_worst_group=_interval([t.validation_worst_group for t in done]),
+        groups={name: interval([t.groups[name].score for t in done]) for name in first.groups},
     )
 
 
-def rank(rows: Sequence[Row]) -> list[Row]:
-    """Best first by validation, `RANKING`; rows without a result last."""
+def rank(rows: Sequence[Row], select_by: SelectBy = "metric") -> list[Row]:
+    """Best first by the criterion, `RANKING`; rows without a result last."""
 
-    def key(row: Row) -> tuple[float, int]:
+    def key(row: Row) -> tuple[float, float, int]:
         # Held-out loss would favour methods that stopped early by it, so it breaks no ties.
-        if row.validation is None:
-            return (float("inf"), 0)
-        return (-row.validation.mean, row.trainable_parameters)
+        selection = row.selection(select_by)
+        if selection is None or row.validation is None:
+            return (float("inf"), 0.0, 0)
+        return (-selection.mean, -row.validation.mean, row.trainable_parameters)
 
     return sorted(rows, key=key)
 
 
-def _median_seed(done: Sequence[TrialRecord]) -> int | None:
-    """The seed in the middle by validation, the worse of two middles."""
-    ordered = sorted(done, key=lambda t: (t.validation or 0.0, -(t.validation_loss or 0.0), t.seed))
+def _median_seed(done: Sequence[TrialRecord], select_by: SelectBy) -> int | None:
+    """The seed in the middle by the criterion, the worse of two middles."""
+
+    def key(trial: TrialRecord) -> tuple[float, float, float, int]:
+        score, validation = trial.selection(select_by) or 0.0, trial.validation or 0.0
+        return (score, validation, -(trial.validation_loss or 0.0), trial.seed)
+
+    ordered = sorted(done, key=key)
     return ordered[(len(ordered) - 1) // 2].seed if ordered else None
 
 

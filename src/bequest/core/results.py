@@ -8,11 +8,29 @@ import re
 import secrets
 from collections.abc import Generator
 from contextlib import contextmanager, suppress
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, Literal
 
 from bequest.core.errors import RunError
+
+SelectBy = Literal["metric", "worst-group"]
+
+WORST_GROUP = "worst_group_accuracy"
+"""In a record's further metrics: the lowest accuracy of a group that has samples in the part."""
+
+
+@dataclass(frozen=True)
+class GroupScore:
+    """The accuracy of a group.
+
+    Attributes:
+        score: Share of its samples that were predicted right.
+        samples: How many it has in the part.
+    """
+
+    score: float
+    samples: int
 
 
 @dataclass(frozen=True)
@@ -71,6 +89,8 @@ class TrialRecord:
         merged: Whether trained low-rank weights were merged into plain layers.
         frozen_shares: Of each training stage that ran from what its frozen layers made of the samples, the share of the
             forward pass that was so computed once.
+        validation_worst_group: Worst-group accuracy on the held-out labels; None without groups.
+        groups: Accuracy on the test part of each group that has samples there, by name; empty without groups.
     """
 
     method: str
@@ -99,6 +119,12 @@ class TrialRecord:
     labels: int = 0
     merged: bool = False
     frozen_shares: list[float] = field(default_factory=list[float])
+    validation_worst_group: float | None = None
+    groups: dict[str, GroupScore] = field(default_factory=dict[str, GroupScore])
+
+    def selection(self, select_by: SelectBy) -> float | None:
+        """The score on held-out labels that a trial is chosen by."""
+        return self.validation_worst_group if select_by == "worst-group" else self.validation
 
     @classmethod
     def from_json(cls, data: dict[str, Any]) -> TrialRecord:
@@ -108,7 +134,9 @@ class TrialRecord:
             RunError: `data` has other fields than this version's.
         """
         with _fields_of("a trial's record"):
-            values: dict[str, Any] = {**data, "epochs": [Epoch(**e) for e in data.get("epochs", [])]}
+            epochs = [Epoch(**e) for e in data.get("epochs", [])]
+            groups = {name: GroupScore(**found) for name, found in data.get("groups", {}).items()}
+            values: dict[str, Any] = {**data, "epochs": epochs, "groups": groups}
             return cls(**values)
 
 
@@ -133,7 +161,7 @@ class Interval:
 class Row:
     """One method over its seeds; costs are means over them, memory their maximum.
 
-    `metrics` holds further metrics on the test part by name.
+    `metrics` holds further metrics on the test part by name, `groups` the accuracy there by group.
     """
 
     method: str
@@ -155,11 +183,17 @@ class Row:
     errors: list[str]
     median_seed: int | None
     metrics: dict[str, Interval] = field(default_factory=dict[str, Interval])
+    validation_worst_group: Interval | None = None
+    groups: dict[str, Interval] = field(default_factory=dict[str, Interval])
+
+    def selection(self, select_by: SelectBy) -> Interval | None:
+        """The score on held-out labels that rows are ranked by."""
+        return self.validation_worst_group if select_by == "worst-group" else self.validation
 
 
 @dataclass(frozen=True)
 class Leaderboard:
-    """The outcome of a comparison, best row by validation first.
+    """The outcome of a comparison, best row by the score that rows are ranked by first.
 
     Attributes:
         rows: One a method.
@@ -184,6 +218,20 @@ class Leaderboard:
         """The first row that has a result."""
         return next((r for r in self.rows if r.validation is not None), None)
 
+    @property
+    def select_by(self) -> SelectBy:
+        """Which score on held-out labels rows are ranked by."""
+        return self.protocol.get("select_by", "metric")
+
+    def judged(self) -> list[Row]:
+        """The rows with the score that they are ranked by in the place of the metric, on validation and test."""
+        if self.select_by == "metric":
+            return self.rows
+        return [
+            replace(row, metric=WORST_GROUP, validation=row.validation_worst_group, test=row.metrics.get(WORST_GROUP))
+            for row in self.rows
+        ]
+
     def to_json(self) -> dict[str, Any]:
         """Plain lists, dicts, numbers and strings."""
         return asdict(self)
@@ -205,9 +253,10 @@ class Leaderboard:
 
 
 def _row(data: dict[str, Any]) -> Row:
-    intervals = {k: Interval(**data[k]) if data[k] else None for k in ("validation", "test")}
-    metrics = {name: Interval(**found) for name, found in data.get("metrics", {}).items()}
-    values: dict[str, Any] = {**data, **intervals, "metrics": metrics}
+    single = ("validation", "test", "validation_worst_group")
+    intervals = {k: Interval(**data[k]) if data.get(k) else None for k in single}
+    by_name = {k: {n: Interval(**found) for n, found in data.get(k, {}).items()} for k in ("metrics", "groups")}
+    values: dict[str, Any] = {**data, **intervals, **by_name}
     return Row(**values)
 
 

@@ -110,6 +110,19 @@ class Draw:
 
 
 @dataclass(frozen=True)
+class Grouping:
+    """The groups of a task's samples.
+
+    Attributes:
+        names: One a group, e.g. `sport / red`.
+        numbers: int64 (samples,): the group of each sample; groups of one class are numbered consecutively.
+    """
+
+    names: tuple[str, ...]
+    numbers: IntArray
+
+
+@dataclass(frozen=True)
 class Task:
     """Labelled target data (dataset B).
 
@@ -120,12 +133,13 @@ class Task:
             (samples, classes): 1 where a sample carries a class, else 0. For regression float32 (samples, targets).
         classes: Names of the classes, or of a regression's targets, in the order of `labels`.
         split: Given parts, one of `train`, `validation`, `test` a sample; empty where splits are made.
-        groups: int64 (samples,): group of each sample, for worst-group accuracy; None where there are none.
+        groups: int64 (samples,): each sample's value in the column of groups; None where there is none. What counts as
+            a group is in `grouping`.
         notes: What loading found and the user should know (duplicates dropped, files skipped, …).
         origin: What `bequest.data.load` was called with, so that a run can be replayed; empty for data from
             Python.
         kind: What is predicted: one class, any number of classes, or numbers.
-        group_names: Names of the groups; `groups` index them. Empty where they have none.
+        group_names: Names of the values of `groups`, which index them. Empty where they have none.
     """
 
     name: str
@@ -155,14 +169,34 @@ class Task:
         return hashes
 
     @cached_property
-    def strata(self) -> IntArray:
-        """int64 (samples,): what draws are stratified by.
+    def grouping(self) -> Grouping | None:
+        """What accuracy is told of group by group; None where the samples have no groups.
 
-        The class; of a multi-label sample its rarest label, or a stratum of those without any; of a regression
-        up to ten bins of the first target, each with as many samples.
+        A group is a value of `groups` where each occurs in one class only. Where one occurs in several classes, values
+        are attributes, and a group is a class with an attribute (Kirichenko et al. 2023, arXiv:2204.02937). A sample of
+        another kind of task has no one class: there a group is always a value.
+        """
+        if self.groups is None:
+            return None
+        is_classification = self.kind == "classification"
+        labels = self.labels if is_classification else np.zeros(len(self.groups), np.int64)
+        num_values = int(self.groups.max()) + 1
+        pairs, numbers = np.unique(labels * num_values + self.groups, return_inverse=True)
+        classes, values = np.divmod(pairs, num_values)
+        named: list[str] = [self.group_names[int(v)] if self.group_names else str(v) for v in values]
+        if len(np.unique(values)) < len(values):
+            named = [f"{self.classes[int(c)]} / {name}" for c, name in zip(classes, named, strict=True)]
+        return Grouping(tuple(named), numbers.astype(np.int64))
+
+    @cached_property
+    def strata(self) -> IntArray:
+        """int64 (samples,): what draws and folds are stratified by.
+
+        The class, or the group inside of it where there are groups; of a multi-label sample its rarest label, or a
+        stratum of those without any; of a regression up to ten bins of the first target, each with as many samples.
         """
         if self.kind == "classification":
-            return self.labels
+            return self.labels if self.grouping is None else self.grouping.numbers
         if self.kind == "regression":
             return _bins(self.labels[:, 0])
         carried: np.ndarray[Any, np.dtype[np.bool_]] = self.labels > 0
@@ -206,7 +240,8 @@ class Task:
         """Parts for one seed: stratified, without replacement; the test part does not depend on the seed.
 
         A fifth of what is seen is held out for validation, with every stratum in it where a fifth has room for
-        all; a given validation part is taken whole instead.
+        all; a given validation part is taken whole instead. In a classification each class's share of a part is
+        divided among its groups in proportion, with every group in it where there is room.
 
         Args:
             seed: Redraws which labels are seen and how they are divided.
@@ -224,18 +259,30 @@ class Task:
         return _draw(self, seed, train_size, test_size, split_seed)
 
 
-def stratified(labels: IntArray, size: int, rng: np.random.Generator, *, least: int = 0) -> IntArray:
+def stratified(
+    labels: IntArray,
+    size: int,
+    rng: np.random.Generator,
+    *,
+    least: int = 0,
+    groups: IntArray | None = None,
+    each: int = 1,
+    spare: int = 0,
+) -> IntArray:
     """Positions of `size` samples whose class proportions are those of `labels`, in random order.
 
     A class's share is `size` times its proportion, rounded by the largest remainder, ties at random: so
     shares are within one of exact, and add up to `size`. Classes that `least` lifts above their share take
-    from the others in proportion.
+    from the others in proportion. A class's share is divided among its groups in the same way.
 
     Args:
         labels: Class indices (samples,).
         size: How many to draw.
         rng: Source of randomness.
         least: Every class that is present gets at least so many, where it has them.
+        groups: Groups inside the classes (samples,); None for none.
+        each: Every group gets at least so many, or fewer where its class's share has no room for that.
+        spare: Groups of no more samples than this are not lifted above their share, but left to other parts.
 
     Raises:
         DataError: There are fewer samples than `size`, or `least` of each class are more.
@@ -244,14 +291,30 @@ def stratified(labels: IntArray, size: int, rng: np.random.Generator, *, least: 
     fewest = int(np.minimum(counts, least).sum())
     if not fewest <= size <= len(labels):
         raise DataError(f"Asked for {size} samples of {len(classes)} classes; expected {fewest} to {len(labels)}.")
+    shares = _shares(counts.astype(np.int64), size, np.minimum(counts, least), rng)
+    picked = [np.empty(0, np.int64)]
+    for label, share in zip(classes, shares, strict=True):
+        members = np.flatnonzero(labels == label)
+        inner = np.zeros(len(members), np.int64) if groups is None else groups[members]
+        picked += _by_group(members, inner, int(share), rng, each, spare)
+    return rng.permutation(np.concatenate(picked))
+
+
+def _by_group(
+    members: IntArray, groups: IntArray, size: int, rng: np.random.Generator, each: int, spare: int
+) -> list[IntArray]:
+    """`size` of a class's members, group by group."""
+    present, counts = np.unique(groups, return_counts=True)
+    if len(present) == 1:
+        return [rng.permutation(members)[:size]]
+    least = np.where(counts > spare, np.minimum(counts, min(each, size // len(present))), 0)
     shares = _shares(counts.astype(np.int64), size, least, rng)
-    picked = [rng.permutation(np.flatnonzero(labels == c))[:share] for c, share in zip(classes, shares, strict=True)]
-    return rng.permutation(np.concatenate([np.empty(0, np.int64), *picked]))
+    return [rng.permutation(members[groups == g])[:share] for g, share in zip(present, shares, strict=True)]
 
 
-def _shares(counts: IntArray, size: int, least: int, rng: np.random.Generator) -> IntArray:
-    """How many of each class: in integers throughout, so that no rounding error can upset the sum."""
-    shares = np.minimum(counts, least)
+def _shares(counts: IntArray, size: int, least: IntArray, rng: np.random.Generator) -> IntArray:
+    """How many of each class, `least` of each or more: in integers throughout, so that no rounding upsets the sum."""
+    shares = least.astype(np.int64)
     free = np.ones(len(counts), bool)  # not held up by `least`
     while free.any():  # every pass but the last frees fewer classes
         rest, total = size - int(shares[~free].sum()), int(counts[free].sum())
@@ -283,11 +346,11 @@ def _draw(task: Task, seed: int, train_size: int | None, test_size: int | float,
     if len(given_test):
         wanted = min(int(test_size), len(given_test)) if test_size >= 1 else len(given_test)
         _check_given_test_size(task, wanted, given_test)
-        test = given_test[stratified(task.strata[given_test], wanted, test_rng, least=least)]
+        test = given_test[_divided(task, given_test, wanted, test_rng, least=least)]
     else:
         wanted = int(test_size) if test_size >= 1 else round(test_size * len(pool))
         _check_test_size(task, wanted, pool)
-        test = pool[stratified(task.strata[pool], wanted, test_rng, least=least)]
+        test = pool[_divided(task, pool, wanted, test_rng, least=least, spare=2)]
         pool = np.setdiff1d(pool, test)
     _check_train_size(task, train_size, pool, len(held))
     if len(held):
@@ -295,7 +358,8 @@ def _draw(task: Task, seed: int, train_size: int | None, test_size: int | float,
         return Draw(rng.permutation(train), held, test)
     labelled = rng.permutation(pool) if train_size is None else _pick(task, pool, train_size, rng)
     num_held = max(1, round(len(labelled) / 5))
-    validation = stratified(task.strata[labelled], num_held, rng, least=min(1, num_held // _num_strata(task, labelled)))
+    least = min(1, num_held // _num_strata(task, labelled))
+    validation = _divided(task, labelled, num_held, rng, least=least, spare=1)
     train = np.setdiff1d(np.arange(len(labelled)), validation)
     return Draw(labelled[rng.permutation(train)], labelled[validation], test)
 
@@ -305,11 +369,24 @@ def _positions(task: Task, part: str) -> IntArray:
 
 
 def _pick(task: Task, pool: IntArray, size: int, rng: np.random.Generator) -> IntArray:
-    return pool[stratified(task.strata[pool], size, rng, least=min(2, size // _num_strata(task, pool)))]
+    return pool[_divided(task, pool, size, rng, least=min(2, size // _num_strata(task, pool)), each=2)]
+
+
+def _divided(
+    task: Task, pool: IntArray, size: int, rng: np.random.Generator, *, least: int, each: int = 1, spare: int = 0
+) -> IntArray:
+    """Positions in `pool` of `size` samples: classes in proportion, and in each class its groups."""
+    groups = None if task.kind != "classification" or task.groups is None else task.strata[pool]
+    return stratified(_coarse(task)[pool], size, rng, least=least, groups=groups, each=each, spare=spare)
+
+
+def _coarse(task: Task) -> IntArray:
+    """What a part has in proportion before all else: the classes, or the strata of samples that have no one class."""
+    return task.labels if task.kind == "classification" else task.strata
 
 
 def _num_strata(task: Task, pool: IntArray) -> int:
-    return len(np.unique(task.strata[pool]))
+    return len(np.unique(_coarse(task)[pool]))
 
 
 def _fewest(task: Task) -> int:

@@ -19,13 +19,13 @@ def features(
     context: Context, indices: Indices, body: nn.Module, targets: Targets, *, of_source: bool = True
 ) -> Features:
     """What a body gives for some samples, and their labels; arguments as for `embeddings`."""
-    groups = context.task.groups
+    grouping = context.task.grouping
     values = embeddings(context, indices, body, of_source=of_source).stack()
     taps = tapped(body)[1]
     return Features(
         values=values,
         labels=targets.labels(indices).numpy(),
-        groups=None if groups is None else groups[indices],
+        groups=None if grouping is None else grouping.numbers[indices],
         num_classes=len(context.task.classes),
         widths=tuple(tap.width for tap in taps) if taps else (values.shape[1],),
         kind=context.task.kind,

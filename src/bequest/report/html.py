@@ -8,15 +8,16 @@ from typing import Any, cast
 
 from markupsafe import Markup, escape
 
-from bequest.core.results import Leaderboard, Row, TrialRecord, atomic_open
+from bequest.core.results import WORST_GROUP, Leaderboard, Row, TrialRecord, atomic_open
 from bequest.report import plots, units
-from bequest.report.verdict import finished, sentences
+from bequest.report.verdict import criterion, finished, sentences
 
 _MAX_PAIRS = 6
 _MAX_TARGETS = 6
-_TASK = ("name", "modality", "kind", "samples", "classes", "targets", "fingerprint")
+_MAX_GROUPS = 12
+_TASK = ("name", "modality", "kind", "samples", "classes", "targets", "groups", "fingerprint")
 _SOURCE = ("name", "modality", "parameters", "width", "fingerprint")
-_PROTOCOL = ("train_size", "train", "validation", "test", "seeds", "split_seed", "ranking")
+_PROTOCOL = ("train_size", "train", "validation", "test", "seeds", "split_seed", "select_by", "ranking")
 
 
 def write(board: Leaderboard, path: Path) -> None:
@@ -59,9 +60,12 @@ def _page(board: Leaderboard) -> dict[str, Any]:
         "source": str(board.source.get("name", "unnamed source")),
         "modality": str(board.task.get("modality", "")),
         "metric": units.metric_name(first.metric) if first else "metric",
+        "criterion": criterion(board),
+        "badge": "best by " + ("validation" if board.select_by == "metric" else "worst group"),
         "verdict": sentences(board),
         "tiles": _tiles(board),
         "rows": [_row(board, r) for r in board.rows],
+        "groups": _groups(board),
         "purpose": _purpose(board),
         "key": [{"name": m, **look.key} for m, look in plots.looks(board).items()],
         "cost": {s.name: plots.cost_and_score(board, s) for s in (plots.WIDE, plots.NARROW)},
@@ -79,7 +83,7 @@ def _page(board: Leaderboard) -> dict[str, Any]:
 
 def _tiles(board: Leaderboard) -> list[dict[str, str]]:
     """The few numbers that stand beside the verdict."""
-    best = board.best
+    best = next((row for row in board.judged() if row.validation is not None), None)
     if best is None:
         return []
     per = "a seed, " if best.validation and best.validation.seeds > 1 else ""
@@ -87,7 +91,7 @@ def _tiles(board: Leaderboard) -> list[dict[str, str]]:
     if best.test:
         over = "one seed" if best.test.seeds == 1 else f"mean over {best.test.seeds} seeds"
     tiles = [
-        {"label": "Best by validation", "value": best.method, "note": best.family},
+        {"label": f"Best by {criterion(board)}", "value": best.method, "note": best.family},
         {
             "label": f"Test {units.metric_name(best.metric)}",
             "value": units.mean_sem(best.test, best.metric),
@@ -121,8 +125,9 @@ def _row(board: Leaderboard, row: Row) -> dict[str, Any]:
         "seeds": f"{seeds} of {planned} seeds" if done and row.errors and planned else "",
         "errors": list(dict.fromkeys(row.errors)),
         "validation": units.mean_sem(row.validation, row.metric),
+        "validation_worst": units.mean_sem(row.validation_worst_group, WORST_GROUP) if row.groups else "",
         "test": units.mean_sem(row.test, row.metric),
-        "metrics": [(name, units.mean_sem(row.metrics[name], name)) for name in _further(board, row)],
+        "metrics": [(_short(name), units.mean_sem(row.metrics[name], name)) for name in _further(board, row)],
         "epochs": _epochs(row),
         "trainable": units.quantity(row.trainable_parameters),
         "stored": units.size(row.stored_bytes),
@@ -132,7 +137,7 @@ def _row(board: Leaderboard, row: Row) -> dict[str, Any]:
         "inference": units.rate(row.inference_per_s),
         "settings": _pairs(row.settings),
         "solved": _solved(row, trials),
-        "further": _further(board, row),
+        "further": [_short(name) for name in _further(board, row)],
         "trials": [_trial(t, _further(board, row)) for t in trials],
     }
 
@@ -142,6 +147,11 @@ def _further(board: Leaderboard, row: Row) -> list[str]:
     several = len(_list(board.task.get("targets"))) > 1
     # A mean over targets in different units would say nothing.
     return [name for name in row.metrics if not (several and units.is_in_target_units(name))]
+
+
+def _short(name: str) -> str:
+    """A further metric's name in a table."""
+    return "worst group" if name == WORST_GROUP else units.metric_name(name)
 
 
 def _epochs(row: Row) -> str:
@@ -159,6 +169,7 @@ def _trial(trial: TrialRecord, further: list[str]) -> dict[str, Any]:
         "validation": units.score(trial.validation, trial.metric, 2),
         "loss": loss or units.NONE,
         "test": units.score(trial.test, trial.metric, 2),
+        "validation_worst": units.score(trial.validation_worst_group, WORST_GROUP, 2),
         "further": [units.score(trial.metrics.get(name), name, 2) for name in further],
         "epochs": f"{run} / {trial.epochs_planned}" if trial.epochs_planned else "solved",
         "train": units.duration(trial.train_s),
@@ -178,7 +189,7 @@ def _cost_note(board: Leaderboard) -> str:
     if any(r.test and r.test.sem is not None for r in board.rows):
         parts.append("Large signs are means, bars one standard error each way; faint signs are single seeds.")
     if len(finished(board)) > 1:
-        parts.append("The name in bold is the best by validation.")
+        parts.append(f"The name in bold is the best by {criterion(board)}.")
     return " ".join([*parts, "The vertical axis does not start at zero."])
 
 
@@ -205,6 +216,56 @@ def _purpose(board: Leaderboard) -> str:
     samples = f"{test:,} samples of the test part" if isinstance(test, int) else "test part"
     verb = "were" if isinstance(test, int) else "was"
     parts.append(f"The {samples} {verb} scored once per final model and chose nothing.")
+    return " ".join(parts)
+
+
+def _groups(board: Leaderboard) -> dict[str, Any] | None:
+    """Test accuracy by group: methods are rows, groups columns."""
+    rows = [row for row in finished(board) if row.groups]
+    if not rows:
+        return None
+    first = next(t for t in board.trials if t.method == rows[0].method and t.groups)
+    counts = {name: found.samples for name, found in first.groups.items()}
+    lowest = sorted(counts, key=lambda name: rows[0].groups[name].mean)[:_MAX_GROUPS]
+    shown = [name for name in counts if name in lowest]
+    return {
+        "columns": [{"name": name, "count": units.count(counts[name])} for name in shown],
+        "rows": [_group_row(board, row, shown) for row in rows],
+        "note": _groups_note(board, counts, len(shown)),
+    }
+
+
+def _group_row(board: Leaderboard, row: Row, shown: list[str]) -> dict[str, Any]:
+    worst = min(found.mean for found in row.groups.values())
+    cells = [
+        {
+            "accuracy": units.score(found.mean, "accuracy"),
+            "error": "" if found.sem is None else f"± {units.score(found.sem, 'accuracy')}",
+            "worst": found.mean == worst,
+        }
+        for found in (row.groups[name] for name in shown)
+    ]
+    return {"method": row.method, "best": row is board.best, "cells": cells}
+
+
+def _groups_note(board: Leaderboard, counts: dict[str, int], num_shown: int) -> str:
+    parts = ["Accuracy on each group's test samples; the lowest of each method is marked."]
+    if any(len(found.values) > 1 for row in board.rows for found in row.groups.values()):
+        parts.append(
+            "The worst group may be another one with another seed, so a method's worst-group accuracy, the mean of "
+            "each seed's lowest, may be below the lowest mean here."
+        )
+    smallest = min(counts.values())
+    parts.append(
+        f"One test sample of the smallest group, of {units.plural(smallest, 'sample')}, is "
+        f"{units.gap(1 / smallest, 'accuracy')} of its accuracy."
+    )
+    if num_shown < len(counts):
+        parts.append(f"Of {len(counts)} groups, the {num_shown} worst of the best method are shown.")
+    absent = [str(name) for name in _list(board.task.get("groups")) if name not in counts]
+    if absent:
+        names = ", ".join(absent[:_MAX_GROUPS]) + (" and others" if len(absent) > _MAX_GROUPS else "")
+        parts.append(f"Without test samples: {names}.")
     return " ".join(parts)
 
 
@@ -300,8 +361,11 @@ def _facts(board: Leaderboard) -> list[tuple[str, list[tuple[str, str]]]]:
     """Every recorded fact about task, source, protocol and machine, known ones first."""
     named = "targets" if "targets" in board.task else "classes"
     known = {**board.task, named: len(_list(board.task.get("classes")))}
+    if "groups" in board.task:
+        known["groups"] = len(_list(board.task["groups"]))
     known["samples"] = units.count(board.task.get("samples"))
-    task = _ordered(known, _TASK, skip=("class_counts", "notes") if named == "classes" else ("classes", "notes"))
+    listed = "class_counts" if named == "classes" else "classes"
+    task = _ordered(known, _TASK, skip=(listed, "group_counts", "notes"))
     source = dict(board.source)
     parameters = source.pop("parameters", None)
     size: list[tuple[str, str]] = []

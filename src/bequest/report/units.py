@@ -23,7 +23,7 @@ def is_in_target_units(metric: str) -> bool:
 
 def metric_name(metric: str) -> str:
     """The metric's name in words."""
-    return metric.replace("_", " ")
+    return metric.replace("worst_group", "worst-group").replace("_", " ")
 
 
 def score(value: float | None, metric: str, digits: int = 1) -> str:

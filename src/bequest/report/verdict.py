@@ -10,13 +10,19 @@ _TOLERANCE = 1e-9
 
 
 def sentences(board: Leaderboard) -> list[str]:
-    """The verdict; the first sentence names the best row by validation, where there is one."""
-    best, rows = board.best, finished(board)
+    """The verdict; the first sentence names the best row by the score that ranks them, where there is one."""
+    rows = [row for row in board.judged() if row.validation is not None]
+    best = rows[0] if rows else None
     if best is None:
         return ["No method finished, so there is nothing to compare. The table says why."]
     others = [r for r in rows if r is not best]
     first = _first(best, alone=not others)
     return [first, *_rivals(best, others), *_cheapest(best, others), *affinity.in_words(board)]
+
+
+def criterion(board: Leaderboard) -> str:
+    """What rows are ranked by, in words."""
+    return "validation" if board.select_by == "metric" else "worst group on validation"
 
 
 def finished(board: Leaderboard) -> list[Row]:

@@ -12,7 +12,7 @@ from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
-from bequest.core.results import Leaderboard, Row
+from bequest.core.results import WORST_GROUP, Leaderboard, Row
 from bequest.report import units
 
 _GAP = 2
@@ -28,12 +28,14 @@ class _Column:
         cell: A row's text.
         importance: Where the terminal is narrow, the columns of least importance give way.
         justify: How cells are aligned.
+        is_told: Whether a leaderboard has it.
     """
 
     header: str
     cell: Callable[[Leaderboard, Row], str]
     importance: int
     justify: Literal["left", "right"] = "right"
+    is_told: Callable[[Leaderboard], bool] = lambda board: True
 
     def width(self, board: Leaderboard, rows: list[Row]) -> int:
         texts = [*self.header.split("\n"), *(self.cell(board, row) for row in rows)]
@@ -56,10 +58,26 @@ def _seeds(board: Leaderboard, row: Row) -> str:
     return f"{done} / {len(planned)}" if isinstance(planned, (list, tuple)) else str(done)
 
 
+def _has_groups(board: Leaderboard) -> bool:
+    return any(row.groups for row in board.rows)
+
+
 _COLUMNS = (
-    _Column("method", lambda board, row: row.method, 10, "left"),
-    _Column("validation", _validation, 9),
-    _Column("test", lambda board, row: units.mean_sem(row.test, row.metric), 8),
+    _Column("method", lambda board, row: row.method, 12, "left"),
+    _Column("validation", _validation, 11),
+    _Column(
+        "validation\nworst group",
+        lambda board, row: units.mean_sem(row.validation_worst_group, WORST_GROUP),
+        10,
+        is_told=lambda board: board.select_by == "worst-group",
+    ),
+    _Column("test", lambda board, row: units.mean_sem(row.test, row.metric), 9),
+    _Column(
+        "test\nworst group",
+        lambda board, row: units.mean_sem(row.metrics.get(WORST_GROUP), WORST_GROUP),
+        8,
+        is_told=_has_groups,
+    ),
     _Column("epochs\nrun", _epochs, 2),
     _Column("trainable\nparameters", lambda board, row: units.quantity(row.trainable_parameters), 6),
     _Column("training\ntime", lambda board, row: units.duration(row.train_s), 7),
@@ -95,7 +113,7 @@ def _that_fit(board: Leaderboard, rows: list[Row], width: int | None) -> list[_C
     """The columns in order of importance as long as there is room; method and validation always."""
     chosen: list[_Column] = []
     used = -_GAP
-    for column in sorted(_COLUMNS, key=lambda c: -c.importance):
+    for column in sorted(_told(board), key=lambda c: -c.importance):
         extent = _GAP + column.width(board, rows)
         if width is None or len(chosen) < 2 or used + extent <= width:
             chosen.append(column)
@@ -103,11 +121,17 @@ def _that_fit(board: Leaderboard, rows: list[Row], width: int | None) -> list[_C
     return [c for c in _COLUMNS if c in chosen]
 
 
+def _told(board: Leaderboard) -> list[_Column]:
+    return [column for column in _COLUMNS if column.is_told(board)]
+
+
 def _caption(board: Leaderboard, num_rows: int, columns: list[_Column]) -> str | None:
     """What the numbers are, and what had no room."""
     metrics = dict.fromkeys(units.metric_name(row.metric) for row in board.rows)
     parts = [f"{' and '.join(metrics)}: mean ± standard error over the seeds"] if metrics else []
-    hidden = [c.header.replace("\n", " ") for c in _COLUMNS if c not in columns]
+    if board.select_by == "worst-group":
+        parts.append("ranked by the worst group on validation")
+    hidden = [c.header.replace("\n", " ") for c in _told(board) if c not in columns]
     if hidden:
         parts.append(f"not shown: {', '.join(hidden)}")
     if num_rows < len(board.rows):
