@@ -193,7 +193,9 @@ def compare(
     options = {**columns, "encoding": encoding, "skip_bad": skip_bad}
     loaded = _task(data, task, options)
     select_by = check_select_by(select_by, loaded)
-    source_task = None if source_data is None else _task(source_data, "classification", options)
+    source_task = (
+        None if source_data is None else _task(source_data, "classification", {**options, "group_column": None})
+    )
     source = _source(source, loaded, max_tokens, image_size, source_head, pooling, cut_at)
     entries = enter(methods, settings or {}, source, loaded)
     chosen_views = choose_views(views, augment, loaded.modality)

@@ -187,18 +187,18 @@ class Features:
         labels: int64 (samples,); of the other kinds float32 (samples, outputs), a regression's standardised.
         groups: int64 (samples,) or None.
         num_classes: How many classes or targets the task has; some classes may be missing from `labels`.
-        widths: Features of each tap, in the order of the columns; one for the embedding alone.
         kind: What the labels are.
         strata: int64 (samples,): what folds are stratified by; None for the classes, or for nothing.
+        widths: Features of each tap, in the order of the columns; one for the embedding alone.
     """
 
     values: Any
     labels: Any
     groups: Any
     num_classes: int
-    widths: tuple[int, ...] = ()
     kind: Kind = "classification"
     strata: Any = None
+    widths: tuple[int, ...] = ()
 
 
 class Solver(Protocol):
