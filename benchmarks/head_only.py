@@ -14,8 +14,8 @@ is the whole network, as they do it:
   its AdamW, cosine schedule and label smoothing), body without gradients. fastai: the frozen epochs of `fine_tune`,
   which train BatchNorm too (`train_bn`); and the same with BatchNorm's scales frozen. Both run channels-last, as ours.
 
-Both peers on images leave BatchNorm in train mode, so that its running statistics move; after few steps they fit neither
-the old images nor the new ones, which their test accuracy shows.
+Both peers on images leave BatchNorm in train mode, so that its running statistics move; after few steps they fit
+neither the old images nor the new ones, which their test accuracy shows.
 
 The limit is what no engine can go below in float32: one frozen pass and the head's own steps, from memory.
 
