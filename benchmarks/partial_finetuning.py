@@ -63,7 +63,7 @@ class Case:
     suffix: Callable[[Any, Any], Tensor]
 
 
-def image_case() -> Case:
+def image_case(image_size: int = 128) -> Case:
     def prefix(body: Any, inputs: tuple[Tensor, ...]) -> Any:
         x = body.bn1(body.conv_stem(*inputs))
         for stage in body.blocks[:-1]:
@@ -74,7 +74,7 @@ def image_case() -> Case:
         return body.forward_head(body.bn2(body.conv_head(body.blocks[-1](x))), pre_logits=True)
 
     return Case(
-        sources.get("efficientnet_lite0", image_size=128),
+        sources.get("efficientnet_lite0", image_size=image_size),
         images().task,
         "blocks.6.0",
         32,
@@ -119,8 +119,8 @@ def _hidden(output: Any) -> Tensor:
 class Sides:
     """The same samples and batches for everybody."""
 
-    def __init__(self, case: Case, num_samples: int) -> None:
-        self.case = case
+    def __init__(self, case: Case, num_samples: int, epochs: int = EPOCHS) -> None:
+        self.case, self.epochs = case, epochs
         order = np.random.default_rng(0).permutation(len(case.task.labels))[: num_samples + 16]
         self.draw = Draw(order[:num_samples], order[num_samples : num_samples + 8], order[num_samples + 8 :])
         with tempfile.TemporaryDirectory() as folder:
@@ -157,7 +157,7 @@ class Sides:
     def plain(self) -> None:
         network, trained = self.network()
         optimizer = torch.optim.AdamW(trained, lr=RATE)
-        for _ in range(EPOCHS):
+        for _ in range(self.epochs):
             for batch in self.batches():
                 loss = F.cross_entropy(network(*self.inputs(batch)), self.labels[batch])
                 optimizer.zero_grad(set_to_none=True)
@@ -171,7 +171,7 @@ class Sides:
         batches = self.batches()
         with torch.no_grad():
             read = [self.case.prefix(network.body, self.inputs(batch)) for batch in batches]
-        for _ in range(EPOCHS):
+        for _ in range(self.epochs):
             for batch, activations in zip(batches, read, strict=True):
                 loss = F.cross_entropy(network.head(self.case.suffix(network.body, activations)), self.labels[batch])
                 optimizer.zero_grad(set_to_none=True)
@@ -183,7 +183,7 @@ class Sides:
         """With `warm`, the graphs are there already, as from a comparison's second seed on."""
         if not warm:
             engine_cut._graphs.clear()
-        settings = {"from_depth": self.case.first, "epochs": EPOCHS, "batch_size": self.case.batch_size}
+        settings = {"from_depth": self.case.first, "epochs": self.epochs, "batch_size": self.case.batch_size}
         settings |= {"patience": 0, "head_init": "random", "learning_rate": RATE, "head_learning_rate": RATE}
         with tempfile.TemporaryDirectory() as folder:
             context = self.context(folder)

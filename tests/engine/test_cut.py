@@ -15,6 +15,8 @@ from torch import nn
 from bequest import sources
 from bequest.core.observe import Silent
 from bequest.core.registry import get_method
+from bequest.data.views import Views, parse_recipe
+from bequest.engine import cut as engine_cut
 from bequest.engine.context import Context
 from bequest.engine.run import Outcome, run
 from bequest.engine.runtime import choose_runtime
@@ -99,6 +101,37 @@ def test_bit_for_bit_where_the_suffix_sees_identical_inputs(tiny_tasks: Any, tmp
     ours, plain = outcomes
     assert ours.frozen_shares
     assert all(torch.equal(ours.trained[name], tensor) for name, tensor in plain.trained.items())
+
+
+@pytest.mark.parametrize("num_views", [1, 2])
+def test_a_head_alone_needs_no_graph(num_views: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It reads embeddings, those that other methods share, and trains as on the whole network."""
+
+    def analysed(*_: Any, **__: Any) -> None:
+        raise AssertionError("a graph was asked for")
+
+    monkeypatch.setattr(engine_cut, "_analysed", analysed)
+    task, body = tiny.photo_task(32, 40), sources.get("timm:test_vit", pretrained=False, image_size=160)
+    draw = task.draw(0, train_size=18, test_size=9)
+    settings = {"from_depth": "1", "epochs": 3, "batch_size": 8, "patience": 0, "head_init": "random"}
+    outcomes: list[Outcome] = []
+    for cut in (True, False):
+        views = Views(num_views, parse_recipe("light"))
+        store = Store(tmp_path / str(cut))
+        context = Context(body, task, store, choose_runtime("float32"), Silent(), views=views, cut=cut)
+        outcomes.append(run(context, get_method("freeze").build(settings), draw, seed=0))
+        if cut:
+            computed = context.passes.computed
+            assert computed == len(draw.labelled) + (num_views - 1) * len(draw.train) + len(draw.test)
+            run(context, get_method("linear_probe").build({}), draw, seed=0)
+            assert context.passes.computed == computed
+    ours, plain = outcomes
+    assert set(ours.trained) == set(plain.trained) == {"head.weight", "head.bias"}
+    for name, tensor in plain.trained.items():
+        torch.testing.assert_close(ours.trained[name], tensor, rtol=1e-4, atol=1e-6)
+    for a, b in zip(ours.history, plain.history, strict=True):
+        assert a.validation_loss == pytest.approx(b.validation_loss, rel=1e-5)
+    torch.testing.assert_close(ours.test, plain.test, rtol=1e-4, atol=1e-5)
 
 
 def test_it_is_said_once(tiny_tasks: Any, tmp_path: Path) -> None:

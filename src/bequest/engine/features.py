@@ -189,6 +189,19 @@ def embeddings(
         body: A frozen body, tapped or not; None for the source's own.
         of_source: Whether it computes what the source's body does, so that its weights need not be looked at.
     """
+    return embeddings_of(context, encoded(context, indices), context.hashes(indices), body, of_source=of_source)
+
+
+def embeddings_of(
+    context: Context,
+    items: Sequence[Array],
+    hashes: HashArray,
+    body: nn.Module | None = None,
+    view: Any = 0,
+    *,
+    of_source: bool = False,
+) -> Records | Columns:
+    """As `embeddings`, of any view of samples; arguments as there and for `frozen_outputs`."""
     base, asked = tapped(context.source.body if body is None else body)
     of_source = of_source or body is None
     digest = context.source.fingerprint if of_source else fingerprint(base)
@@ -202,7 +215,7 @@ def embeddings(
         (False,) * len(taps),
         sum(4.0 * tap.width for tap in taps),
     )
-    found = frozen_outputs(context, frozen, encoded(context, indices), context.hashes(indices), num_asked=len(asked))
+    found = frozen_outputs(context, frozen, items, hashes, view, num_asked=len(asked))
     return found[0] if len(found) == 1 else Columns(tuple(found))
 
 

@@ -19,7 +19,7 @@ from bequest.core.task import Draw
 from bequest.engine.checkpoint import Checkpoint
 from bequest.engine.context import Context, Indices
 from bequest.engine.cut import Halves, example, halves
-from bequest.engine.features import embeddings, encoded, forward
+from bequest.engine.features import embeddings, embeddings_of, encoded, forward
 from bequest.engine.fit import Feed, fit
 from bequest.engine.solve import pass_seconds, solve
 from bequest.engine.store import Records
@@ -210,6 +210,9 @@ class _Trial:
             return made
 
         num_views = self.context.views.number
+        if self.context.cut and num_views is not None and _trains_head_alone(stage):
+            head, embedded = self.network.head, self.embedded_view
+            return Feed(head, head, lambda n: embedded(one(n)), _stack, num_train, held_out, num_views)
         require_grad_only(self.network, [name for group in stage.groups for name in group.names])
         self.context.runtime.place(self.network)
         plain = one(0)
@@ -231,6 +234,12 @@ class _Trial:
         items, seconds = self.halves.items(plain)
         self.shared_s += seconds
         return replace(plain, items=items)
+
+    def embedded_view(self, plain: View) -> View:
+        """A view of what the body made of the samples: where all of it is frozen, there is no cut to look for."""
+        records = embeddings_of(self.context, plain.items, plain.hashes, self.network.body, plain.key)
+        self.shared_s += records.seconds
+        return replace(plain, items=records)
 
     def outputs(self, indices: Indices) -> Tensor:
         """Outputs for some samples; from what is stored of an untouched body, or of the last stage's prefix."""
@@ -270,6 +279,10 @@ class _Trial:
             merged=self.plan.finish is not None,
             frozen_shares=self.shares,
         )
+
+
+def _trains_head_alone(stage: Train) -> bool:
+    return all(name.startswith("head.") for group in stage.groups for name in group.names)
 
 
 def _stack(items: Any) -> tuple[Tensor, ...]:
