@@ -212,6 +212,8 @@ class _Trial:
         num_views = self.context.views.number
         if self.context.cut and num_views is not None and _trains_head_alone(stage):
             head, embedded = self.network.head, self.embedded_view
+            self.shares.append(1.0)
+            self.context.say("All below the head is frozen: computed once a sample.")
             return Feed(head, head, lambda n: embedded(one(n)), _stack, num_train, held_out, num_views)
         require_grad_only(self.network, [name for group in stage.groups for name in group.names])
         self.context.runtime.place(self.network)
