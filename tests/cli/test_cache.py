@@ -19,7 +19,9 @@ def keys(cache: Path) -> list[str]:
     old.add(hashes, [np.zeros(1000)] * 3, 0.0)
     for file in old.folder.iterdir():
         os.utime(file, (time.time() - 50 * 3600,) * 2)
-    new = Store(cache).shelf({"what": "features", "preprocess": "aaaabbbbcccc", "body": "ddddeeeeffff"})
+    new = Store(cache).shelf(
+        {"what": "features", "preprocess": "aaaabbbbcccc", "body": "ddddeeeeffff", "tap": "layer3"}
+    )
     new.add(hashes[:2], [np.zeros(1000)] * 2, 0.0)
     return [old.folder.name, new.folder.name]
 
@@ -29,8 +31,9 @@ def test_ls(keys: list[str], cache: Path, capsys: pytest.CaptureFixture[str], mo
     assert main(["cache", "ls"]) == 0
     lines = capsys.readouterr().out.splitlines()
     [new, old] = lines[2:4]
-    assert new.split() == [keys[1][:8], "features", "ddddeeee", "aaaabbbb", "2", *new.split()[5:7], "just", "now"]
-    assert old.split() == [keys[0][:8], "encoded", "–", "aaaabbbb", "3", "24.3", "kB", "2", "days", "ago"]
+    told = [keys[1][:8], "features", "layer3", "ddddeeee", "aaaabbbb", "2"]
+    assert new.split() == [*told, *new.split()[6:8], "just", "now"]
+    assert old.split() == [keys[0][:8], "encoded", "–", "–", "aaaabbbb", "3", "24.3", "kB", "2", "days", "ago"]
     assert lines[5].startswith("2 keys, ") and lines[5].endswith(" kB of at most 3.0 GB")
     assert str(cache) in lines[6]
 
