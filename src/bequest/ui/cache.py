@@ -18,7 +18,7 @@ _FINGERPRINT_DIGITS = 8
 def cache_table(shelves: Sequence[StoredShelf]) -> Table:
     """One row a key, in the order given."""
     table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, 1, 0, 0))
-    for header in ("key", "what", "layer", "network", "preprocessing"):
+    for header in ("key", "what", "network", "prepared"):
         table.add_column(header, no_wrap=True)
     for header in ("samples", "size", "last used"):
         table.add_column(header, justify="right", no_wrap=True)
@@ -26,8 +26,7 @@ def cache_table(shelves: Sequence[StoredShelf]) -> Table:
     for shelf in shelves:
         table.add_row(
             shelf.folder.name[:KEY_DIGITS],
-            units.shorten(str(shelf.key.get("what", units.NONE)), 16),
-            units.shorten(str(shelf.key.get("tap", units.NONE)), 32),
+            units.shorten(str(shelf.key.get("tap") or shelf.key.get("what", units.NONE)), 20),
             _short(shelf.key.get("body") or shelf.key.get("prefix")),
             _short(shelf.key.get("preprocess")),
             units.count(shelf.num_records),
