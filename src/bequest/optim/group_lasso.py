@@ -183,7 +183,7 @@ def _solve(
         value = loss + 0.5 * penalty * (np.vdot(u, u) + np.vdot(v, v))
         return float(value), np.concatenate([by_u.ravel(), by_v.ravel(), residual.sum(0)])
 
-    u, v = _factors(x, labels, weight, bias, norm)
+    u, v = _factors(x, labels, weight, bias, penalty, norm)
     options = {"maxiter": 3000, "maxfun": 6000, "gtol": tolerance, "ftol": 0.0, "maxcor": 30}
     begin = np.concatenate([u.ravel(), v.ravel(), bias])
     u, v, bias = split(minimize(objective, begin, jac=True, method="L-BFGS-B", options=options).x)
@@ -196,14 +196,15 @@ def _solve(
     return np.where((ahead <= penalty) | uphill, 0.0, weight), bias
 
 
-def _factors(x: Array, labels: Array, weight: Array, bias: Array, norm: Norm) -> tuple[Array, Array]:
-    """u and v of equal norms whose product is the weight; where that is 0, a small step along the descent instead."""
+def _factors(x: Array, labels: Array, weight: Array, bias: Array, penalty: float, norm: Norm) -> tuple[Array, Array]:
+    """u and v of equal norms whose product is the weight; for groups that leave 0, a small step down the gradient."""
     sizes = norm(weight)
     _, residual = _loss((weight.T @ x).T + bias, labels)
-    descent = -(x @ residual)
-    directions = np.where(sizes > 0, weight, descent) / np.maximum(np.where(sizes > 0, sizes, norm(descent)), 1e-300)
-    roots = np.sqrt(np.maximum(sizes, 1e-3 * max(1.0, sizes.max(initial=0.0))))
-    return roots, directions * roots
+    gradient = x @ residual
+    leaving = (sizes == 0) & (norm(gradient) > penalty)
+    roots = np.sqrt(np.where(leaving, 1e-3 * max(1.0, sizes.max(initial=0.0)), sizes))
+    directions = np.where(leaving, -gradient, weight)
+    return roots, directions / np.maximum(norm(directions), 1e-300) * roots
 
 
 def _violations(weight: Array, gradient: Array, penalty: float, norm: Norm) -> Array:
