@@ -32,6 +32,8 @@ TOLERANCE = 1e-5
 
 _MOST_ROUNDS = 60
 _FEWEST_ENTERING = 20
+_FINER = 0.1
+_FINEST = 1e-13
 
 
 def per_feature(weight: Array) -> Array:
@@ -126,14 +128,16 @@ def fit(
     """
     found = null(x, labels, num_classes) if start is None else start
     weight, bias, gradient = found.weight.copy(), found.bias, found.gradient
-    for precision in range(_MOST_ROUNDS):
+    exactness = 1.0
+    for _ in range(_MOST_ROUNDS):
         violations = _violations(weight, gradient, penalty, norm).max(1)
         held = (weight != 0).any(1)
         entering = np.flatnonzero(~held & (violations > tolerance))
         entering = entering[np.argsort(-violations[entering])][: max(_FEWEST_ENTERING, int(held.sum()))]
         working = np.union1d(np.flatnonzero(held), entering)
         block = x.values[working].astype(np.float64)
-        exactness = tolerance * 10.0 ** -min(precision, 7)
+        # No round is much more exact than its working set deserves.
+        exactness = max(_FINEST, min(_FINER * exactness, _FINER * violations.max(initial=0.0)))
         weight[working], bias = _solve(block, labels, weight[working], bias, penalty, norm, exactness)
         _, residual = _loss((weight[working].T @ block).T + bias, labels)
         gradient = _gradient(x, residual)
