@@ -88,8 +88,8 @@ def _whole(values: Array, rows: Array) -> Design:
         return Design(values, rows, mean, scale, None, x)
     # The eigenvectors of x xᵀ cost a quarter of what a QR decomposition of xᵀ does.
     eigenvalues, vectors = np.linalg.eigh(x @ x.T)
-    kept = eigenvalues > _NO_SPREAD * eigenvalues[-1]
-    roots = np.sqrt(eigenvalues[kept]) if kept.any() else np.ones(0)
+    kept = eigenvalues >= _NO_SPREAD * eigenvalues[-1]
+    roots = np.sqrt(np.maximum(eigenvalues[kept], 1e-300))
     vectors = vectors[:, kept]
     return Design(values, rows, mean, scale, x.T @ (vectors / roots), vectors * roots)
 
