@@ -6,7 +6,7 @@ The features may be larger than memory (a memory-mapped array): never more than 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -36,6 +36,7 @@ class Design:
         scale: One number.
         rotation: (width, rank): into the samples' span, where they are fewer than the width; else None.
         whole: The only block, where one holds all; else None.
+        removed: (rank, directions), orthonormal: taken out of every row; None for nothing.
     """
 
     values: Array
@@ -44,6 +45,7 @@ class Design:
     scale: float
     rotation: Array | None = None
     whole: Array | None = None
+    removed: Array | None = None
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -60,12 +62,21 @@ class Design:
         for block in blocks(self.values, self.rows):
             block -= self.mean
             block /= self.scale
-            yield block
+            yield block if self.removed is None else _without(block, self.removed)
+
+    def without(self, directions: Array) -> Design:
+        """The same features less their parts along some orthonormal directions (rank, count)."""
+        whole = None if self.whole is None else _without(self.whole, directions)
+        return replace(self, whole=whole, removed=directions)
 
     def original(self, weight: Array, bias: Array) -> tuple[Array, Array]:
         """Weight (outputs, width) and bias (outputs,) for the features as they were."""
         full = (weight if self.rotation is None else weight @ self.rotation.T) / self.scale
         return full, bias - full @ self.mean
+
+
+def _without(block: Array, directions: Array) -> Array:
+    return block - (block @ directions) @ directions.T
 
 
 def standardise(values: Array, rows: Array | None = None) -> Design:

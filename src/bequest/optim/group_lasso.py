@@ -60,6 +60,11 @@ class Columns:
     mean: Array
     scale: float
 
+    def original(self, found: Sparse) -> tuple[Array, Array]:
+        """Weight (classes, width) and bias (classes,) for the features as they were."""
+        weight = found.weight.T / self.scale
+        return weight, found.bias - weight @ self.mean
+
 
 @dataclass(frozen=True)
 class Sparse:

@@ -89,9 +89,7 @@ class Head2ToeSolver:
             for (s, f, p), tally in tallies.items()
         ]
 
-    def _path(
-        self, x: Columns, labels: Array, num_classes: int, tolerance: float
-    ) -> Iterator[tuple[float, Sparse]]:
+    def _path(self, x: Columns, labels: Array, num_classes: int, tolerance: float) -> Iterator[tuple[float, Sparse]]:
         top = strongest(x, labels, num_classes) or 1.0
         penalties = [s * top for s in self.strengths]
         found = path(x, labels, num_classes, penalties, tolerance=tolerance)
