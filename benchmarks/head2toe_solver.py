@@ -53,7 +53,7 @@ def features(samples: int) -> Features:
         tapped = Tapped(body, find_taps(body, batch, target=TARGET))
         values = np.array(embeddings(context, indices, tapped).stack())
     widths = tuple(tap.width for tap in tapped.taps)
-    return Features(values, task.labels[indices], None, len(task.classes), widths)
+    return Features(values, task.labels[indices], None, len(task.classes), widths=widths)
 
 
 def some(part: Features, rows: Any) -> Features:

@@ -1,4 +1,4 @@
-"""The solver against its optimality conditions, plain proximal gradient descent, a smoothed problem and scikit-learn."""
+"""The solver against its optimality conditions, proximal gradient descent, a smoothed problem and scikit-learn."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def test_optimality_conditions_hold(samples: int, width: int, classes: int, norm
         by_weight, by_bias = gradients(x.values, y, found.weight, found.bias)
         size = norm(found.weight)
         zero = size == 0
-        assert 0 < (~zero).sum() and zero.any()
+        assert (~zero).sum() > 0 and zero.any()
         assert (norm(by_weight)[zero] <= penalty + 1e-5).all()
         along = norm(by_weight + penalty * found.weight / np.where(zero, 1.0, size))
         assert along[~zero].max() <= 1.1e-5

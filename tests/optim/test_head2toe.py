@@ -21,7 +21,7 @@ def part(samples: int = 120, classes: int = 3, seed: int = 0, told: float = 0.3)
     x = rng.normal(size=(samples, sum(WIDTHS))) + 1
     x[:, 45:55] += told * 10 * np.random.default_rng(9).normal(size=(classes, 10))[y]
     x *= np.repeat([1000.0, 1.0, 0.001], WIDTHS)
-    return Features(x.astype(np.float32), y, None, classes, WIDTHS)
+    return Features(x.astype(np.float32), y, None, classes, widths=WIDTHS)
 
 
 def test_finds_the_layer_and_the_features() -> None:
@@ -76,9 +76,9 @@ def test_features_with_weight_come_first_then_those_near_to_entering() -> None:
 
 
 def test_what_the_held_out_fold_says_was_not_seen_by_the_selection() -> None:
-    """With noise for features cross-validated accuracy is that of chance; selected outside the folds it is far above."""
+    """Cross-validated accuracy on noise is that of chance; with a selection outside the folds it is far above."""
     rng = np.random.default_rng(0)
-    noise = Features(rng.normal(size=(100, 3000)).astype(np.float32), np.arange(100) % 2, None, 2, (3000,))
+    noise = Features(rng.normal(size=(100, 3000)).astype(np.float32), np.arange(100) % 2, None, 2)
     _, record = Head2ToeSolver(fractions=(0.01,), strengths=(0.1,), penalties=(1e-2, 1e-3))(noise, seed=0)
     assert all(0.3 < step["accuracy"] < 0.7 for step in record["path"])
 
@@ -87,7 +87,7 @@ def test_a_tap_of_zeros_and_a_class_of_three() -> None:
     given = part(60, classes=20)
     given.values[:, :40] = 0
     given.values[7, 140:] = 0
-    head, record = Head2ToeSolver(folds=3)(given, seed=0)
+    head, _ = Head2ToeSolver(folds=3)(given, seed=0)
     logits = head(torch.from_numpy(given.values))
     assert logits.shape == (60, 20) and bool(logits.isfinite().all())
     assert np.isfinite(normalised(given.values, WIDTHS)).all()

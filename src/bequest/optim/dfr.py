@@ -100,7 +100,7 @@ def balanced_by(labels: Array, groups: Array | None) -> Array:
     pairs, cells = np.unique(np.stack([labels, groups], 1), axis=0, return_inverse=True)
     num_classes, num_groups = (len(np.unique(column)) for column in pairs.T)
     across = len(pairs) > num_groups
-    if across and len(pairs) < num_classes * num_groups or len(pairs) == num_classes:
+    if (across and len(pairs) < num_classes * num_groups) or len(pairs) == num_classes:
         present = {tuple(pair) for pair in pairs.tolist()}
         missing = [
             f"class {c} in group {g}"

@@ -206,7 +206,7 @@ def _solve(
 
 
 def _factors(x: Array, labels: Array, weight: Array, bias: Array, penalty: float, norm: Norm) -> tuple[Array, Array]:
-    """u and v of equal norms whose product is the weight; for groups that leave 0, a small step down the gradient."""
+    """U and v of equal norms whose product is the weight; for groups that leave 0, a small step down the gradient."""
     sizes = norm(weight)
     _, residual = _loss((weight.T @ x).T + bias, labels)
     gradient = x @ residual

@@ -48,7 +48,8 @@ class Head2ToeSolver:
     def __call__(self, *parts: Features, seed: int) -> tuple[Any, dict[str, Any]]:
         """Normalise → Select → Linear, fitted on the first part; the settings, and what was tried."""
         [part] = parts
-        part = replace(part, values=normalised(part.values, part.widths))
+        widths = part.widths or (part.values.shape[1],)
+        part = replace(part, values=normalised(part.values, widths))
         with threadpool_limits(1, user_api="blas"):
             tried = self._tried(part, np.random.default_rng([seed, 3]))
             best = max(tried, key=lambda t: (t["accuracy"], -t["loss"]))
@@ -58,7 +59,7 @@ class Head2ToeSolver:
         )
         chosen = {name: best[name] for name in ("strength", "fraction", "penalty")}
         record = {"solver": "head2toe", **chosen, "kept": len(kept), "violation": violation, "path": tried}
-        return _head(part.widths, kept, linear), record | {"kept_by_tap": by_tap(kept, part.widths)}
+        return _head(widths, kept, linear), record | {"kept_by_tap": by_tap(kept, widths)}
 
     def _settings(self) -> list[tuple[float, float]]:
         """Strength and fraction; all features are all features, whatever the strength."""
