@@ -38,19 +38,19 @@ from bequest.nn.taps import Tapped, find_taps
 from bequest.optim.design import splits
 from bequest.optim.head2toe import Head2ToeSolver, normalised
 
-TARGET, STEPS, BATCH, RATE = 1024, 500, 128, 0.1
+STEPS, BATCH, RATE = 500, 128, 0.1
 PEER_PENALTIES, PEER_FRACTIONS = (1e-3, 1e-4, 1e-5), (0.01, 0.1, 0.2)
 ONE = Head2ToeSolver(strengths=(0.01,), fractions=(0.1,), penalties=(1e-4,))
 
 
-def features(samples: int) -> Features:
+def features(samples: int, target: int) -> Features:
     source, task = sources.get("efficientnet_lite0", image_size=128), images().task
     indices = np.random.default_rng(0).permutation(len(task.labels))[:samples]
     with tempfile.TemporaryDirectory() as folder:
         context = Context(source, task, Store(Path(folder)), choose_runtime("float32"), Silent())
         body = source.network().body.eval()
         batch = source.preprocess.collate([encoded(context, indices[:2])[i] for i in range(2)])
-        tapped = Tapped(body, find_taps(body, batch, target=TARGET))
+        tapped = Tapped(body, find_taps(body, batch, target=target))
         values = np.array(embeddings(context, indices, tapped).stack())
     widths = tuple(tap.width for tap in tapped.taps)
     return Features(values, task.labels[indices], None, len(task.classes), widths=widths)
@@ -122,11 +122,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n", 1)[0])
     parser.add_argument("--samples", type=int, default=800)
     parser.add_argument("--validated", type=int, default=900)
+    parser.add_argument("--target", type=int, default=1024, help="numbers that each layer is pooled to, about")
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--only", choices=["one", "chosen"])
     arguments = parser.parse_args()
     torch.set_num_threads(1)
-    everything = features(arguments.samples + arguments.validated)
+    everything = features(arguments.samples + arguments.validated, arguments.target)
     part = some(everything, slice(arguments.samples))
     rest = some(everything, slice(arguments.samples, None))
     print(f"{part.values.shape[1]:,} features of {len(part.widths)} layers, {len(part.labels)} samples", flush=True)

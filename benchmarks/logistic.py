@@ -3,9 +3,9 @@
     python benchmarks/logistic.py
 
 Real features: 200 texts of BBC News by MiniLM-L6 (384 numbers, 5 classes), and 5,000 images by EfficientNet-Lite0
-(1,280 numbers, 10 classes): scikit-learn's digits, upright and turned by 10 degrees either way, at 96 px. Both sides get
-the features centred and scaled by one number, and go through the same penalties, strong to weak, each solution the start
-of the next, to the same tolerance on the gradient; C = 1 / (λ n). Ours is timed with centring and scaling, and where
+(1,280 numbers, 10 classes): scikit-learn's digits, upright and turned by 10 degrees either way, at 96 px. Both sides go
+through the same penalties, strong to weak, each solution the start of the next, to the same tolerance on the gradient;
+C = 1 / (λ n). scikit-learn is given the features centred and scaled by one number; ours is timed with that, and where
 samples are fewer than features with its rotation into their span.
 """
 

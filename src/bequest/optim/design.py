@@ -19,7 +19,7 @@ _BLOCK = 4_000_000
 """Numbers in a block: 32 MB in float64."""
 
 _NO_SPREAD = 1e-10
-"""Directions in which the samples' spread is less than so much of the widest count for none: penalties are far above."""
+"""Directions in which the samples spread less than so much of the widest are left out: penalties are far above."""
 
 _ENOUGH_HELD_OUT = 10_000
 """Held-out samples after which no further fold is fitted: an accuracy's standard error is then half a point at most."""
