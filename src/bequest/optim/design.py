@@ -18,6 +18,9 @@ Array = np.ndarray[Any, Any]
 _BLOCK = 4_000_000
 """Numbers in a block: 32 MB in float64."""
 
+_HELD = 4
+"""Blocks' worth of features that are kept in float64 as one: making them again at every step takes as long as the step."""
+
 _NO_SPREAD = 1e-10
 """Directions in which the samples spread less than so much of the widest are left out: penalties are far above."""
 
@@ -82,7 +85,7 @@ def _without(block: Array, directions: Array) -> Array:
 def standardise(values: Array, rows: Array | None = None) -> Design:
     """Centre and scale some rows (None: all) of features (samples, width), and rotate them where they are few."""
     rows = np.arange(len(values)) if rows is None else rows
-    if len(rows) < values.shape[1] or len(rows) * values.shape[1] <= _BLOCK:
+    if len(rows) < values.shape[1] or len(rows) * values.shape[1] <= _HELD * _BLOCK:
         return _whole(values, rows)
     mean = sum((block.sum(0) for block in blocks(values, rows)), np.zeros(values.shape[1])) / len(rows)
     squared = sum(float(np.sum((block - mean) ** 2)) for block in blocks(values, rows))
