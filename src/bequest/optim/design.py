@@ -19,7 +19,7 @@ _BLOCK = 4_000_000
 """Numbers in a block: 32 MB in float64."""
 
 _HELD = 4
-"""Blocks' worth of features that are kept in float64 as one: making them again at every step takes as long as the step."""
+"""Blocks' worth of features held in float64 as one: making them again takes as long as a step of the solver."""
 
 _NO_SPREAD = 1e-10
 """Directions in which the samples spread less than so much of the widest are left out: penalties are far above."""
