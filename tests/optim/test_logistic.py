@@ -59,7 +59,7 @@ def test_gradient_vanishes_at_the_optimum() -> None:
 def test_rotation_into_the_samples_span_leaves_the_optimum(monkeypatch: pytest.MonkeyPatch) -> None:
     x, y = problem(20, 60, 3)
     rotated = standardise(x)
-    assert rotated.rank == 20
+    assert rotated.rank == 19  # centred, 20 samples span 19 directions
     centred = (x.astype(np.float64) - rotated.mean) / rotated.scale
     with_rotation = fit_logistic(rotated, y, 3, 0.01)
     without = fit_logistic(Design(centred, np.arange(20), np.zeros(60), 1.0), y, 3, 0.01)
