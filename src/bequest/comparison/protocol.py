@@ -241,7 +241,7 @@ class _Comparison:
         try:
             with PeakMemory() as peak:
                 outcome = run(self.context, entry.method, draw, seed=seed, folder=folder, identity=identity)
-        except (TrainingError, MemoryError, torch.OutOfMemoryError) as error:
+        except (TrainingError, MethodError, MemoryError, torch.OutOfMemoryError) as error:
             reason = str(error) or type(error).__name__
             if isinstance(error, TrainingError):
                 reason += f" The weights kept: {(folder / LAST_GOOD).relative_to(self.folder.path)}."
