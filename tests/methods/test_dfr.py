@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from bequest.core.errors import DataError, MethodError
+from bequest.core.errors import MethodError
 from bequest.core.registry import get_method
 from bequest.optim.dfr import COSTS, DFRSolver
 
@@ -34,7 +34,7 @@ def test_faults_are_named_at_once(tiny_sources: dict[str, Any], tiny_tasks: dict
 
 def test_groups_are_asked_for_before_anything_runs(tiny_sources: dict[str, Any], tiny_tasks: dict[str, Any]) -> None:
     task = tiny_tasks["text"]
-    with pytest.raises(DataError, match="dfr balances groups, and the data have none; expected a column of groups"):
+    with pytest.raises(MethodError, match="dfr balances groups, and the data have none; expected a column of groups"):
         plan(tiny_sources["text"], task)
-    with pytest.raises(DataError, match="dfr is undefined on these data: there are no samples of class 0 in group 1"):
+    with pytest.raises(MethodError, match="dfr is undefined on these data: there are no samples of class 0 in group 1"):
         plan(tiny_sources["text"], replace(task, groups=task.labels.copy()))

@@ -8,7 +8,7 @@ import torch
 from sklearn.linear_model import LogisticRegression
 from sklearn.preprocessing import StandardScaler
 
-from bequest.core.errors import DataError
+from bequest.core.errors import MethodError
 from bequest.core.plan import Features
 from bequest.optim import dfr
 from bequest.optim.dfr import DFRSolver, balanced, balanced_by, halves
@@ -114,10 +114,10 @@ def test_a_feature_that_never_varies() -> None:
     ],
 )
 def test_what_cannot_be_balanced_is_refused(cells: dict[tuple[int, int], int], text: str) -> None:
-    with pytest.raises(DataError, match=text):
+    with pytest.raises(MethodError, match=text):
         DFRSolver()(spurious(cells), seed=0)
 
 
 def test_data_without_groups_are_refused() -> None:
-    with pytest.raises(DataError, match=r"balances groups, and the data have none; expected a column of groups\."):
+    with pytest.raises(MethodError, match=r"balances groups, and the data have none; expected a column of groups\."):
         balanced_by(np.array([0, 1]), None)

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from threadpoolctl import threadpool_limits
 
-from bequest.core.errors import DataError
+from bequest.core.errors import MethodError
 from bequest.core.plan import Features
 from bequest.optim.design import Array
 from bequest.optim.group_lasso import Columns, Sparse, columns, fit, per_weight
@@ -38,7 +38,7 @@ class DFRSolver:
         """The head fitted on the first part; C, the worst group's accuracy at every C, and the groups' sizes.
 
         Raises:
-            DataError: There are no groups, a group has fewer than two samples, or a class is in one group only.
+            MethodError: There are no groups, a group has fewer than two samples, or a class is in one group only.
         """
         [part] = parts
         cells = balanced_by(part.labels, part.groups)
@@ -89,11 +89,11 @@ def balanced_by(labels: Array, groups: Array | None) -> Array:
     """The cell, int64 (samples,), that each sample is balanced by: its class and group together.
 
     Raises:
-        DataError: There are no groups; or class and group always coincide; or, where groups run across classes, a
+        MethodError: There are no groups; or class and group always coincide; or, where groups run across classes, a
             class has no samples of a group; or a cell has fewer than two samples.
     """
     if groups is None:
-        raise DataError(
+        raise MethodError(
             "dfr balances groups, and the data have none; expected a column of groups. Name it, or choose another "
             "method."
         )
@@ -108,7 +108,7 @@ def balanced_by(labels: Array, groups: Array | None) -> Array:
             for g in np.unique(groups).tolist()
             if (c, g) not in present
         ]
-        raise DataError(
+        raise MethodError(
             f"dfr is undefined on these data: there are no samples of {', '.join(missing[:5]) or 'a second group'}"
             f"{f' and {len(missing) - 5} more' if len(missing) > 5 else ''}, so groups cannot be balanced. Add such "
             "samples, or choose another method."
@@ -116,7 +116,7 @@ def balanced_by(labels: Array, groups: Array | None) -> Array:
     sizes = np.bincount(cells.ravel())
     if sizes.min() < 2:
         label, group = pairs[sizes.argmin()].tolist()
-        raise DataError(
+        raise MethodError(
             f"dfr needs two samples or more of each class in each group, one to fit on and one to choose C by; class "
             f"{label} in group {group} has 1. Give more labels (--train-size), or choose another method."
         )
