@@ -61,6 +61,8 @@ def probe(options: Namespace) -> int:
     for sentence in sentences(found.record):
         console.print("", sentence, sep="\n", markup=False, highlight=False)
     words = ["bequest", "compare", *options.data, "--source", found.best.source]
+    if found.best.layer != "embedding":
+        words += ["--set", f"linear_probe.layer={found.best.layer}"]
     print(f"\nRecords  {found.folder / 'probe.json'}")
     print(f"Page     {found.report}")
     print("To see what adaptation makes of it, with your other flags:\n  " + shlex.join(words))

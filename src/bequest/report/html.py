@@ -51,9 +51,9 @@ def fill(template: str, values: dict[str, Any]) -> str:
 
 
 def _soft(name: str) -> Markup:
-    """A name that may break after its underscores and slashes."""
+    """A name that may break after its underscores, slashes and dots."""
     text = escape(name)
-    for sign in "_/":
+    for sign in "_/.":
         text = text.replace(sign, Markup(sign + "<wbr>"))
     return text
 

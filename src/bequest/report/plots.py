@@ -280,7 +280,7 @@ def by_depth(
         for row, (source, line) in enumerate(reversed(lines.items())):
             best = max(line, key=lambda point: point[1])
             _draw_depths(ax, line, best, look[source])
-            text = f"{shorten(source, 24)}, best: {shorten(best[2], 18)}"
+            text = f"{shorten(source, 24)}, best: {shorten(best[2], 40 if size is WIDE else 18)}"
             _write_key(figure, text, look[source], 58, 1.7 * size.font * (row + 0.5), size)
         ax.set_xlim(-0.04, 1.04)
         _title(ax, title, size)

@@ -207,7 +207,7 @@ def _scaled_lines(record: ProbeRecord) -> dict[str, dict[str, list[LayerValue]]]
                 if (v := row.measures[name]) is not None and high > low
             ]
             if len(line) > 1:
-                found.setdefault(source, {})[title(name, record)] = line
+                found.setdefault(source, {})["linear probe" if name == LINEAR else name] = line
     return found
 
 
