@@ -614,6 +614,10 @@ def replay(
     """
     earlier = RunFolder(Path(folder))
     settings = earlier.settings
+    if "taps" in settings:
+        raise RunError(
+            f"{folder} holds a probe; expected a comparison. To repeat the probe, run it again with another --out."
+        )
     if not settings.get("replayable"):
         raise RunError(
             f"The run in {folder} was made from data or a module that only Python had; expected a data path and a "

@@ -49,6 +49,9 @@ _FALLBACK = {"classification": ("ridge_loo", "logme")}
 
 _BLOCK = 4096
 
+_ROUNDING = 1e-5
+"""Of the largest number: differences below are float32's rounding."""
+
 
 @dataclass(frozen=True)
 class Candidate:
@@ -212,11 +215,11 @@ def probe(
     try:
         with folder.claimed(settings or {}, identity):
             rows: list[LayerRow] = []
-            same: dict[str, list[str]] = {}
+            left_out: dict[str, dict[str, str]] = {}
             for context, candidate in zip(contexts, candidates, strict=True):
-                found, same[candidate.source.name] = _Probing(context, candidate, draw, seed, linear).rows()
+                found, left_out[candidate.source.name] = _Probing(context, candidate, draw, seed, linear).rows()
                 rows += found
-            record = _record(contexts, rows, same, draw, protocol, linear)
+            record = _record(contexts, rows, left_out, draw, protocol, linear)
             write_json(out / PROBE_FILE, record.to_json())
             if report is not None:
                 report(record, out)
@@ -235,24 +238,27 @@ class _Probing:
     seed: int
     linear: bool
 
-    def rows(self) -> tuple[list[LayerRow], list[str]]:
-        """A row a layer, and the layers that give what the embedding is."""
+    def rows(self) -> tuple[list[LayerRow], dict[str, str]]:
+        """A row a layer, and the layers that tell nothing of their own, with the reason."""
         source, taps = self.candidate.source, self.candidate.taps
         found = embeddings(self.context, self.draw.labelled, Tapped(source.body, taps))
         records = found.parts if isinstance(found, Columns) else (found,)
         labels = targets(self.context, self.draw)
         embedding = records[-1].stack()
         rows: list[LayerRow] = []
-        same: list[str] = []
+        left_out: dict[str, str] = {}
         for i, (tap, depth, features) in enumerate(zip(taps, self.candidate.depths, records, strict=True)):
             self.context.observer.progress(f"layers of {source.name}", i, len(taps))
             values = features.stack() if tap.name else embedding
-            if tap.name and _equal(values, embedding):
-                same.append(tap.name)
-                continue
-            rows.append(self.row(tap.name or "embedding", depth, values, labels))
+            if tap.name and _equal(values, values[:1]):
+                # What is left of a constant after its mean is taken off is rounding, which a probe would be fitted to.
+                left_out[tap.name] = "the same for every sample"
+            elif tap.name and _equal(values, embedding):
+                left_out[tap.name] = "what the embedding is"
+            else:
+                rows.append(self.row(tap.name or "embedding", depth, values, labels))
         self.context.observer.progress(f"layers of {source.name}", len(taps), len(taps))
-        return rows, same
+        return rows, left_out
 
     def row(self, layer: str, depth: float, values: Array, labels: Targets) -> LayerRow:
         name, task = self.candidate.source.name, self.context.task
@@ -289,10 +295,13 @@ class _Probing:
         return objective.score(outputs, truth), float(objective.loss(outputs, truth)), record["penalty"]
 
 
-def _equal(values: Array, embedding: Array) -> bool:
-    """Whether a layer gives the embedding itself, up to rounding."""
-    return values.shape == embedding.shape and all(
-        np.allclose(values[i : i + _BLOCK], embedding[i : i + _BLOCK], rtol=1e-4, atol=1e-5)
+def _equal(values: Array, others: Array) -> bool:
+    """Whether features (samples, width) are others, or one row of them throughout, up to rounding."""
+    if values.shape[1] != others.shape[1]:
+        return False
+    most = _ROUNDING * max(float(np.abs(others[i : i + _BLOCK]).max()) for i in range(0, len(others), _BLOCK))
+    return all(
+        float(np.abs(values[i : i + _BLOCK] - (others if len(others) == 1 else others[i : i + _BLOCK])).max()) <= most
         for i in range(0, len(values), _BLOCK)
     )
 
@@ -313,7 +322,7 @@ def _probabilities(source: Source, embedding: Array) -> Array | None:
 def _record(
     contexts: Sequence[Context],
     rows: Sequence[LayerRow],
-    same: dict[str, list[str]],
+    left_out: dict[str, dict[str, str]],
     draw: Draw,
     protocol: Protocol,
     linear: bool,
@@ -342,7 +351,7 @@ def _record(
         },
         environment=environment(first),
         passes={c.source.name: {"asked": c.passes.asked, "computed": c.passes.computed} for c in contexts},
-        same_as_embedding={name: layers for name, layers in same.items() if layers},
+        left_out={name: layers for name, layers in left_out.items() if layers},
     )
 
 

@@ -54,7 +54,7 @@ class ProbeRecord:
         protocol: Sizes, seed, what was held out.
         environment: Versions, machine, precision.
         passes: By source, samples that its body was asked about and those that it had to compute.
-        same_as_embedding: By source, layers left out since they give what the embedding is.
+        left_out: By source and layer, why a layer that was read is no row.
     """
 
     rows: list[LayerRow]
@@ -67,7 +67,7 @@ class ProbeRecord:
     protocol: dict[str, Any]
     environment: dict[str, Any]
     passes: dict[str, dict[str, int]]
-    same_as_embedding: dict[str, list[str]] = field(default_factory=dict[str, list[str]])
+    left_out: dict[str, dict[str, str]] = field(default_factory=dict[str, dict[str, str]])
 
     @property
     def best(self) -> LayerRow:

@@ -254,9 +254,7 @@ def learning_rates(
         return to_svg(figure, "rates", f"training loss by learning rate{text}")
 
 
-def by_depth(
-    sources: Mapping[str, Sequence[LayerValue]], metric: str, size: Size, name: str = "depth"
-) -> str | None:
+def by_depth(sources: Mapping[str, Sequence[LayerValue]], metric: str, size: Size, name: str = "depth") -> str | None:
     """A score or metric over the depth of the layer that it was measured on; None where it is defined nowhere.
 
     Each source is a line; its best layer has a large sign and stands in the key. What is higher counts as better.

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-import os
 from collections.abc import Mapping, Sequence
+from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
@@ -56,7 +56,8 @@ def short_names(record: ProbeRecord) -> dict[tuple[str, str], str]:
     for source, rows in record.by_source.items():
         parts = [row.layer.split(".") for row in rows if row.layer != "embedding"]
         # The last part of a name stays, whatever is shared.
-        shared = os.path.commonprefix([names[:-1] for names in parts]) if len(parts) > 1 else []
+        levels = zip(*(names[:-1] for names in parts), strict=False) if len(parts) > 1 else ()
+        shared = [level[0] for level in takewhile(lambda level: len(set(level)) == 1, levels)]
         for row in rows:
             found[source, row.layer] = row.layer.removeprefix("".join(f"{part}." for part in shared))
     return found
@@ -101,7 +102,9 @@ def _certainty(record: ProbeRecord) -> list[str]:
     text = f"With {units.plural(held, 'held-out label')}, the standard error is {units.gap(sem, record.metric)}"
     if near == 0:
         return [f"{text}: no other layer is so near."]
-    return [f"{text}, and {units.plural(near, 'other layer')} {'is' if near == 1 else 'are'} no further away than that."]
+    return [
+        f"{text}, and {units.plural(near, 'other layer')} {'is' if near == 1 else 'are'} no further away than that."
+    ]
 
 
 def _trust(record: ProbeRecord) -> str:
@@ -118,9 +121,8 @@ def _trust(record: ProbeRecord) -> str:
 
 def _left_out(record: ProbeRecord) -> list[str]:
     return [
-        f"Of {source}, {', '.join(layers)} {'gives' if len(layers) == 1 else 'give'} what the embedding is, and "
-        f"{'is' if len(layers) == 1 else 'are'} left out."
-        for source, layers in record.same_as_embedding.items()
+        f"Left out of {source}: {', '.join(f'{layer} ({why})' for layer, why in layers.items())}."
+        for source, layers in record.left_out.items()
     ]
 
 
@@ -248,10 +250,17 @@ def _facts(record: ProbeRecord) -> list[tuple[str, list[tuple[str, str]]]]:
     classes = "targets" if "targets" in record.task else "classes"
     return [
         ("Task", _pairs({**task, classes: len(record.task["classes"])})),
-        *((f"Source {s['name']}", _pairs({**s, "passes": record.passes[s["name"]]["computed"]})) for s in record.sources),
+        *(
+            (f"Source {s['name']}", _pairs({**s, "passes": record.passes[s["name"]]["computed"]}))
+            for s in record.sources
+        ),
         ("Protocol", _pairs(record.protocol)),
         ("Environment", _pairs(record.environment)),
     ]
+
+
+def _passes(record: ProbeRecord, source: str) -> dict[str, int]:
+    return {f"samples {name}": number for name, number in record.passes[source].items()}
 
 
 def _pairs(data: Mapping[str, Any]) -> list[tuple[str, str]]:

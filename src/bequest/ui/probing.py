@@ -53,7 +53,9 @@ def agreement_table(record: ProbeRecord) -> Group | None:
         table.add_column(name, justify="right", no_wrap=True)
     for i, (name, line) in enumerate(zip(record.names[:-1], record.agreement, strict=False)):
         table.add_row(name, *(tau(t) if i <= j else "" for j, t in enumerate(line[1:])))
-    return Group(table, Text("1: the same order of all layers, 0: no relation, −1: the opposite order", style="dim italic"))
+    return Group(
+        table, Text("1: the same order of all layers, 0: no relation, −1: the opposite order", style="dim italic")
+    )
 
 
 def _shown(rows: list[LayerRow], num_layers: int) -> list[LayerRow]:
@@ -89,4 +91,8 @@ def _caption(record: ProbeRecord, num_rows: int, hidden: list[str]) -> Text:
         parts.append(f"not shown: {', '.join(hidden)}")
     if num_rows < len(record.rows):
         parts.append(f"{len(record.rows) - num_rows} more layers")
-    return Text("; ".join(parts), style="dim italic")
+    return _note("; ".join(parts))
+
+
+def _note(text: str) -> Text:
+    return Text(text, style="dim italic")
