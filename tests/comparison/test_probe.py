@@ -291,3 +291,15 @@ def test_features_that_are_no_numbers_are_told_with_their_layer(tiny_tasks: Any,
         source.body.get_submodule("blocks.1.pointwise").bias[0] = torch.nan
     with pytest.raises(DataError, match=r"tiny_conv, layer (blocks.1|embedding): Feature 0 of sample 0 is nan"):
         bequest.probe(tiny_tasks["image"], source, **SIZES, out=tmp_path / "p", progress=False)
+
+
+def test_an_earlier_regressions_head_has_no_classes(tiny_sources: Any, tiny_tasks: Any, tmp_path: Path) -> None:
+    from bequest.sources.saved import from_run
+
+    plain = tiny_sources["image"]
+    for kind, classes in (("regression", False), ("image", True)):
+        out = tmp_path / kind
+        bequest.adapt(tiny_tasks[kind], plain, "linear_probe", **SIZES, out=out, progress=False)
+        earlier = from_run(f"after {kind}", out, source=plain)
+        found = bequest.probe(tiny_tasks["image"], earlier, linear=False, **SIZES, out=out / "probe", progress=False)
+        assert any(row.scores["leep"] is not None for row in found.rows) == classes

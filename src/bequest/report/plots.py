@@ -260,7 +260,7 @@ def by_depth(sources: Mapping[str, Sequence[LayerValue]], metric: str, size: Siz
     Each source is a line; its best layer has a large sign and stands in the key. What is higher counts as better.
 
     Args:
-        sources: By name, their layers in any order.
+        sources: By name, their layers in any order; of equals the one that is given first is called the best.
         metric: What the values are; those of an accuracy or an F1 are shown in per cent.
         size: Of the drawing.
         name: Of the drawing, unique in the page.
@@ -277,7 +277,7 @@ def by_depth(sources: Mapping[str, Sequence[LayerValue]], metric: str, size: Siz
         ax = _axes(figure, size, (58, key + 60, 20, 34))
         for row, (source, line) in enumerate(reversed(lines.items())):
             best = max(line, key=lambda point: point[1])
-            _draw_depths(ax, line, best, look[source])
+            _draw_depths(ax, sorted(line), best, look[source])
             text = f"{shorten(source, 24)}, best: {shorten(best[2], 40 if size is WIDE else 18)}"
             _write_key(figure, text, look[source], 58, 1.7 * size.font * (row + 0.5), size)
         ax.set_xlim(-0.04, 1.04)
@@ -455,9 +455,8 @@ def _write_name(
 
 
 def _defined(layers: Sequence[LayerValue], scale: float) -> list[tuple[float, float, str]]:
-    """Depth, value in the drawing's units and name of the layers that have a value, from the input on."""
-    known = [(v.depth, scale * v.value, v.layer) for v in layers if v.value is not None and math.isfinite(v.value)]
-    return sorted(known)
+    """Depth, value in the drawing's units and name of the layers that have a value."""
+    return [(v.depth, scale * v.value, v.layer) for v in layers if v.value is not None and math.isfinite(v.value)]
 
 
 def _draw_depths(ax: Axes, line: list[tuple[float, float, str]], best: tuple[float, float, str], look: Look) -> None:

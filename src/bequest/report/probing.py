@@ -58,6 +58,8 @@ def short_names(record: ProbeRecord) -> dict[tuple[str, str], str]:
         # The last part of a name stays, whatever is shared.
         levels = zip(*(names[:-1] for names in parts), strict=False) if len(parts) > 1 else ()
         shared = [level[0] for level in takewhile(lambda level: len(set(level)) == 1, levels)]
+        while shared and any(names[len(shared)].isdigit() for names in parts):  # a number alone is no name
+            shared.pop()
         for row in rows:
             found[source, row.layer] = row.layer.removeprefix("".join(f"{part}." for part in shared))
     return found
@@ -142,7 +144,7 @@ def _page(record: ProbeRecord) -> dict[str, Any]:
             for i, (source, lines) in enumerate(_scaled_lines(record).items())
         ],
         "agreement": _agreement(record),
-        "choices": _choices(record, names),
+        "choices": _choices(record),
         "protocol": record.protocol,
         "notes": [str(note) for note in record.task["notes"]],
         "facts": _facts(record),
@@ -230,8 +232,8 @@ def _agreement(record: ProbeRecord) -> dict[str, Any]:
     }
 
 
-def _choices(record: ProbeRecord, names: Sequence[str]) -> list[dict[str, str]]:
-    """Which layer each measure would choose, and what the linear probe finds there."""
+def _choices(record: ProbeRecord) -> list[dict[str, str]]:
+    """Which layer each measure that has a choice would take, and what the linear probe finds there."""
     return [
         {
             "name": title(name, record),
@@ -240,7 +242,7 @@ def _choices(record: ProbeRecord, names: Sequence[str]) -> list[dict[str, str]]:
             "value": value(chosen, name, record),
             "linear": value(chosen, LINEAR, record),
         }
-        for name in names
+        for name in record.names
         for chosen in [record.choice(name)]
     ]
 
