@@ -67,7 +67,11 @@ def test_linear_probes_are_those_done_by_hand(probed: Any) -> None:
     for row in found.rows:
         values, count = features[row.layer], len(draw.train)
         part = Features(
-            values[:count], task.labels[draw.train], None, 3, (values.shape[1],), strata=task.strata[draw.train]
+            values=values[:count],
+            labels=task.labels[draw.train],
+            groups=None,
+            num_classes=3,
+            strata=task.strata[draw.train],
         )
         head, record = LinearSolver()(part, seed=1)
         with torch.no_grad():
