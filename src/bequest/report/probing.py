@@ -14,6 +14,7 @@ from bequest.report import plots, units
 from bequest.report.html import fill
 from bequest.report.plots import LayerValue
 
+_LONG = ("class_counts", "notes", "targets", "classes", "groups", "group_counts")
 _SCALED = "score, from its lowest (0) to its highest (1)"
 
 
@@ -248,14 +249,11 @@ def _choices(record: ProbeRecord) -> list[dict[str, str]]:
 
 
 def _facts(record: ProbeRecord) -> list[tuple[str, list[tuple[str, str]]]]:
-    task = {k: v for k, v in record.task.items() if k not in ("class_counts", "notes", "targets", "classes")}
+    task = {k: v for k, v in record.task.items() if k not in _LONG}
     classes = "targets" if "targets" in record.task else "classes"
     return [
         ("Task", _pairs({**task, classes: len(record.task["classes"])})),
-        *(
-            (f"Source {s['name']}", _pairs({**s, "passes": record.passes[s["name"]]["computed"]}))
-            for s in record.sources
-        ),
+        *((f"Source {s['name']}", _pairs({**s, **_passes(record, s["name"])})) for s in record.sources),
         ("Protocol", _pairs(record.protocol)),
         ("Environment", _pairs(record.environment)),
     ]
