@@ -114,7 +114,7 @@ def test_page_shows_every_layer_and_stands_alone(record: ProbeRecord, tmp_path: 
     tags.feed(page)
     assert len(tags.ids) == len(set(tags.ids)), "drawings do not share ids"
     assert not tags.outside
-    assert "2 duplicates were dropped." in page and "the 25 of the test part were not read" in page
+    assert "2 duplicates were dropped." in page and "the 25 of the test part are left alone" in page
     probing.write(record, tmp_path / "made" / "probe.html")
     assert (tmp_path / "made" / "probe.html").read_text(encoding="utf-8") == page
 
