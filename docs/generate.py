@@ -99,7 +99,8 @@ def scores() -> str:
         "A score says from one pass of the frozen network which source, and which of its layers, suits a task. Higher "
         "is better; only scores of the same name, on the same samples, compare. No single one is reliable: their rank "
         "correlations with fine-tuned accuracy on Aircraft run from 0.66 to −0.26. So look at several, and at whether "
-        "they agree (Kendall's τ between them).",
+        "they agree (Kendall's τ between them). `bequest probe` computes all of them for every layer of several "
+        "sources, and a linear probe beside them: [probe.md](probe.md).",
         "\n".join(_table(("score", "what it measures", "needs", "kinds of task"), rows)),
         "`features` are one layer's vectors, pooled; `probabilities` are what the source's own head gives to its "
         "classes. A score that is not defined for a task, or lacks what it needs, is left empty. N is the number of "

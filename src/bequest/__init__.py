@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0.dev0"
 
 if TYPE_CHECKING:
-    from bequest.api import RateSuggestion, Run, adapt, compare, replay, suggest_learning_rate
+    from bequest.api import Probe, RateSuggestion, Run, adapt, compare, probe, replay, suggest_learning_rate
     from bequest.data import from_arrays as task_from_arrays
     from bequest.data import from_dataset as task_from_dataset
     from bequest.data import load as load_task
@@ -22,10 +22,12 @@ if TYPE_CHECKING:
     from bequest.sources import get as get_source
 
 _LAZY = {
+    "Probe": ("bequest.api", "Probe"),
     "RateSuggestion": ("bequest.api", "RateSuggestion"),
     "Run": ("bequest.api", "Run"),
     "adapt": ("bequest.api", "adapt"),
     "compare": ("bequest.api", "compare"),
+    "probe": ("bequest.api", "probe"),
     "replay": ("bequest.api", "replay"),
     "suggest_learning_rate": ("bequest.api", "suggest_learning_rate"),
     "load_task": ("bequest.data", "load"),
@@ -45,6 +47,7 @@ __all__ = [
     "AdaptedModel",
     "LabelsPrediction",
     "Prediction",
+    "Probe",
     "RateSuggestion",
     "Run",
     "Source",
@@ -56,6 +59,7 @@ __all__ = [
     "get_source",
     "load",
     "load_task",
+    "probe",
     "replay",
     "suggest_learning_rate",
     "task_from_arrays",

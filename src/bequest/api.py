@@ -1,4 +1,4 @@
-"""The Python functions: `compare`, `adapt`, `replay`, `suggest_learning_rate`."""
+"""The Python functions: `compare`, `adapt`, `probe`, `replay`, `suggest_learning_rate`."""
 
 from __future__ import annotations
 
@@ -14,11 +14,14 @@ from typing import TYPE_CHECKING, Any, Literal
 from bequest import data as bequest_data
 from bequest.comparison.folder import BEST, BOARD_FILE, REPORT_FILE, RunFolder, digest
 from bequest.comparison.groups import check_select_by
+from bequest.comparison.probe import PAGE_FILE, choose
+from bequest.comparison.probe import probe as run_probe
 from bequest.comparison.protocol import Protocol, enter
 from bequest.comparison.protocol import compare as run_comparison
 from bequest.core.checks import check_seed, check_seeds, check_test_size, check_train_size
 from bequest.core.errors import MethodError, RunError
 from bequest.core.observe import Observer, Silent
+from bequest.core.probing import LayerRow, ProbeRecord
 from bequest.core.registry import get_method
 from bequest.core.results import Leaderboard, SelectBy
 from bequest.core.task import Task
@@ -68,6 +71,34 @@ class Run:
     def predict(self, inputs: Iterable[Any]) -> list[AnyPrediction]:
         """Predictions of the best model, one a sample. See `AdaptedModel.predict`."""
         return self.best.predict(inputs)
+
+
+@dataclass(frozen=True)
+class Probe:
+    """A finished probe.
+
+    Attributes:
+        folder: Where everything lies.
+        record: What was measured.
+    """
+
+    folder: Path
+    record: ProbeRecord
+
+    @property
+    def rows(self) -> list[LayerRow]:
+        """One a layer of a source, best first."""
+        return self.record.rows
+
+    @property
+    def best(self) -> LayerRow:
+        """The first row."""
+        return self.record.best
+
+    @property
+    def report(self) -> Path:
+        """The page, one HTML file."""
+        return self.folder / PAGE_FILE
 
 
 @dataclass(frozen=True)
@@ -217,7 +248,7 @@ def compare(
         "source_data": source_task and source_task.origin,
         "replayable": bool(loaded.origin and source.request and (source_task is None or source_task.origin)),
     }
-    folder = Path(out) if out is not None else _default_folder(loaded, source, recorded)
+    folder = Path(out) if out is not None else _default_folder(loaded, source.name, recorded)
     with _watching(observer, progress) as watcher:
         board = run_comparison(
             loaded,
@@ -339,6 +370,123 @@ def adapt(
         observer=observer,
         progress=progress,
     )
+
+
+def probe(
+    data: Any,
+    sources: str | Source | nn.Module | Sequence[str | Source | nn.Module],
+    *,
+    taps: str | Sequence[str] = "layers",
+    linear: bool = True,
+    seed: int = 0,
+    train_size: int | None = None,
+    test_size: int | float = 0.25,
+    split_seed: int = 0,
+    out: str | Path | None = None,
+    task: TaskChoice = "auto",
+    text_column: str | None = None,
+    image_column: str | None = None,
+    label_column: str | Sequence[str] | None = None,
+    split_column: str | None = None,
+    group_column: str | None = None,
+    encoding: str = "utf-8",
+    skip_bad: bool = False,
+    max_tokens: int | None = None,
+    image_size: int | None = None,
+    source_head: str | None = None,
+    pooling: str | None = None,
+    cut_at: str | None = None,
+    precision: Precision = "auto",
+    cache: str | Path | None = None,
+    observer: Observer | None = None,
+    progress: bool = True,
+) -> Probe:
+    """Say before any training which source, and which of its layers, suits your data, from one pass a source.
+
+    Every layer gets each score that is defined for the task (docs/scores.md) and a linear probe, on the labels that a
+    method may see; labels of the test part are not read. docs/probe.md tells how to read the outcome.
+
+    Args:
+        data: As for `compare`.
+        sources: Names, with commas between where they are one text; or `Source`s and modules.
+        taps: `layers` for one tap a step of depth, `all` for every place that can be read, or names of modules, each
+            whole or its end; in one text with commas between. The embedding is always among them.
+        linear: Whether to fit a linear probe on each layer; False leaves the scores.
+        seed: Chooses labels and what is held out, as in `compare`.
+        train_size: As for `compare`.
+        test_size: As for `compare`; what is drawn for the test is left out.
+        split_seed: As for `compare`.
+        out: The folder; None for one under `runs/` that is named after the probe.
+        task: As for `compare`.
+        text_column: As for `compare`.
+        image_column: As for `compare`.
+        label_column: As for `compare`.
+        split_column: As for `compare`.
+        group_column: As for `compare`.
+        encoding: As for `compare`.
+        skip_bad: As for `compare`.
+        max_tokens: As for `compare`, of every source.
+        image_size: As for `compare`, of every source.
+        source_head: As for `compare`, of every source.
+        pooling: As for `compare`, of every source.
+        cut_at: As for `compare`, of every source.
+        precision: As for `compare`.
+        cache: As for `compare`.
+        observer: As for `compare`.
+        progress: As for `compare`.
+
+    Raises:
+        bequest.core.errors.BequestError: One of its kinds, as for `compare`.
+    """
+    chosen, train_size = check_seed("--seed", seed), check_train_size(train_size)
+    test_size, split_seed = check_test_size(test_size), check_seed("--split-seed", split_seed)
+    columns = {
+        "text_column": text_column,
+        "image_column": image_column,
+        "label_column": label_column,
+        "split_column": split_column,
+        "group_column": group_column,
+    }
+    loaded = _task(data, task, {**columns, "encoding": encoding, "skip_bad": skip_bad})
+    options = {"max_tokens": max_tokens, "image_size": image_size, "head": source_head}
+    candidates = choose(
+        _words(sources) if isinstance(sources, str) else sources if isinstance(sources, Sequence) else [sources],
+        loaded,
+        taps if taps in ("layers", "all") else _words(taps) if isinstance(taps, str) else taps,
+        {**options, "pooling": pooling, "cut_at": cut_at},
+    )
+    protocol = Protocol((chosen,), train_size, test_size, split_seed, precision)
+    recorded = {
+        "data": loaded.origin,
+        "sources": [c.source.request or {"name": c.source.name} for c in candidates],
+        "taps": taps if isinstance(taps, str) else list(taps),
+        "linear": linear,
+        "seed": chosen,
+        "train_size": train_size,
+        "test_size": test_size,
+        "split_seed": split_seed,
+        "precision": precision,
+    }
+    names = "-".join(c.source.name for c in candidates[:3])
+    folder = Path(out) if out is not None else _default_folder(loaded, f"probe-{names}", recorded)
+    with _watching(observer, progress) as watcher:
+        record = run_probe(
+            loaded,
+            candidates,
+            protocol,
+            folder,
+            watcher,
+            linear=linear,
+            store=Store(Path(cache) if cache is not None else None, note=watcher.note),
+            settings=recorded,
+            report=_write_page,
+        )
+    return Probe(folder, record)
+
+
+def _words(text: str) -> list[str]:
+    """What stands between commas."""
+    return [word.strip() for word in text.split(",") if word.strip()]
 
 
 def suggest_learning_rate(
@@ -466,6 +614,10 @@ def replay(
     """
     earlier = RunFolder(Path(folder))
     settings = earlier.settings
+    if "taps" in settings:
+        raise RunError(
+            f"{folder} holds a probe; expected a comparison. To repeat the probe, run it again with another --out."
+        )
     if not settings.get("replayable"):
         raise RunError(
             f"The run in {folder} was made from data or a module that only Python had; expected a data path and a "
@@ -551,8 +703,8 @@ def _source(
     )
 
 
-def _default_folder(task: Task, source: Source, recorded: dict[str, Any]) -> Path:
-    name = re.sub(r"[^A-Za-z0-9_.-]+", "-", f"{task.name}-{source.name}")
+def _default_folder(task: Task, what: str, recorded: dict[str, Any]) -> Path:
+    name = re.sub(r"[^A-Za-z0-9_.-]+", "-", f"{task.name}-{what}")
     return Path("runs") / f"{name}-{digest({**recorded, 'task': task.fingerprint})[:8]}"
 
 
@@ -570,3 +722,9 @@ def _write_report(board: Leaderboard, folder: Path) -> None:
     from bequest.report.html import write
 
     write(board, folder / REPORT_FILE)
+
+
+def _write_page(record: ProbeRecord, folder: Path) -> None:
+    from bequest.report.probing import write
+
+    write(record, folder / PAGE_FILE)

@@ -42,6 +42,33 @@ def adapt(options: Namespace) -> int:
     return 0
 
 
+def probe(options: Namespace) -> int:
+    """`bequest probe`."""
+    from rich.console import Console
+
+    from bequest import api
+    from bequest.report.probing import sentences
+    from bequest.ui.probing import agreement_table, probe_table
+
+    shared = _shared(options)
+    own = {"taps": options.taps, "linear": not options.no_linear, "seed": options.seed, "out": options.out}
+    found = api.probe(sources=shared.pop("source"), **own, **shared)
+    console = Console()
+    console.print(probe_table(found.record, width=console.width))
+    agreement = agreement_table(found.record)
+    if agreement is not None:
+        console.print("", agreement, sep="\n")
+    for sentence in sentences(found.record):
+        console.print("", sentence, sep="\n", markup=False, highlight=False)
+    words = ["bequest", "compare", *options.data, "--source", found.best.source]
+    if found.best.layer != "embedding":
+        words += ["--set", f"linear_probe.layer={found.best.layer}"]
+    print(f"\nRecords  {found.folder / 'probe.json'}")
+    print(f"Page     {found.report}")
+    print("To see what adaptation makes of it, with your other flags:\n  " + shlex.join(words))
+    return 0
+
+
 def suggest_lr(options: Namespace) -> int:
     """`bequest suggest-lr`."""
     from bequest import api

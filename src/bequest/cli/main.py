@@ -1,4 +1,4 @@
-"""`bequest`: compare, adapt, suggest-lr, predict, replay, ls, cache, demo."""
+"""`bequest`: compare, adapt, probe, suggest-lr, predict, replay, ls, cache, demo."""
 
 from __future__ import annotations
 
@@ -28,6 +28,7 @@ _EXAMPLES = """examples:
   bequest compare reviews.csv --source minilm_l6            four methods on your texts
   bequest compare photos/ --source efficientnet_lite0 --train-size 100 --seeds 5
   bequest adapt photos/ --source efficientnet_lite0 --method lora --rank 4
+  bequest probe reviews.csv --source minilm_l6,minilm_l3    which source and layer, before any training
   bequest predict runs/photos photo.jpg                     with the best model of a run
 """
 
@@ -139,6 +140,27 @@ def _parser() -> ArgumentParser:
     add_run(adapt, seeds=False)
     add_hyperparameters(adapt)
     adapt.set_defaults(command=commands.adapt)
+
+    probe = verb(
+        "probe",
+        "say before any training which source, and which of its layers, suits your data",
+        "  bequest probe reviews.csv --source minilm_l6,minilm_l3\n"
+        "  bequest probe photos/ --source efficientnet_lite0,timm:resnet18 --train-size 200 --out runs/probe\n"
+        "  bequest probe reviews.csv --source minilm_l6 --taps all --no-linear\n"
+        "  bequest probe reviews.csv --source minilm_l6 --taps layer.2,layer.3.attention\n",
+    )
+    add_data(probe)
+    add_source(probe, several=True)
+    probe.add_argument(
+        "--taps",
+        default="layers",
+        metavar="layers|all|A,B,…",
+        help="where to read: one tap a step of depth, every place that can be read, or modules by name (`bequest ls "
+        "layers SOURCE --taps`); the embedding is always among them (default: layers)",
+    )
+    probe.add_argument("--no-linear", action="store_true", help="no linear probe of each layer: the scores alone")
+    add_run(probe, seeds=False)
+    probe.set_defaults(command=commands.probe)
 
     suggest = verb(
         "suggest-lr",

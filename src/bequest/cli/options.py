@@ -71,15 +71,16 @@ def add_data(parser: ArgumentParser) -> None:
     group.add_argument("--split-seed", type=int, default=0, metavar="S", help="chooses the test part (default: 0)")
 
 
-def add_source(parser: ArgumentParser) -> None:
-    """What the pretrained model is."""
+def add_source(parser: ArgumentParser, *, several: bool = False) -> None:
+    """What the pretrained model is, or the pretrained models are."""
     group = parser.add_argument_group("source")
     group.add_argument(
         "--source",
         required=True,
-        metavar="NAME",
-        help="pretrained model: a name of `bequest ls sources`, timm:NAME, torchvision:NAME, hf:NAME_OR_FOLDER, or the "
-        "folder of an earlier run",
+        metavar="A,B,…" if several else "NAME",
+        help=("pretrained models, commas between: " if several else "pretrained model: ")
+        + "a name of `bequest ls sources`, timm:NAME, torchvision:NAME, hf:NAME_OR_FOLDER, or the folder of an earlier "
+        "run",
     )
     add_source_options(group)
 

@@ -148,7 +148,7 @@ def compare(
         SourceError: The source does not take this kind of sample.
         DataError: The sizes do not fit the data, or a sample cannot be read.
     """
-    _check_modality(task, source)
+    check_modality(task, source)
     _check_source_task(protocol.source_task, source, entries)
     context = Context(
         source,
@@ -168,7 +168,7 @@ def compare(
     try:
         return comparison.carry_out(settings or {}, report)
     except OSError as error:
-        raise _disk_error(error, out, context.store.folder) from error
+        raise disk_error(error, out, context.store.folder) from error
 
 
 def _divided(entries: Sequence[Entry]) -> bool:
@@ -299,8 +299,8 @@ class _Comparison:
         any_draw, select_by = next(iter(self.draws.values())), self.protocol.select_by
         return Leaderboard(
             rows=rank([make_row(trials, select_by) for trials in by_method.values()], select_by),
-            task=_describe_task(self.context.task),
-            source=_describe_source(self.context.source),
+            task=describe_task(self.context.task),
+            source=describe_source(self.context.source),
             protocol={
                 "train_size": len(any_draw.labelled),
                 "train": len(any_draw.train),
@@ -372,7 +372,7 @@ def environment(context: Context) -> dict[str, Any]:
     }
 
 
-def _disk_error(error: OSError, out: Path, cache: Path) -> RunError:
+def disk_error(error: OSError, out: Path, cache: Path) -> RunError:
     """What to tell of a file that could not be read or written."""
     file = Path(error.filename or out)
     if file.is_relative_to(cache):
@@ -388,7 +388,7 @@ def _disk_error(error: OSError, out: Path, cache: Path) -> RunError:
 def _check_source_task(source_task: Task | None, source: Source, entries: Sequence[Entry]) -> None:
     if source_task is None:
         return
-    _check_modality(source_task, source)
+    check_modality(source_task, source)
     if source_task.kind != "classification":
         raise DataError(
             f"The source data {source_task.name!r} are for {source_task.kind}; expected one class a sample. Give "
@@ -401,7 +401,8 @@ def _check_source_task(source_task: Task | None, source: Source, entries: Sequen
         )
 
 
-def _check_modality(task: Task, source: Source) -> None:
+def check_modality(task: Task, source: Source) -> None:
+    """Raise `SourceError` if the source takes other samples than the task's."""
     if task.modality != source.modality:
         raise SourceError(
             f"The source {source.name!r} takes samples of kind {source.modality!r}, but {task.name!r} holds "
@@ -409,7 +410,8 @@ def _check_modality(task: Task, source: Source) -> None:
         )
 
 
-def _describe_task(task: Task) -> dict[str, Any]:
+def describe_task(task: Task) -> dict[str, Any]:
+    """What records tell of the task."""
     return {
         "name": task.name,
         "modality": task.modality,
@@ -442,7 +444,8 @@ def _describe_groups(task: Task) -> dict[str, Any]:
     return {"groups": list(names), "group_counts": np.bincount(numbers, minlength=len(names)).tolist()}
 
 
-def _describe_source(source: Source) -> dict[str, Any]:
+def describe_source(source: Source) -> dict[str, Any]:
+    """What records tell of the source."""
     return {
         "name": source.name,
         "modality": source.modality,

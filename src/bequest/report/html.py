@@ -32,6 +32,11 @@ def render(board: Leaderboard) -> str:
     Args:
         board: The records. The same board gives the same text.
     """
+    return fill("report.html.j2", _page(board))
+
+
+def fill(template: str, values: dict[str, Any]) -> str:
+    """A template of this package with its values."""
     from jinja2 import Environment, PackageLoader, StrictUndefined
 
     environment = Environment(
@@ -42,13 +47,13 @@ def render(board: Leaderboard) -> str:
         lstrip_blocks=True,
     )
     environment.filters["soft"] = _soft
-    return environment.get_template("report.html.j2").render(_page(board))
+    return environment.get_template(template).render(values)
 
 
 def _soft(name: str) -> Markup:
-    """A name that may break after its underscores and slashes."""
+    """A name that may break after its underscores, slashes and dots."""
     text = escape(name)
-    for sign in "_/":
+    for sign in "_/.":
         text = text.replace(sign, Markup(sign + "<wbr>"))
     return text
 

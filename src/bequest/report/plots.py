@@ -254,19 +254,20 @@ def learning_rates(
         return to_svg(figure, "rates", f"training loss by learning rate{text}")
 
 
-def by_depth(sources: Mapping[str, Sequence[LayerValue]], metric: str, size: Size) -> str | None:
+def by_depth(sources: Mapping[str, Sequence[LayerValue]], metric: str, size: Size, name: str = "depth") -> str | None:
     """A score or metric over the depth of the layer that it was measured on; None where it is defined nowhere.
 
     Each source is a line; its best layer has a large sign and stands in the key. What is higher counts as better.
 
     Args:
-        sources: By name, their layers in any order.
+        sources: By name, their layers in any order; of equals the one that is given first is called the best.
         metric: What the values are; those of an accuracy or an F1 are shown in per cent.
         size: Of the drawing.
+        name: Of the drawing, unique in the page.
     """
-    scale, look = 100 if is_share(metric) else 1, {name: Look(i) for i, name in enumerate(sources)}
-    lines = {name: _defined(layers, scale) for name, layers in sources.items()}
-    lines = {name: line for name, line in lines.items() if line}
+    scale, look = 100 if is_share(metric) else 1, {source: Look(i) for i, source in enumerate(sources)}
+    lines = {source: _defined(layers, scale) for source, layers in sources.items()}
+    lines = {source: line for source, line in lines.items() if line}
     if not lines:
         return None
     title = metric_name(metric) + (" (%)" if scale == 100 else "")
@@ -274,15 +275,15 @@ def by_depth(sources: Mapping[str, Sequence[LayerValue]], metric: str, size: Siz
     with style():
         figure = _figure(size.width, key + (440 if size is WIDE else 340))
         ax = _axes(figure, size, (58, key + 60, 20, 34))
-        for row, (name, line) in enumerate(reversed(lines.items())):
+        for row, (source, line) in enumerate(reversed(lines.items())):
             best = max(line, key=lambda point: point[1])
-            _draw_depths(ax, line, best, look[name])
-            text = f"{shorten(name, 24)}, best: {shorten(best[2], 18)}"
-            _write_key(figure, text, look[name], 58, 1.7 * size.font * (row + 0.5), size)
+            _draw_depths(ax, sorted(line), best, look[source])
+            text = f"{shorten(source, 24)}, best: {shorten(best[2], 40 if size is WIDE else 18)}"
+            _write_key(figure, text, look[source], 58, 1.7 * size.font * (row + 0.5), size)
         ax.set_xlim(-0.04, 1.04)
         _title(ax, title, size)
         ax.set_xlabel("depth of the layer (0: the input, 1: the last)", fontsize=size.font, labelpad=8)
-        return to_svg(figure, f"depth-{size.name}", f"{title} by depth of the layer of {', '.join(lines)}")
+        return to_svg(figure, f"{name}-{size.name}", f"{title} by depth of the layer of {', '.join(lines)}")
 
 
 def shows_single_seeds(board: Leaderboard) -> bool:
@@ -454,9 +455,8 @@ def _write_name(
 
 
 def _defined(layers: Sequence[LayerValue], scale: float) -> list[tuple[float, float, str]]:
-    """Depth, value in the drawing's units and name of the layers that have a value, from the input on."""
-    known = [(v.depth, scale * v.value, v.layer) for v in layers if v.value is not None and math.isfinite(v.value)]
-    return sorted(known)
+    """Depth, value in the drawing's units and name of the layers that have a value."""
+    return [(v.depth, scale * v.value, v.layer) for v in layers if v.value is not None and math.isfinite(v.value)]
 
 
 def _draw_depths(ax: Axes, line: list[tuple[float, float, str]], best: tuple[float, float, str], look: Look) -> None:

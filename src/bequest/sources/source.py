@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from bequest.core.errors import SourceError
-from bequest.core.task import Modality, Task
+from bequest.core.task import Kind, Modality, Task
 from bequest.nn.depth import Layer, layers
 from bequest.nn.network import Network, fingerprint
 from bequest.nn.taps import Tap, find_taps
@@ -34,6 +34,7 @@ class Source:
         licence: Of the weights.
         inputs: A batch for the network; None to make one from the preprocessing where that can be.
         request: The arguments of `bequest.sources.get` that made it, plain data; empty where it was made otherwise.
+        head_kind: What the source's own head, where it has one, predicts.
     """
 
     name: str
@@ -45,6 +46,7 @@ class Source:
     licence: str = ""
     inputs: tuple[Tensor, ...] | None = None
     request: dict[str, Any] = field(default_factory=dict)
+    head_kind: Kind = "classification"
 
     @property
     def modality(self) -> Modality:
