@@ -82,9 +82,10 @@ class ExtractionSolver:
         if all(len(options) == 1 for _, options in steps):
             return chosen, []
         folds = list(splits(part, self.folds, np.random.default_rng([seed, 3])))
+        fewest = min(len(train) for train, _ in folds)
         scores: dict[Candidate, dict[str, float]] = {}
         for name, options in steps:
-            candidates = [replace(chosen, **{name: option}) for option in options]
+            candidates = [_reached(replace(chosen, **{name: option}), part.widths, fewest) for option in options]
             for candidate in candidates:
                 if candidate not in scores:
                     scores[candidate] = self._score(kind, part, folds, candidate, seed)
@@ -115,7 +116,7 @@ class ExtractionSolver:
         steps.append(_standardise(values))
         values = _apply(steps[-1], values)
         wanted = candidate.dimensions
-        if wanted is not None and wanted < min(values.shape):
+        if wanted is not None and wanted < min(values.shape):  # a fixed number may be beyond reach
             steps.append(_projection(self.reduce, values, wanted, seed))
             values = _apply(steps[-1], values)
         steps.append(
@@ -127,6 +128,13 @@ class ExtractionSolver:
         """A candidate in the record."""
         dimensions = candidate.dimensions or "all"
         return {"layers": [self.taps[i] for i in candidate.taps], "dimensions": dimensions, **dict(candidate.settings)}
+
+
+def _reached(candidate: Candidate, widths: Sequence[int], samples: int) -> Candidate:
+    """The candidate without a reduction that would leave features or samples as many as there are."""
+    most = min(samples, sum(widths[i] for i in candidate.taps))
+    is_reduced = candidate.dimensions is not None and candidate.dimensions < most
+    return candidate if is_reduced else replace(candidate, dimensions=None)
 
 
 def _columns(widths: Sequence[int], taps: Sequence[int]) -> Array | None:
