@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from bequest.data import from_dataset as task_from_dataset
     from bequest.data import load as load_task
     from bequest.engine.adapted import AdaptedModel, LabelsPrediction, Prediction, ValuesPrediction, load
+    from bequest.extractor import FeatureExtractor
     from bequest.sources import Source, from_module
     from bequest.sources import get as get_source
 
@@ -38,6 +39,7 @@ _LAZY = {
     "Prediction": ("bequest.engine.adapted", "Prediction"),
     "ValuesPrediction": ("bequest.engine.adapted", "ValuesPrediction"),
     "load": ("bequest.engine.adapted", "load"),
+    "FeatureExtractor": ("bequest.extractor", "FeatureExtractor"),
     "Source": ("bequest.sources", "Source"),
     "from_module": ("bequest.sources", "from_module"),
     "get_source": ("bequest.sources", "get"),
@@ -45,6 +47,7 @@ _LAZY = {
 
 __all__ = [
     "AdaptedModel",
+    "FeatureExtractor",
     "LabelsPrediction",
     "Prediction",
     "Probe",

@@ -28,7 +28,6 @@ from bequest.core.registry import method
 
 if TYPE_CHECKING:
     from bequest.core.task import Task
-    from bequest.nn.taps import Tap
     from bequest.sources.source import Source
 
 
@@ -60,6 +59,7 @@ class FeatureExtraction:
         """One Solve stage on the layers' features."""
         from bequest.nn.taps import Tapped
         from bequest.optim.extraction import ExtractionSolver
+        from bequest.sources.taps import named_taps
 
         if task.kind != "classification":
             raise MethodError(
@@ -70,7 +70,10 @@ class FeatureExtraction:
             raise MethodError(f"folds is {self.folds}, expected 2 or more.")
         dimensions = _dimensions(self.dimensions)
         network = source.network()
-        taps = self._taps(source, task)
+        try:
+            taps = named_taps(source, "all" if self.layers == "choose" else self.layers, task=task)
+        except SourceError as error:
+            raise MethodError(f"feature_extraction: {error}") from None
         if [tap.name for tap in taps] != [""]:
             network.body = Tapped(network.body, taps)
         solver = ExtractionSolver(
@@ -83,26 +86,9 @@ class FeatureExtraction:
         )
         return Plan(network, (Solve(solver, source_features=True),))
 
-    def _taps(self, source: Source, task: Task) -> tuple[Tap, ...]:
-        from bequest.nn.taps import embedding_tap
-
-        if self.layers == "last":
-            return (embedding_tap(source.width),)
-        try:
-            if self.layers in ("all", "choose"):
-                steps = {layer.name for layer in source.layers}
-                return tuple(tap for tap in source.taps(task=task) if tap.name in steps or not tap.name)
-            return source.taps(_names(self.layers), task=task)
-        except SourceError as error:
-            raise MethodError(f"feature_extraction: {error}") from None
-
-
-def _names(text: str) -> list[str]:
-    return [name.strip() for name in text.split(",") if name.strip()]
-
 
 def _dimensions(text: str) -> tuple[int | None, ...]:
-    words = _names(text)
+    words = [word.strip() for word in text.split(",") if word.strip()]
     faults = [word for word in words if word != "all" and not (word.isdecimal() and int(word) >= 1)]
     if faults or not words:
         raise MethodError(f"dimensions is {text!r}, expected numbers from 1 on, or all, with commas between.")
