@@ -13,7 +13,18 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0.dev0"
 
 if TYPE_CHECKING:
-    from bequest.api import Probe, RateSuggestion, Run, adapt, compare, probe, replay, suggest_learning_rate
+    from bequest.api import (
+        FeatureFile,
+        Probe,
+        RateSuggestion,
+        Run,
+        adapt,
+        compare,
+        features,
+        probe,
+        replay,
+        suggest_learning_rate,
+    )
     from bequest.data import from_arrays as task_from_arrays
     from bequest.data import from_dataset as task_from_dataset
     from bequest.data import load as load_task
@@ -24,6 +35,8 @@ if TYPE_CHECKING:
 
 _LAZY = {
     "Probe": ("bequest.api", "Probe"),
+    "FeatureFile": ("bequest.api", "FeatureFile"),
+    "features": ("bequest.api", "features"),
     "RateSuggestion": ("bequest.api", "RateSuggestion"),
     "Run": ("bequest.api", "Run"),
     "adapt": ("bequest.api", "adapt"),
@@ -48,6 +61,7 @@ _LAZY = {
 __all__ = [
     "AdaptedModel",
     "FeatureExtractor",
+    "FeatureFile",
     "LabelsPrediction",
     "Prediction",
     "Probe",
@@ -58,6 +72,7 @@ __all__ = [
     "__version__",
     "adapt",
     "compare",
+    "features",
     "from_module",
     "get_source",
     "load",

@@ -12,6 +12,7 @@ import numpy as np
 from sklearn.base import BaseEstimator, TransformerMixin
 from sklearn.utils.validation import check_is_fitted, validate_data
 
+from bequest.core.checks import check_count
 from bequest.core.errors import DataError
 from bequest.core.observe import Silent
 from bequest.core.task import Modality, Samples, Task
@@ -97,12 +98,14 @@ class FeatureExtractor(TransformerMixin, BaseEstimator):
                 of its kind.
             ValueError: An array is not as scikit-learn wants it.
         """
+        target = check_count("pool_to", self.pool_to, 0)
+        check_count("batch_size", self.batch_size, 1)
         named = isinstance(self.source, str)
         source = self._resolve(None) if named else self.source
         samples = self._samples(X, source.modality if isinstance(source, Source) else None, reset=True)
         task = _task(samples)
         self.source_ = source if isinstance(source, Source) else self._resolve(task)
-        self.taps_ = named_taps(self.source_, self.layers, target=self.pool_to, task=task)
+        self.taps_ = named_taps(self.source_, self.layers, target=target, task=task)
         return self
 
     def transform(self, X: Any) -> Array:

@@ -58,7 +58,9 @@ def test_same_as_scikit_learn(name: str, shape: tuple[int, int, int]) -> None:
     assert logits.shape == (300, shape[0]) and logits.dtype == torch.float32
     np.testing.assert_array_equal(logits.argmax(1).numpy(), peer.predict(asked.astype(np.float64)))
     np.testing.assert_array_equal(outputs(head, x).argmax(1).numpy(), peer.predict(x.astype(np.float64)))
-    if hasattr(peer, "predict_proba") and name != "nearest_mean":  # which measures those in other units than its classes
+    if (
+        hasattr(peer, "predict_proba") and name != "nearest_mean"
+    ):  # which measures those in other units than its classes
         np.testing.assert_allclose(logits.softmax(1), peer.predict_proba(asked.astype(np.float64)), atol=1e-5)
     if hasattr(peer, "decision_function") and shape[0] > 2 and name != "nearest_mean":
         np.testing.assert_allclose(logits, peer.decision_function(asked.astype(np.float64)), rtol=1e-3, atol=1e-3)
