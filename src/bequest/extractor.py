@@ -83,7 +83,7 @@ class FeatureExtractor(TransformerMixin, BaseEstimator):
         self.source_head = source_head
         self.pooling = pooling
         self.batch_size = batch_size
-        self.precision = precision
+        self.precision: Precision = precision
         self.cache = cache
 
     def fit(self, X: Any, y: Any = None) -> FeatureExtractor:

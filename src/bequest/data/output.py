@@ -87,17 +87,18 @@ def _write_parquet(table: FeatureTable, file: IO[bytes], path: Path) -> None:
     pyarrow = _pyarrow(path)
     from pyarrow import parquet
 
-    writer = None
+    writer: Any = None
     for known, features in table.blocks():
         columns = dict(zip(table.names, np.ascontiguousarray(features.T), strict=True))
         part = pyarrow.table({**known, **columns})
-        writer = writer or parquet.ParquetWriter(file, part.schema, use_dictionary=list(known))
+        dictionary: Any = list(known)
+        writer = writer or parquet.ParquetWriter(file, part.schema, use_dictionary=dictionary)
         writer.write_table(part)
     assert writer is not None, "there are rows"
     writer.close()
 
 
-def _write_npz(table: FeatureTable, file: IO[bytes], _: Path) -> None:
+def _write_npz(table: FeatureTable, file: IO[bytes], path: Path) -> None:
     with zipfile.ZipFile(file, "w") as archive:
         for name, column in {**table.known(0, table.num_rows), "columns": table.names}.items():
             with archive.open(f"{name}.npy", "w", force_zip64=True) as part:

@@ -135,7 +135,7 @@ def _from_neighbours(estimator: Any, num_outputs: int) -> nn.Module:
     from bequest.nn.heads.neighbours import Neighbours
 
     samples = estimator._fit_X
-    head = Neighbours(*samples.shape, num_outputs, estimator.n_neighbors)
+    head = Neighbours(len(samples), samples.shape[1], num_outputs, estimator.n_neighbors)
     head.samples.copy_(torch.from_numpy(samples))
     head.labels.copy_(torch.from_numpy(estimator.classes_[estimator._y]))
     return head

@@ -175,7 +175,7 @@ def _projection(reduce: str, values: Array, dimensions: int, seed: int) -> nn.Mo
     from sklearn.decomposition import PCA
     from sklearn.random_projection import GaussianRandomProjection
 
-    make = PCA if reduce == "pca" else GaussianRandomProjection
+    make: Any = PCA if reduce == "pca" else GaussianRandomProjection
     components = make(dimensions, random_state=seed).fit(values).components_
     step = torch.nn.Linear(values.shape[1], dimensions, bias=False)
     with torch.no_grad():
