@@ -88,3 +88,16 @@ def test_the_record_tells_what_was_tried(context_of: Any) -> None:
     assert {tuple(c["layers"]) for c in solved["candidates"]} >= {("stem",), ("embedding",)}
     assert all({"accuracy", "loss", "dimensions"} <= c.keys() for c in solved["candidates"])
     assert outcome.trainable_parameters == sum(t.numel() for t in outcome.trained.values())
+
+
+@pytest.mark.parametrize("kind", ["image", "text"])
+def test_the_whole_network_exports(context_of: Any, kind: str) -> None:
+    context = context_of(kind)
+    draw = context.task.draw(0, train_size=40, test_size=30)
+    network = run(context, FeatureExtraction("knn", layers="all", dimensions="8", folds=2), draw, seed=0).network
+    encode, collate = context.source.preprocess.encode, context.source.preprocess.collate
+    few, many = (collate([encode(context.task.samples[i]) for i in range(n)]) for n in (3, 8))
+    many = tuple(t[:, : f.shape[1]] if kind == "text" else t for t, f in zip(many, few, strict=True))
+    batch = torch.export.Dim("batch", min=1, max=512)
+    exported = torch.export.export(network, few, dynamic_shapes=(tuple({0: batch} for _ in few),)).module()
+    torch.testing.assert_close(exported(*many), network(*many))
