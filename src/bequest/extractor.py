@@ -158,6 +158,18 @@ class FeatureExtractor(TransformerMixin, BaseEstimator):
             )
         return samples
 
+    def __getstate__(self) -> dict[str, Any]:
+        """A source that has a name is left out: it is made again from that."""
+        state = dict(super().__getstate__())
+        if isinstance(self.source, str):
+            state.pop("source_", None)
+        return state
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        super().__setstate__(state)
+        if isinstance(self.source, str) and "taps_" in state:
+            self.source_ = self._resolve(None)
+
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()
         tags.transformer_tags = replace(tags.transformer_tags, preserves_dtype=[])

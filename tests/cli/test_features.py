@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import pickle
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -109,3 +110,15 @@ def test_a_place_that_cannot_be_written(tmp_path: Path, cache: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(DataError, match=r"Cannot write .*f\.csv \(.*\); expected a place with room for it"):
         library.features(tiny.image_task(), tiny.image_source(), tmp_path / "file" / "f.csv", progress=False)
+
+
+def test_a_fitted_extractor_of_a_named_source_is_pickled_without_its_weights(
+    table: Path, bert: Path, cache: Path
+) -> None:
+    task = library.load_task(table)
+    texts = [task.samples[i] for i in range(len(task.samples))]
+    extractor = library.FeatureExtractor(f"hf:{bert}", layers="layer.1,embedding").fit(texts)
+    pickled = pickle.dumps(extractor)
+    weights = sum(t.numel() * 4 for t in extractor.source_.body.state_dict().values())
+    assert len(pickled) < weights / 10
+    np.testing.assert_array_equal(pickle.loads(pickled).transform(texts), extractor.transform(texts))

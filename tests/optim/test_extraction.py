@@ -27,7 +27,7 @@ def part(samples: int = 120, seed: int = 0) -> Features:
     told = rng.normal(size=(3, 20))[labels] + rng.normal(size=(samples, 20))
     noise = rng.normal(size=(samples, 10))
     values = np.concatenate([noise[:, :6] * 100, told + 5, noise[:, 6:]], 1).astype(np.float32)
-    return Features(values, labels, None, 3, (6, 20, 4))
+    return Features(values, labels, None, 3, widths=(6, 20, 4))
 
 
 def outputs(head: Any, values: np.ndarray) -> np.ndarray:
