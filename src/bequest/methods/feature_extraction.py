@@ -6,11 +6,11 @@ r"""Feature extraction: layers' features, standardised and reduced, and any clas
 projection, or left out. The classifier is scikit-learn's, with the library's defaults but for these: logistic
 regression and the linear SVM may take more iterations; LDA shrinks its covariance (Ledoit and Wolf); gradient boosting,
 `HistGradientBoostingClassifier`, allows leaves so small that every class could have five. LDA and boosting are slow on
-thousands of features: with few samples rather leave `all` out of `dimensions`. What is open is chosen by
-stratified cross-validation within the labels that may be seen, one after another: the layers at the first of the dimensions, then the dimensions, then
-the classifier's own setting (C of 1, 0.1, 0.01 and 0.001; 5, 1 or 15 neighbours). The highest held-out accuracy wins,
-among equals the lowest held-out cross-entropy. Paper: Donahue et al. 2014 (DeCAF), arXiv:1310.1531, who compare the
-layers of a frozen network under logistic regression and a linear SVM.
+thousands of features: with few samples rather leave `all` out of `dimensions`. What is open is chosen by stratified
+cross-validation within the labels that may be seen, one after another: the layers at the first of the dimensions, then
+the dimensions, then the classifier's own setting (C of 1, 0.1, 0.01 and 0.001; 5, 1 or 15 neighbours). The highest
+held-out accuracy wins, among equals the lowest held-out cross-entropy. Paper: Donahue et al. 2014 (DeCAF),
+arXiv:1310.1531, who compare the layers of a frozen network under logistic regression and a linear SVM.
 
 The classifier becomes tensors, trees too, so that the adapted network is one module that saves without pickled objects
 and exports. The SVM's decision values stand for logits: its probabilities are not calibrated. Of neighbours at one and
