@@ -160,7 +160,8 @@ class FeatureExtractor(TransformerMixin, BaseEstimator):
 
     def __getstate__(self) -> dict[str, Any]:
         """A source that has a name is left out: it is made again from that."""
-        state = dict(super().__getstate__())
+        held: Any = super().__getstate__()
+        state: dict[str, Any] = {**held}
         if isinstance(self.source, str):
             state.pop("source_", None)
         return state
