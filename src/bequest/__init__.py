@@ -13,16 +13,30 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0.dev0"
 
 if TYPE_CHECKING:
-    from bequest.api import Probe, RateSuggestion, Run, adapt, compare, probe, replay, suggest_learning_rate
+    from bequest.api import (
+        FeatureFile,
+        Probe,
+        RateSuggestion,
+        Run,
+        adapt,
+        compare,
+        features,
+        probe,
+        replay,
+        suggest_learning_rate,
+    )
     from bequest.data import from_arrays as task_from_arrays
     from bequest.data import from_dataset as task_from_dataset
     from bequest.data import load as load_task
     from bequest.engine.adapted import AdaptedModel, LabelsPrediction, Prediction, ValuesPrediction, load
+    from bequest.extractor import FeatureExtractor
     from bequest.sources import Source, from_module
     from bequest.sources import get as get_source
 
 _LAZY = {
     "Probe": ("bequest.api", "Probe"),
+    "FeatureFile": ("bequest.api", "FeatureFile"),
+    "features": ("bequest.api", "features"),
     "RateSuggestion": ("bequest.api", "RateSuggestion"),
     "Run": ("bequest.api", "Run"),
     "adapt": ("bequest.api", "adapt"),
@@ -38,6 +52,7 @@ _LAZY = {
     "Prediction": ("bequest.engine.adapted", "Prediction"),
     "ValuesPrediction": ("bequest.engine.adapted", "ValuesPrediction"),
     "load": ("bequest.engine.adapted", "load"),
+    "FeatureExtractor": ("bequest.extractor", "FeatureExtractor"),
     "Source": ("bequest.sources", "Source"),
     "from_module": ("bequest.sources", "from_module"),
     "get_source": ("bequest.sources", "get"),
@@ -45,6 +60,8 @@ _LAZY = {
 
 __all__ = [
     "AdaptedModel",
+    "FeatureExtractor",
+    "FeatureFile",
     "LabelsPrediction",
     "Prediction",
     "Probe",
@@ -55,6 +72,7 @@ __all__ = [
     "__version__",
     "adapt",
     "compare",
+    "features",
     "from_module",
     "get_source",
     "load",

@@ -1,4 +1,4 @@
-"""The Python functions: `compare`, `adapt`, `probe`, `replay`, `suggest_learning_rate`."""
+"""The Python functions: `compare`, `adapt`, `probe`, `replay`, `suggest_learning_rate`, `features`."""
 
 from __future__ import annotations
 
@@ -7,18 +7,20 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
 
 from bequest import data as bequest_data
 from bequest.comparison.folder import BEST, BOARD_FILE, REPORT_FILE, RunFolder, digest
 from bequest.comparison.groups import check_select_by
 from bequest.comparison.probe import PAGE_FILE, choose
 from bequest.comparison.probe import probe as run_probe
-from bequest.comparison.protocol import Protocol, enter
+from bequest.comparison.protocol import Protocol, check_modality, enter
 from bequest.comparison.protocol import compare as run_comparison
-from bequest.core.checks import check_seed, check_seeds, check_test_size, check_train_size
+from bequest.core.checks import check_count, check_seed, check_seeds, check_test_size, check_train_size
 from bequest.core.errors import MethodError, RunError
 from bequest.core.observe import Observer, Silent
 from bequest.core.probing import LayerRow, ProbeRecord
@@ -27,14 +29,18 @@ from bequest.core.results import Leaderboard, SelectBy
 from bequest.core.task import Task
 from bequest.data.hub import is_dataset
 from bequest.data.labels import TaskChoice
+from bequest.data.output import FeatureTable, check_suffix, write_features
 from bequest.data.views import choose_views
 from bequest.engine.adapted import AdaptedModel, AnyPrediction, load
 from bequest.engine.context import Context
+from bequest.engine.features import embeddings
 from bequest.engine.range_test import RangeTest, range_test
 from bequest.engine.runtime import choose_runtime
 from bequest.engine.store import Store
+from bequest.nn.taps import Tapped
 from bequest.sources import Source, resolve
 from bequest.sources import get as get_source
+from bequest.sources.taps import column_names, named_taps
 
 if TYPE_CHECKING:
     from torch import nn
@@ -652,6 +658,130 @@ def replay(
     )
     _check_same(then, run.board)
     return run
+
+
+@dataclass(frozen=True)
+class FeatureFile:
+    """A file of features.
+
+    Attributes:
+        path: Where it lies.
+        num_samples: Its rows.
+        columns: Names of the features' columns.
+    """
+
+    path: Path
+    num_samples: int
+    columns: tuple[str, ...]
+
+
+def features(
+    data: Any,
+    source: str | Source | nn.Module,
+    out: str | Path,
+    *,
+    layers: str | Sequence[str] = "last",
+    pool_to: int = 0,
+    task: TaskChoice = "auto",
+    text_column: str | None = None,
+    image_column: str | None = None,
+    label_column: str | Sequence[str] | None = None,
+    split_column: str | None = None,
+    group_column: str | None = None,
+    encoding: str = "utf-8",
+    skip_bad: bool = False,
+    max_tokens: int | None = None,
+    image_size: int | None = None,
+    source_head: str | None = None,
+    pooling: str | None = None,
+    cut_at: str | None = None,
+    batch_size: int = 32,
+    precision: Precision = "auto",
+    cache: str | Path | None = None,
+    observer: Observer | None = None,
+    progress: bool = True,
+) -> FeatureFile:
+    """Write what layers of the frozen source make of every sample into a file, one row a sample.
+
+    Its columns are `id` (the sample's file or row), `label` (of several targets or labels one column each,
+    `label:<name>`), `split` and `group` where the data give them, and `<layer>:<i>` for every feature, float32. An .npz
+    file holds the features as one array, `features`, and their names as `columns`. `FeatureExtractor` gives features
+    in memory.
+
+    Args:
+        data: As for `compare`.
+        source: As for `compare`.
+        out: A file that ends in .parquet, .csv or .npz.
+        layers: `last` for the embedding; `all` for every layer of depth and the embedding; or layers' names, with
+            commas between or in a list (`bequest ls layers SOURCE --taps`).
+        pool_to: Numbers to pool each layer's output to, about; 0 for the mean over its places.
+        task: As for `compare`.
+        text_column: As for `compare`.
+        image_column: As for `compare`.
+        label_column: As for `compare`.
+        split_column: As for `compare`.
+        group_column: As for `compare`.
+        encoding: As for `compare`.
+        skip_bad: As for `compare`.
+        max_tokens: As for `compare`.
+        image_size: As for `compare`.
+        source_head: As for `compare`.
+        pooling: As for `compare`.
+        cut_at: As for `compare`.
+        batch_size: Samples in a forward pass.
+        precision: As for `compare`.
+        cache: As for `compare`.
+        observer: As for `compare`.
+        progress: As for `compare`.
+
+    Returns:
+        The file.
+
+    Raises:
+        bequest.core.errors.BequestError: One of its kinds, as for `compare`; there is no such layer; the file cannot
+            be written.
+    """
+    path = Path(out)
+    check_suffix(path)
+    pool_to, batch_size = check_count("--pool-to", pool_to, 0), check_count("--batch-size", batch_size, 1)
+    columns = {
+        "text_column": text_column,
+        "image_column": image_column,
+        "label_column": label_column,
+        "split_column": split_column,
+        "group_column": group_column,
+    }
+    loaded = _task(data, task, {**columns, "encoding": encoding, "skip_bad": skip_bad})
+    source = _source(source, loaded, max_tokens, image_size, source_head, pooling, cut_at)
+    check_modality(loaded, source)
+    taps = named_taps(source, layers, target=pool_to, task=loaded)
+    with _watching(observer, progress) as watcher:
+        store = Store(Path(cache) if cache is not None else None, note=watcher.note)
+        context = Context(source, loaded, store, choose_runtime(precision), watcher, batch_size=batch_size)
+        for note in loaded.notes:
+            watcher.note(note)
+        found = embeddings(context, range(len(loaded.samples)), Tapped(source.body, taps))
+    names = column_names(taps)
+    table = FeatureTable(len(found), names, partial(_known, loaded), lambda start, stop: found[start:stop].stack())
+    write_features(table, path)
+    return FeatureFile(path, len(found), tuple(names))
+
+
+def _known(task: Task, start: int, stop: int) -> dict[str, list[Any]]:
+    """What a task says of some samples, as columns."""
+    rows = range(start, stop)
+    columns: dict[str, list[Any]] = {"id": [task.samples.describe(i) for i in rows]}
+    if task.kind == "classification":
+        columns["label"] = [task.classes[i] for i in task.labels[start:stop]]
+    else:
+        values = task.labels[start:stop].astype(np.int64 if task.kind == "multi-label" else np.float64)
+        columns |= {f"label:{name}": values[:, i].tolist() for i, name in enumerate(task.classes)}
+    if task.split:
+        columns["split"] = list(task.split[start:stop])
+    if task.groups is not None:
+        groups = task.groups[start:stop].tolist()
+        columns["group"] = [task.group_names[i] for i in groups] if task.group_names else groups
+    return columns
 
 
 def _check_same(then: Leaderboard, now: Leaderboard) -> None:

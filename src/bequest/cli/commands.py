@@ -89,6 +89,16 @@ def suggest_lr(options: Namespace) -> int:
     return 0
 
 
+def features(options: Namespace) -> int:
+    """`bequest features`."""
+    from bequest import api
+
+    own = {name: getattr(options, name) for name in ("out", "layers", "pool_to", "batch_size")}
+    made = api.features(**own, **_data(options))
+    print(f"Features  {made.path}   ({made.num_samples:,} samples, {len(made.columns):,} features)")
+    return 0
+
+
 def predict(options: Namespace) -> int:
     """`bequest predict`."""
     from bequest.engine.adapted import load
@@ -221,10 +231,13 @@ def demo(options: Namespace) -> int:
 
 
 def _shared(options: Namespace) -> dict[str, Any]:
-    names = ("source", "train_size", "test_size", "split_seed", "task", "text_column", "image_column")
-    more = ("label_column", "split_column", "group_column", "encoding", "skip_bad", "max_tokens", "image_size")
-    rest = ("source_head", "pooling", "cut_at", "precision", "cache")
-    shared = {n: getattr(options, n) for n in (*names, *more, *rest)}
+    return {**_data(options), **{n: getattr(options, n) for n in ("train_size", "test_size", "split_seed")}}
+
+
+def _data(options: Namespace) -> dict[str, Any]:
+    names = ("source", "task", "text_column", "image_column", "label_column", "split_column", "group_column")
+    more = ("encoding", "skip_bad", "max_tokens", "image_size", "source_head", "pooling", "cut_at")
+    shared = {n: getattr(options, n) for n in (*names, *more, "precision", "cache")}
     data = options.data[0] if len(options.data) == 1 else options.data
     return {"data": data, **shared, "progress": not options.quiet}
 

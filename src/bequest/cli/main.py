@@ -1,4 +1,4 @@
-"""`bequest`: compare, adapt, probe, suggest-lr, predict, replay, ls, cache, demo."""
+"""`bequest`: compare, adapt, probe, suggest-lr, features, predict, replay, ls, cache, demo."""
 
 from __future__ import annotations
 
@@ -15,7 +15,9 @@ from bequest.cli.cache import add_cache
 from bequest.cli.options import (
     add_data,
     add_hyperparameters,
+    add_passes,
     add_run,
+    add_sizes,
     add_source,
     add_source_data,
     add_source_options,
@@ -98,6 +100,7 @@ def _parser() -> ArgumentParser:
         "  bequest compare photos/ --source efficientnet_lite0 --methods linear_probe,lora --set lora.rank=4\n",
     )
     add_data(compare)
+    add_sizes(compare)
     add_source(compare)
     add_source_data(compare)
     compare.add_argument(
@@ -131,6 +134,7 @@ def _parser() -> ArgumentParser:
         "  bequest adapt photos/ --source efficientnet_lite0 --method freeze --from-depth 0.8\n",
     )
     add_data(adapt)
+    add_sizes(adapt)
     add_source(adapt)
     add_source_data(adapt)
     adapt.add_argument(
@@ -150,6 +154,7 @@ def _parser() -> ArgumentParser:
         "  bequest probe reviews.csv --source minilm_l6 --taps layer.2,layer.3.attention\n",
     )
     add_data(probe)
+    add_sizes(probe)
     add_source(probe, several=True)
     probe.add_argument(
         "--taps",
@@ -170,6 +175,7 @@ def _parser() -> ArgumentParser:
         "  bequest suggest-lr photos/ --source efficientnet_lite0 --method lora --rank 4 --plot rates.svg\n",
     )
     add_data(suggest)
+    add_sizes(suggest)
     add_source(suggest)
     suggest.add_argument("--method", default="full", help="which method (default: full; `bequest ls methods`)")
     suggest.add_argument(
@@ -185,6 +191,37 @@ def _parser() -> ArgumentParser:
     add_run(suggest, seeds=False, folder=False)
     add_hyperparameters(suggest)
     suggest.set_defaults(command=commands.suggest_lr)
+
+    features = verb(
+        "features",
+        "write what layers of the frozen source make of every sample into a file, one row a sample",
+        "  bequest features reviews.csv --source minilm_l6 --out features.parquet\n"
+        "  bequest features photos/ --source timm:resnet18 --layers layer3,layer4,embedding --out features.npz\n"
+        "  bequest features photos/ --source efficientnet_lite0 --layers all --pool-to 512 --out features.csv\n",
+    )
+    add_data(features)
+    add_source(features)
+    group = features.add_argument_group("features")
+    group.add_argument(
+        "--layers",
+        default="last",
+        metavar="A,B,…",
+        help="names of layers (`bequest ls layers SOURCE --taps`), embedding among them; last for the embedding alone; "
+        "all for every layer of depth and the embedding (default: last)",
+    )
+    group.add_argument(
+        "--pool-to",
+        type=int,
+        default=0,
+        metavar="N",
+        help="numbers to pool each layer's output to, about (default: 0, the mean over its places)",
+    )
+    group.add_argument("--out", required=True, metavar="FILE", help="a file that ends in .parquet, .csv or .npz")
+    group.add_argument(
+        "--batch-size", type=int, default=32, metavar="N", help="samples in a forward pass (default: 32)"
+    )
+    add_passes(features.add_argument_group("run"))
+    features.set_defaults(command=commands.features)
 
     predict = verb(
         "predict",

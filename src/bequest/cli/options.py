@@ -54,6 +54,11 @@ def add_data(parser: ArgumentParser) -> None:
         action="store_true",
         help="leave out images and text files that cannot be decoded, and say which; each image is decoded to find out",
     )
+
+
+def add_sizes(parser: ArgumentParser) -> None:
+    """How many of the data are learnt from and tested on."""
+    group = parser.add_argument_group("sizes")
     group.add_argument(
         "--train-size",
         type=int,
@@ -126,6 +131,11 @@ def add_run(parser: ArgumentParser, *, seeds: bool, folder: bool = True) -> None
         group.add_argument(
             "--out", metavar="DIR", help="the run's folder (default: one under runs/, named after the run)"
         )
+    add_passes(group)
+
+
+def add_passes(group: Any) -> None:
+    """How frozen passes go, and where what they make is kept."""
     group.add_argument(
         "--precision",
         choices=("auto", "float32", "bfloat16"),

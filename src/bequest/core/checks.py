@@ -19,6 +19,23 @@ def as_whole(value: Any) -> int | None:
         return None
 
 
+def check_count(flag: str, count: Any, least: int) -> int:
+    """The count as an int.
+
+    Args:
+        flag: What it is called on the command line.
+        count: What the user gave.
+        least: The least that makes sense.
+
+    Raises:
+        DataError: It is no whole number, or less.
+    """
+    whole = as_whole(count)
+    if whole is None or whole < least:
+        raise DataError(f"{flag} is {count!r}; expected a whole number, {least} or more.")
+    return whole
+
+
 def check_seed(flag: str, seed: Any) -> int:
     """The seed as an int.
 

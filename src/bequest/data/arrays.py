@@ -180,7 +180,7 @@ def _listed_names(found: list[Any], order: Sequence[str], classes: Sequence[str 
 
 
 def _read(inputs: Any, labels: Any, inputs_place: str, labels_place: str) -> tuple[Samples, Any]:
-    samples = _samples(inputs, inputs_place)
+    samples = read_samples(inputs, inputs_place)
     values = _label_values(labels, labels_place)
     if len(samples) != len(values):
         raise DataError(
@@ -228,7 +228,16 @@ def _both(found: Any, test: Any) -> Any:
     return np.concatenate([found, test]) if isinstance(found, np.ndarray) else [*found, *test]
 
 
-def _samples(inputs: Any, place: str) -> Samples:
+def read_samples(inputs: Any, place: str) -> Samples:
+    """Samples without labels.
+
+    Args:
+        inputs: As for `from_arrays`.
+        place: What they are called in messages.
+
+    Raises:
+        DataError: They are of no or mixed kinds, or their numbers are not finite.
+    """
     values = plain_value(inputs)
     array = _array(values)
     if array is not None and array.dtype.kind not in "OUT":

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import torch
@@ -12,6 +13,7 @@ from torch import Tensor, nn
 from bequest.core.errors import SourceError
 from bequest.core.task import Modality
 from bequest.nn.head import find_head, last_linear
+from bequest.nn.network import Network
 from bequest.sources.head import named_head, split
 from bequest.sources.preprocess import FunctionPreprocess, Preprocess
 from bequest.sources.source import Source
@@ -52,15 +54,24 @@ def from_module(
     original = copy.deepcopy(module).eval()
     inputs = (example,) if isinstance(example, Tensor) else example
     found = _find(original, inputs) if head is None else head
-    fresh = untrained or (lambda: _reset(copy.deepcopy(original)))
+    # No closures, so that a source can be pickled where its module and its functions can.
+    fresh = untrained or partial(_fresh, original)
     return Source(
         name=name or type(module).__name__,
         preprocess=preprocess,  # pyright: ignore[reportArgumentType]
         width=_width(original, found, inputs),
-        pretrained=lambda: split(copy.deepcopy(original), found),
-        untrained=lambda: split(fresh(), found),
+        pretrained=partial(_split, partial(copy.deepcopy, original), found),
+        untrained=partial(_split, fresh, found),
         inputs=inputs,
     )
+
+
+def _split(make: Callable[[], nn.Module], head: str) -> Network:
+    return split(make(), head)
+
+
+def _fresh(original: nn.Module) -> nn.Module:
+    return _reset(copy.deepcopy(original))
 
 
 def _find(module: nn.Module, inputs: tuple[Tensor, ...] | None) -> str:

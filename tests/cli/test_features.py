@@ -1,0 +1,124 @@
+"""`bequest features`: what lies in the files, and what is refused."""
+
+from __future__ import annotations
+
+import csv
+import pickle
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import tiny
+
+import bequest as library
+from bequest.core.errors import DataError, SourceError
+from bequest.data import output
+
+Bequest = Callable[..., tuple[int, str, str]]
+
+
+def expected(table: Path, bert: Path, layers: str = "last") -> np.ndarray:
+    task = library.load_task(table)
+    texts = [task.samples[i] for i in range(len(task.samples))]
+    return library.FeatureExtractor(f"hf:{bert}", layers=layers).fit_transform(texts)
+
+
+def test_every_format_holds_the_same(bequest: Bequest, table: Path, bert: Path, tmp_path: Path, monkeypatch: Any):
+    monkeypatch.setattr(output, "_BLOCK_BYTES", 4 * 32 * 7)  # seven rows a block
+    paths = [tmp_path / f"made/features{suffix}" for suffix in (".csv", ".npz", ".parquet")]
+    for path in paths:
+        words = ("features", table, "--source", f"hf:{bert}", "--layers", "layer.1,embedding", "--out", path, "--quiet")
+        status, out, err = bequest(*words)
+        assert (status, err) == (0, "")
+        assert out == f"Features  {path}   (90 samples, 32 features)\n"
+
+    values = expected(table, bert, "layer.1,embedding")
+    with paths[0].open(newline="", encoding="utf-8") as file:
+        header, *rows = csv.reader(file)
+    assert header[:2] == ["id", "label"]
+    assert header[2].endswith("layer.1:0") and header[-1] == "embedding:15" and len(header) == 34
+    np.testing.assert_array_equal(np.array([row[2:] for row in rows], np.float32), values)
+    task = library.load_task(table)
+    assert [row[1] for row in rows] == [task.classes[i] for i in task.labels]
+    assert [row[0] for row in rows] == [task.samples.describe(i) for i in range(90)]
+
+    arrays = np.load(paths[1])
+    assert arrays["features"].dtype == np.float32
+    np.testing.assert_array_equal(arrays["features"], values)
+    assert arrays["columns"].tolist() == header[2:]
+    assert [arrays["id"].tolist(), arrays["label"].tolist()] == [[r[0] for r in rows], [r[1] for r in rows]]
+
+    parquet = pytest.importorskip("pyarrow.parquet")
+    file = parquet.ParquetFile(paths[2])
+    assert file.metadata.num_row_groups == 13
+    read = file.read()
+    assert read.column_names == header
+    np.testing.assert_array_equal(np.stack([read[n].to_numpy() for n in header[2:]], 1), values)
+    assert read["label"].to_pylist() == [r[1] for r in rows]
+    assert sorted(p.name for p in (tmp_path / "made").iterdir()) == sorted(p.name for p in paths)
+
+
+def test_split_and_groups_come_along(tmp_path: Path, bert: Path, cache: Path) -> None:
+    table = tmp_path / "words.csv"
+    with table.open("w", newline="", encoding="utf-8") as file:
+        rows = [(f"{w} {i}", "ab"[i % 2], ["train", "test"][i > 7], f"g{i % 3}") for i, w in enumerate(["the a"] * 12)]
+        csv.writer(file).writerows([("text", "label", "split", "place"), *rows])
+    made = library.features(
+        table, f"hf:{bert}", tmp_path / "f.npz", group_column="place", progress=False, label_column="label"
+    )
+    arrays = np.load(made.path)
+    assert made.num_samples == 12 and len(made.columns) == 16
+    assert arrays["split"].tolist() == [row[2] for row in rows]
+    assert arrays["group"].tolist() == [row[3] for row in rows]
+
+
+@pytest.mark.parametrize("kind", ["multi-label", "regression"])
+def test_labels_of_several_columns(tiny_tasks: Any, tmp_path: Path, cache: Path, kind: str) -> None:
+    task = tiny_tasks[kind]
+    made = library.features(task, tiny.image_source(), tmp_path / "f.npz", layers="all", progress=False)
+    arrays = np.load(made.path)
+    labels = np.stack([arrays[f"label:{name}"] for name in task.classes], 1)
+    np.testing.assert_allclose(labels, task.labels)
+    assert "label" not in arrays and arrays["features"].shape == (90, 40)
+
+
+def test_refused_before_anything_is_computed(bequest: Bequest, table: Path, bert: Path, tmp_path: Path) -> None:
+    words = ("features", tmp_path / "no data", "--source", "no source", "--out", tmp_path / "features.xlsx")
+    status, out, err = bequest(*words)
+    assert (status, out) == (1, "")
+    assert err.startswith(f"error: Cannot write {tmp_path / 'features.xlsx'}; expected a file that ends in .parquet, ")
+    for flag, value, told in (("--pool-to", -1, "0 or more"), ("--batch-size", 0, "1 or more")):
+        status, _, err = bequest(*words[:-1], "x.csv", flag, value)
+        assert status == 1 and err.startswith(f"error: {flag} is {value}; expected a whole number, {told}.")
+    with pytest.raises(SourceError, match=r"no layer 'layer\.9'"):
+        library.features(table, f"hf:{bert}", tmp_path / "f.csv", layers="layer.9", progress=False)
+    with pytest.raises(SourceError, match="takes samples of kind 'text', but 'tiny images' holds 'array'"):
+        library.features(tiny.image_task(), f"hf:{bert}", tmp_path / "f.csv", progress=False)
+
+
+def test_without_pyarrow_parquet_is_refused_and_told_how_to_get(tmp_path: Path, monkeypatch: Any) -> None:
+    import sys
+
+    monkeypatch.setitem(sys.modules, "pyarrow", None)
+    with pytest.raises(DataError, match=r"expected pyarrow. Install it: pip install 'bequest\[tables\]', or write a"):
+        library.features(tmp_path / "no data", "no source", tmp_path / "f.parquet")
+
+
+def test_a_place_that_cannot_be_written(tmp_path: Path, cache: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(DataError, match=r"Cannot write .*f\.csv \(.*\); expected a place with room for it"):
+        library.features(tiny.image_task(), tiny.image_source(), tmp_path / "file" / "f.csv", progress=False)
+
+
+def test_a_fitted_extractor_of_a_named_source_is_pickled_without_its_weights(
+    table: Path, bert: Path, cache: Path
+) -> None:
+    task = library.load_task(table)
+    texts = [task.samples[i] for i in range(len(task.samples))]
+    extractor = library.FeatureExtractor(f"hf:{bert}", layers="layer.1,embedding").fit(texts)
+    pickled = pickle.dumps(extractor)
+    weights = sum(t.numel() * 4 for t in extractor.source_.body.state_dict().values())
+    assert len(pickled) < weights / 10
+    np.testing.assert_array_equal(pickle.loads(pickled).transform(texts), extractor.transform(texts))
