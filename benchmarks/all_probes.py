@@ -16,7 +16,6 @@ from __future__ import annotations
 
 import argparse
 import tempfile
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -49,7 +48,7 @@ def task(samples: int) -> Any:
     middle = np.array([np.median(light[labels == label]) for label in range(len(whole.classes))])
     pictures = np.stack([np.asarray(whole.samples[int(i)]) for i in chosen])
     groups = ["bright" if bright else "dark" for bright in light > middle[labels]]
-    return replace(bequest.task_from_arrays(pictures, labels, groups=groups, name="digits"))
+    return bequest.task_from_arrays(pictures, labels, groups=groups, name="digits")
 
 
 class Scripts:

@@ -204,6 +204,8 @@ def embeddings_of(
     """As `embeddings`, of any view of samples; arguments as there and for `frozen_outputs`."""
     base, asked = tapped(context.source.body if body is None else body)
     of_source = of_source or body is None
+    # Wrappers that start as the identity are passed by, so that what is stored as the source's is the source's.
+    base = context.source.body if of_source else base
     digest = context.source.fingerprint if of_source else fingerprint(base)
     embedding = embedding_tap(context.source.width)
     asked = asked or (embedding,)
