@@ -102,14 +102,16 @@ class Dominoes:
 
     def task(self, name: str, sizes: dict[str, tuple[int, float]]) -> Any:
         """A task; of each part the number of pictures and the share in which the digit goes with the class."""
-        drawn = [self.draw(count, correlation) for count, correlation in sizes.values()]
-        images, labels, groups = (
-            np.concatenate([part[0] for part in drawn]),
-            [label for part in drawn for label in part[1]],
-            [group for part in drawn for group in part[2]],
-        )
-        parts = {part: len(drawn[i][0]) for i, part in enumerate(sizes)}
-        return task(name, images, labels, groups=groups, parts=parts)
+        return joined(name, {part: self.draw(count, correlation) for part, (count, correlation) in sizes.items()})
+
+
+def joined(name: str, drawn: dict[str, tuple[Any, list[str], list[str]]]) -> Any:
+    """A task whose parts are what `Dominoes.draw` gave for each."""
+    images = np.concatenate([pictures for pictures, _, _ in drawn.values()])
+    labels = [label for _, classes, _ in drawn.values() for label in classes]
+    groups = [group for _, _, names in drawn.values() for group in names]
+    parts = {part: len(pictures) for part, (pictures, _, _) in drawn.items()}
+    return task(name, images, labels, groups=groups, parts=parts)
 
 
 def interval(values: Any) -> tuple[float, float]:
