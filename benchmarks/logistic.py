@@ -107,7 +107,7 @@ def main() -> None:
         "images": (sources.get("efficientnet_lite0", image_size=96), turned_digits(), arguments.images),
     }
     entries = []
-    with threadpool_limits(1, user_api="blas"):
+    with threadpool_limits(1):
         for name, (source, task, samples) in cases.items():
             entries.append(compare(name, *features(source, task, samples), arguments.repeats))
     keep("logistic", entries)

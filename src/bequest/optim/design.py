@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -30,7 +31,7 @@ _ENOUGH_HELD_OUT = 10_000
 
 @dataclass(frozen=True)
 class Design:
-    """Features in units in which penalties are comparable; iterate for float64 blocks (rows, rank), in order.
+    """Features in units in which penalties are comparable; iterate for blocks (rows, rank), in order.
 
     Attributes:
         values: (all samples, width).
@@ -40,6 +41,7 @@ class Design:
         rotation: (width, rank): into the samples' span, where they are fewer than the width; else None.
         whole: The only block, where one holds all; else None.
         removed: (rank, directions), orthonormal: taken out of every row; None for nothing.
+        precision: Of the blocks.
     """
 
     values: Array
@@ -49,6 +51,7 @@ class Design:
     rotation: Array | None = None
     whole: Array | None = None
     removed: Array | None = None
+    precision: type[np.floating[Any]] = np.float64
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -65,7 +68,14 @@ class Design:
         for block in blocks(self.values, self.rows):
             block -= self.mean
             block /= self.scale
-            yield block if self.removed is None else _without(block, self.removed)
+            block = block if self.removed is None else _without(block, self.removed)
+            yield block.astype(self.precision, copy=False)
+
+    @cached_property
+    def single(self) -> Design:
+        """The same in float32."""
+        whole = None if self.whole is None else self.whole.astype(np.float32)
+        return replace(self, whole=whole, precision=np.float32)
 
     def without(self, directions: Array) -> Design:
         """The same features less their parts along some orthonormal directions (rank, count)."""

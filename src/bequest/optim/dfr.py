@@ -43,7 +43,7 @@ class DFRSolver:
         [part] = parts
         cells = balanced_by(part.labels, part.groups)
         rng = np.random.default_rng([seed, 5])
-        with threadpool_limits(1, user_api="blas"):
+        with threadpool_limits(1):
             mean, scale = moments(part.values)
             z = (part.values - mean) / scale
             tried = self._tried(z, part, cells, rng)

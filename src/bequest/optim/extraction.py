@@ -64,7 +64,7 @@ class ExtractionSolver:
         """The head fitted on the first part, and the candidates with what was chosen."""
         [part] = parts
         kind = CLASSIFIERS[self.classifier]
-        with threadpool_limits(1 if part.values.size < 4_000_000 else None, user_api="blas"):
+        with threadpool_limits(1 if part.values.size < 4_000_000 else None):
             chosen, tried = self._choose(kind, part, seed)
             head = self._fit(kind, part, np.arange(len(part.labels)), chosen, seed)
         told = self._told(chosen)

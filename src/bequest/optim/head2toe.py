@@ -50,7 +50,7 @@ class Head2ToeSolver:
         [part] = parts
         widths = part.widths or (part.values.shape[1],)
         part = replace(part, values=normalised(part.values, widths))
-        with threadpool_limits(1, user_api="blas"):
+        with threadpool_limits(1):
             tried = self._tried(part, np.random.default_rng([seed, 3]))
             best = max(tried, key=lambda t: (t["accuracy"], -t["loss"]))
             kept, violation = self._select(part, best["strength"], best["fraction"])

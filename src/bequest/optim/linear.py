@@ -67,7 +67,7 @@ class LinearSolver:
         [part] = parts
         regression = REGRESSIONS[part.kind]
         # Waking threads for many tiny products costs more than the products: 200 × 384 features, 2 cores, 1.5 → 0.13 s.
-        with threadpool_limits(1 if part.values.size < _SMALL else None, user_api="blas"):
+        with threadpool_limits(1 if part.values.size < _SMALL else None):
             steps = [] if self.penalty is not None else self._path(regression, part, np.random.default_rng([seed, 3]))
             penalty = self.penalty
             if penalty is None:

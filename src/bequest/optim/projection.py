@@ -79,7 +79,7 @@ class ProjectionSolver:
     def __call__(self, *parts: Features, seed: int) -> tuple[Any, dict[str, Any]]:
         """Projection → Linear; the settings, where the directions come from, and what was tried."""
         source, target = parts[0], parts[-1]
-        with threadpool_limits(1, user_api="blas"):
+        with threadpool_limits(1):
             shared = [self._directions(source, p) for p in self.direction_penalties] if len(parts) > 1 else None
             tried = self._tried(target, shared, np.random.default_rng([seed, 3]))
             best = max(tried, key=lambda t: (t["accuracy"], -t["loss"]))
