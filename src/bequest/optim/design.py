@@ -11,6 +11,8 @@ from functools import cached_property
 from typing import Any
 
 import numpy as np
+import torch
+from torch import Tensor
 
 from bequest.core.plan import Features
 
@@ -128,6 +130,12 @@ def blocks(values: Array, rows: Array) -> Iterator[Array]:
 def outputs(values: Array, rows: Array, weight: Array, bias: Array) -> Array:
     """W x + b for some rows of features as they were, float64 (rows, outputs)."""
     return np.concatenate([block @ weight.T + bias for block in blocks(values, rows)])
+
+
+def product(x: Tensor, weight: Array) -> Array:
+    """A matrix product in the dtype of `x` (rows, inner), as float64: (inner, columns) → (rows, columns)."""
+    # Thin products are two to three times as fast in torch as in numpy, whatever the dtype.
+    return (x @ torch.from_numpy(weight).to(x.dtype)).numpy().astype(np.float64)
 
 
 def parts(design: Design, *arrays: Array) -> Iterator[tuple[Array, ...]]:

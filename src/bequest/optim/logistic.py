@@ -2,10 +2,11 @@ r"""Multinomial logistic regression with an L2 penalty, solved to convergence.
 
     min over W, b of  (1/n) Σ_i −log softmax(W x_i + b)[y_i] + (λ/2) ‖W‖²
 
-by L-BFGS (Liu & Nocedal 1989), in float32 until the gradient is small and from there on in float64. The features are centred and divided by one number, their
-root-mean-square norm, so that λ means the same for every source; the solution is then written back in the features'
-own units. The intercept has no penalty, so centring does not move the optimum. Where there are more features than
-samples the problem is rotated into the samples' span first, which leaves the optimum as it is and the cost small.
+by L-BFGS (Liu & Nocedal 1989), in float32 until the gradient is small and from there on in float64. The features are
+centred and divided by one number, their root-mean-square norm, so that λ means the same for every source; the solution
+is then written back in the features' own units. The intercept has no penalty, so centring does not move the optimum.
+Where there are more features than samples the problem is rotated into the samples' span first, which leaves the optimum
+as it is and the cost small.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ import numpy as np
 import torch
 from scipy.optimize import minimize
 
-from bequest.optim.design import Array, Design, parts, warm_path
+from bequest.optim.design import Array, Design, parts, product, warm_path
 
 _SINGLE = 1e-5
 """The tolerance that float32 products still reach; they take less than half as long as float64's."""
@@ -66,15 +67,14 @@ def _descend(x: Design, labels: Array, penalty: float, begin: Array, tolerance: 
 def _add_gradient(x: torch.Tensor, labels: Array, theta: Array, gradient: Array) -> float:
     """Summed cross-entropy of a block; its gradient is added to `gradient`. Only the two products are in x's dtype."""
     rows = np.arange(len(labels))
-    weight = torch.from_numpy(theta[:, :-1]).to(x.dtype)
-    logits = (x @ weight.T).numpy().astype(np.float64) + theta[:, -1]
+    logits = product(x, theta[:, :-1].T) + theta[:, -1]
     logits -= logits.max(1, keepdims=True)
     chosen = logits[rows, labels]
     np.exp(logits, out=logits)
     total = logits.sum(1, keepdims=True)
     logits /= total
     logits[rows, labels] -= 1
-    gradient[:, :-1] += (torch.from_numpy(logits).to(x.dtype).T @ x).numpy()
+    gradient[:, :-1] += product(x.T, logits).T
     gradient[:, -1] += logits.sum(0)
     return float(np.sum(np.log(total[:, 0]) - chosen))
 
