@@ -47,6 +47,11 @@ def test_further_metrics_have_their_mean_and_standard_error() -> None:
     assert (found["macro-F1"].mean, found["macro-F1"].sem) == pytest.approx((0.6, 0.1))
 
 
+def test_solvers_notes_are_told_once():
+    trials = [trial("pro2", s, 0.9, solved=[{"note": "no source data"}, {"penalty": 1}]) for s in range(2)]
+    assert make_row(trials).notes == ["no source data"]
+
+
 def test_failed_seeds_count_only_as_errors() -> None:
     row = make_row([trial("full", 0, 0.9), TrialRecord("full", 1, {}, error="the loss became nan")])
     assert row.validation is not None and row.validation.seeds == 1

@@ -24,6 +24,7 @@ def test_the_record_says_where_directions_come_from(given: bool, context_of: Any
     draw = task.draw(0, train_size=30, test_size=30)
     outcome = run(context, get_method("pro2").build({"directions": 3}), draw, seed=0)
     assert [record["projection_from"] for record in outcome.solved] == ["source" if given else "train"]
+    assert [record.get("note", "").startswith("no source data were given") for record in outcome.solved] == [not given]
     assert outcome.network.head[0].out_features == 3 and outcome.network.head[0].bias is None
 
 

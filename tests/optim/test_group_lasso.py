@@ -9,7 +9,7 @@ from scipy.special import log_softmax, softmax
 from sklearn.linear_model import LogisticRegression
 
 from bequest.optim import group_lasso
-from bequest.optim.group_lasso import columns, fit, path, per_feature, per_weight, strongest
+from bequest.optim.group_lasso import columns, exactness, fit, path, per_feature, per_weight, strongest
 
 NORMS = [per_feature, per_weight]
 
@@ -170,3 +170,8 @@ def test_what_has_not_converged_says_by_how_much(monkeypatch: pytest.MonkeyPatch
     raw, y = problem(60, 2000, 3)
     x = columns(raw)
     assert fit(x, y, 3, 0.01 * strongest(x, y, 3)).violation > 1e-5
+
+
+def test_a_fit_that_fell_short_says_so():
+    assert exactness(1e-6) == {"violation": 1e-6}
+    assert exactness(0.02)["note"] == "not solved to 1e-05: the optimality conditions fail by 0.02"

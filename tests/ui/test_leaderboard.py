@@ -44,6 +44,12 @@ def line_of(method: str, output: str) -> str:
     return line
 
 
+def test_what_a_solver_wants_known_stands_below_the_table():
+    row = replace(FULL, method="pro2", notes=["no source data were given"])
+    assert "pro2: no source data were given" in text(replace(BOARD, rows=[PROBE, row]), None)
+    assert "no source data" not in text(replace(BOARD, rows=[PROBE, row]), None, num_rows=1)
+
+
 def test_a_row_tells_scores_and_costs():
     cells = line_of("linear_probe", text(BOARD, None)).split("  ")
     told = [c.strip() for c in cells if c.strip()]

@@ -53,6 +53,7 @@ def make_row(trials: Sequence[TrialRecord], select_by: SelectBy = "metric") -> R
         metrics={name: interval([t.metrics[name] for t in done]) for name in first.metrics},
         validation_worst_group=_interval([t.validation_worst_group for t in done]),
         groups={name: interval([t.groups[name].score for t in done]) for name in first.groups},
+        notes=list(dict.fromkeys(str(record["note"]) for t in done for record in t.solved if record.get("note"))),
     )
 
 

@@ -161,7 +161,8 @@ class Interval:
 class Row:
     """One method over its seeds; costs are means over them, memory their maximum.
 
-    `metrics` holds further metrics on the test part by name, `groups` the accuracy there by group.
+    `metrics` holds further metrics on the test part by name, `groups` the accuracy there by group, `notes` what solvers
+    say of a fit that a reader must know.
     """
 
     method: str
@@ -185,6 +186,7 @@ class Row:
     metrics: dict[str, Interval] = field(default_factory=dict[str, Interval])
     validation_worst_group: Interval | None = None
     groups: dict[str, Interval] = field(default_factory=dict[str, Interval])
+    notes: list[str] = field(default_factory=list[str])
 
     def selection(self, select_by: SelectBy) -> Interval | None:
         """The score on held-out labels that rows are ranked by."""

@@ -4,8 +4,8 @@ r"""Pro²: orthogonal, predictive directions of source data, then a linear head 
     Π_k  =  [Π_{k−1}, an orthonormal basis of W_k's rows],   head:  logistic regression on Πᵀ φ(x)
 
 Paper: Chen et al. 2024, arXiv:2302.05441. The directions come from the source's own labelled data (--source-data);
-where none are given the target's own training labels serve for both, and the record says so (`projection_from`): then
-nothing is learned about what shifts from source to target. Deviations: each block is solved to convergence (L-BFGS in
+where none are given the target's own training labels serve for both, and the row says so: then nothing is learned about
+what shifts from source to target. Deviations: each block is solved to convergence (L-BFGS in
 float64) instead of by AdamW, and its λ takes the place of the paper's learning rate and weight decay; the basis of a
 block is ordered by singular values, so that cutting it short keeps what counts most. λ, the number of directions and
 the head's penalty are chosen by stratified cross-validation within the target's labels.

@@ -16,7 +16,7 @@ from threadpoolctl import threadpool_limits
 from bequest.core.errors import MethodError
 from bequest.core.plan import Features
 from bequest.optim.design import Array
-from bequest.optim.group_lasso import Columns, Sparse, columns, fit, per_weight
+from bequest.optim.group_lasso import Columns, Sparse, columns, exactness, fit, per_weight
 
 COSTS = (1.0, 0.7, 0.3, 0.1, 0.07, 0.03, 0.01)
 _TOLERANCE = 1e-4
@@ -48,13 +48,14 @@ class DFRSolver:
             z = (part.values - mean) / scale
             tried = self._tried(z, part, cells, rng)
             best = max(tried, key=lambda t: (t["worst_group"], t["mean_group"], -t["C"]))
-            weight, bias = self._average(z, part, cells, best["C"], rng)
+            weight, bias, violation = self._average(z, part, cells, best["C"], rng)
         record = {
             "solver": "dfr",
             "C": best["C"],
             "refits": self.refits,
             "group_sizes": np.bincount(cells).tolist(),
             "nonzero": float(np.mean(weight != 0)),
+            **exactness(violation),
             "path": tried,
         }
         return _head(mean, scale, weight, bias), record
@@ -74,15 +75,18 @@ class DFRSolver:
 
     def _average(
         self, z: Array, part: Features, cells: Array, cost: float, rng: np.random.Generator
-    ) -> tuple[Array, Array]:
-        weights, biases = [], []
+    ) -> tuple[Array, Array, float]:
+        """Mean weight and bias of the refits, and how inexact the least exact of them is."""
+        weights, biases, violations = [], [], []
         for _ in range(self.refits):
             rows = balanced(cells, np.arange(len(cells)), rng)
             x = columns(z, rows)
-            weight, bias = x.original(_fit(x, part.labels[rows], part.num_classes, cost, None))
+            found = _fit(x, part.labels[rows], part.num_classes, cost, None)
+            weight, bias = x.original(found)
+            violations.append(found.violation)
             weights.append(weight)
             biases.append(bias)
-        return np.mean(weights, 0), np.mean(biases, 0)
+        return np.mean(weights, 0), np.mean(biases, 0), max(violations)
 
 
 def balanced_by(labels: Array, groups: Array | None) -> Array:

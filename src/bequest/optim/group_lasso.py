@@ -19,6 +19,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -99,6 +100,12 @@ def columns(values: Array, rows: Array | None = None) -> Columns:
     return Columns(centred, mean, scale)
 
 
+def exactness(violation: float) -> dict[str, Any]:
+    """What to record of a fit's violation, with a note for the reader where it is more than `TOLERANCE`."""
+    note = f"not solved to {TOLERANCE:g}: the optimality conditions fail by {violation:.1g}"
+    return {"violation": violation} | ({"note": note} if violation > TOLERANCE else {})
+
+
 def null(x: Columns, labels: Array, num_classes: int) -> Sparse:
     """The solution without features: intercepts alone, those of classes without samples far below the others."""
     counts = np.bincount(labels, minlength=num_classes)
@@ -137,7 +144,7 @@ def fit(
     """
     found = null(x, labels, num_classes) if start is None else start
     weight, bias, gradient = found.weight.copy(), found.bias, found.gradient
-    exactness = 1.0
+    sought = 1.0
     for _ in range(_MOST_ROUNDS):
         violations = _violations(weight, gradient, penalty, norm).max(1)
         held = (weight != 0).any(1)
@@ -145,9 +152,9 @@ def fit(
         entering = entering[np.argsort(-violations[entering])][: max(_FEWEST_ENTERING, int(held.sum()))]
         working = np.union1d(np.flatnonzero(held), entering)
         # No round is much more exact than its working set deserves.
-        exactness = max(_FINEST, min(_FINER * exactness, _FINER * violations.max(initial=0.0)))
-        block = torch.from_numpy(x.values[working]).to(torch.float32 if exactness >= _SINGLE else torch.float64)
-        weight[working], bias = _solve(block, labels, weight[working], bias, penalty, norm, exactness)
+        sought = max(_FINEST, min(_FINER * sought, _FINER * violations.max(initial=0.0)))
+        block = torch.from_numpy(x.values[working]).to(torch.float32 if sought >= _SINGLE else torch.float64)
+        weight[working], bias = _solve(block, labels, weight[working], bias, penalty, norm, sought)
         _, residual = _loss(product(block.T, weight[working]) + bias, labels)
         gradient = product(torch.from_numpy(x.values), residual)
         gradient[working] = product(block, residual)

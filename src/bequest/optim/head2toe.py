@@ -18,7 +18,7 @@ from threadpoolctl import threadpool_limits
 from bequest.core.plan import Features
 from bequest.optim import logistic
 from bequest.optim.design import Array, outputs, splits, standardise
-from bequest.optim.group_lasso import TOLERANCE, Columns, Sparse, columns, path, per_feature, strongest
+from bequest.optim.group_lasso import TOLERANCE, Columns, Sparse, columns, exactness, path, per_feature, strongest
 from bequest.optim.linear import LinearSolver
 
 STRENGTHS = (0.1, 0.01)
@@ -58,7 +58,7 @@ class Head2ToeSolver:
             replace(part, values=part.values[:, kept]), seed=seed
         )
         chosen = {name: best[name] for name in ("strength", "fraction", "penalty")}
-        record = {"solver": "head2toe", **chosen, "kept": len(kept), "violation": violation, "path": tried}
+        record = {"solver": "head2toe", **chosen, "kept": len(kept), **exactness(violation), "path": tried}
         return _head(widths, kept, linear), record | {"kept_by_tap": by_tap(kept, widths)}
 
     def _settings(self) -> list[tuple[float, float]]:

@@ -89,7 +89,7 @@ class ProjectionSolver:
         linear, _ = LinearSolver(penalty=best["penalty"], penalties=self.penalties)(
             replace(target, values=target.values @ basis), seed=seed
         )
-        record = {
+        record: dict[str, Any] = {
             "solver": "projection",
             "projection_from": "train" if shared is None else "source",
             "directions": basis.shape[1],
@@ -97,6 +97,8 @@ class ProjectionSolver:
             "penalty": best["penalty"],
             "path": tried,
         }
+        if shared is None:
+            record["note"] = "no source data were given: its directions come from the target's training labels"
         return _head(basis, linear), record
 
     def _directions(self, part: Features, penalty: float) -> Array:

@@ -129,6 +129,7 @@ def _row(board: Leaderboard, row: Row) -> dict[str, Any]:
         "family": row.family,
         "seeds": f"{seeds} of {planned} seeds" if done and row.errors and planned else "",
         "errors": list(dict.fromkeys(row.errors)),
+        "notes": row.notes,
         "validation": units.mean_sem(row.validation, row.metric),
         "validation_worst": units.mean_sem(row.validation_worst_group, WORST_GROUP) if row.groups else "",
         "test": units.mean_sem(row.test, row.metric),
@@ -186,7 +187,7 @@ def _trial(trial: TrialRecord, further: list[str]) -> dict[str, Any]:
 def _solved(row: Row, trials: list[TrialRecord]) -> list[tuple[str, str]]:
     """What the solvers of the median seed recorded."""
     records = [record for t in trials if t.seed == row.median_seed for record in t.solved]
-    return [pair for record in records for pair in _pairs(record)]
+    return [pair for record in records for pair in _pairs(record) if pair[0] != "note"]
 
 
 def _cost_note(board: Leaderboard) -> str:

@@ -136,4 +136,5 @@ def _caption(board: Leaderboard, num_rows: int, columns: list[_Column]) -> str |
         parts.append(f"not shown: {', '.join(hidden)}")
     if num_rows < len(board.rows):
         parts.append(f"{len(board.rows) - num_rows} more rows")
+    parts += [f"{row.method}: {note}" for row in board.rows[:num_rows] for note in row.notes]
     return escape("; ".join(parts)) or None
