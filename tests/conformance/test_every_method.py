@@ -9,10 +9,12 @@ from typing import Any
 
 import numpy as np
 import pytest
+import tiny
 import torch
 
 from bequest.core.plan import Train
 from bequest.core.registry import methods
+from bequest.core.task import Draw
 from bequest.engine.adapted import AdaptedModel, load
 from bequest.engine.features import encoded, forward
 from bequest.engine.run import Outcome, make_plan, restore, run
@@ -45,6 +47,15 @@ def build(name: str, **settings: Any) -> Any:
 def trial(context: Any, name: str, *, seed: int = 0, folder: Path | None = None, **settings: Any) -> Outcome:
     draw = context.task.draw(seed, train_size=40, test_size=30)
     return run(context, build(name, **settings), draw, seed=seed, folder=folder, identity=name)
+
+
+def relabelled(task: Any, num_classes: int) -> Any:
+    """The task with samples dealt to so many classes, three of them for the last; the first class has two groups."""
+    numbers = np.arange(len(task.labels))
+    labels = numbers % (num_classes - 1)
+    labels[-3:] = num_classes - 1
+    groups = np.where((labels == 0) & (numbers // num_classes % 2 == 1), num_classes, labels)
+    return replace(task, labels=labels, groups=groups, classes=tuple(f"class {c}" for c in range(num_classes)))
 
 
 def changed(before: dict[str, torch.Tensor], after: dict[str, torch.Tensor]) -> set[str]:
@@ -172,3 +183,14 @@ def test_killed_and_resumed_ends_the_same(name: str, kind: str, context_of: Call
     assert [(e.epoch, e.train_loss, e.validation_loss) for e in resumed.history] == [
         (e.epoch, e.train_loss, e.validation_loss) for e in whole.history
     ]
+
+
+@pytest.mark.parametrize("num_classes", [2, 20])
+def test_few_classes_many_and_one_of_three_samples(
+    name: str, kind: str, num_classes: int, context_of: Callable[..., Any]
+) -> None:
+    task = relabelled({"image": tiny.image_task, "text": tiny.text_task}[kind](160), num_classes)
+    draw = Draw(np.arange(60, 160), np.arange(40, 60), np.arange(40))
+    outcome = run(replace(context_of(kind), task=task), build(name, epochs=1), draw, seed=0)
+    assert outcome.test.shape == (40, num_classes)
+    assert torch.isfinite(outcome.test).all() and torch.isfinite(outcome.validation).all()
