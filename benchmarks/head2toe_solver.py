@@ -131,13 +131,10 @@ def main() -> None:
     part = some(everything, slice(arguments.samples))
     rest = some(everything, slice(arguments.samples, None))
     print(f"{part.values.shape[1]:,} features of {len(part.widths)} layers, {len(part.labels)} samples", flush=True)
-    peer, accuracy, entries = Peer(), {}, []
+    peer, fitted, entries = Peer(), {}, []
 
     def side(name: str, fit: Callable[[], Callable[[Any], Any]]) -> Callable[[], None]:
-        def work() -> None:
-            accuracy[name] = float(np.mean(fit()(rest.values) == rest.labels))
-
-        return work
+        return lambda: fitted.update({name: fit()})
 
     pairs: dict[str, dict[str, Callable[[], None]]] = {
         "one": {
@@ -155,8 +152,9 @@ def main() -> None:
         taken = interleaved(sides, arguments.repeats if name == "one" else 1)
         ours_name, peer_name = sides
         entry = ratio(f"Head2Toe, {name}: recipe's time / ours", taken[peer_name], taken[ours_name], 10.0, "higher")
-        entries.append(entry | {"accuracy": {n: round(accuracy[n], 4) for n in sides}, "features": len(part.values.T)})
-        print(f"  accuracy on {len(rest.labels)} other samples: {entries[-1]['accuracy']}", flush=True)
+        accuracy = {n: round(float(np.mean(fitted[n](rest.values) == rest.labels)), 4) for n in sides}
+        entries.append(entry | {"accuracy": accuracy, "features": len(part.values.T)})
+        print(f"  accuracy on {len(rest.labels)} other samples: {accuracy}", flush=True)
     keep("head2toe_solver", entries)
 
 

@@ -32,6 +32,28 @@ _ENOUGH_HELD_OUT = 10_000
 
 
 @dataclass(frozen=True)
+class Rotation:
+    """Orthonormal directions that span some samples, as two factors: their product would cost more than all its uses.
+
+    Attributes:
+        samples: (samples, width), centred and scaled.
+        mix: (samples, rank): `samples`ᵀ `mix` are the directions, (width, rank).
+    """
+
+    samples: Array
+    mix: Array
+
+    @property
+    def rank(self) -> int:
+        """How many directions there are."""
+        return self.mix.shape[1]
+
+    def out(self, weight: Array) -> Array:
+        """Weights of the directions (outputs, rank) as weights of the features (outputs, width)."""
+        return (weight @ self.mix.T) @ self.samples
+
+
+@dataclass(frozen=True)
 class Design:
     """Features in units in which penalties are comparable; iterate for blocks (rows, rank), in order.
 
@@ -40,7 +62,7 @@ class Design:
         rows: Positions in `values` of the samples that count.
         mean: (width,).
         scale: One number.
-        rotation: (width, rank): into the samples' span, where they are fewer than the width; else None.
+        rotation: Into the samples' span, where they are fewer than the width; else None.
         whole: The only block, where one holds all; else None.
         removed: (rank, directions), orthonormal: taken out of every row; None for nothing.
         precision: Of the blocks.
@@ -50,7 +72,7 @@ class Design:
     rows: Array
     mean: Array
     scale: float
-    rotation: Array | None = None
+    rotation: Rotation | None = None
     whole: Array | None = None
     removed: Array | None = None
     precision: type[np.floating[Any]] = np.float64
@@ -61,7 +83,7 @@ class Design:
     @property
     def rank(self) -> int:
         """Columns of a block."""
-        return self.values.shape[1] if self.rotation is None else self.rotation.shape[1]
+        return self.values.shape[1] if self.rotation is None else self.rotation.rank
 
     def __iter__(self) -> Iterator[Array]:
         if self.whole is not None:
@@ -86,7 +108,7 @@ class Design:
 
     def original(self, weight: Array, bias: Array) -> tuple[Array, Array]:
         """Weight (outputs, width) and bias (outputs,) for the features as they were."""
-        full = (weight if self.rotation is None else weight @ self.rotation.T) / self.scale
+        full = (weight if self.rotation is None else self.rotation.out(weight)) / self.scale
         return full, bias - full @ self.mean
 
 
@@ -117,7 +139,7 @@ def _whole(values: Array, rows: Array) -> Design:
     kept = eigenvalues >= _NO_SPREAD * eigenvalues[-1]
     roots = np.sqrt(np.maximum(eigenvalues[kept], 1e-300))
     vectors = vectors[:, kept]
-    return Design(values, rows, mean, scale, x.T @ (vectors / roots), vectors * roots)
+    return Design(values, rows, mean, scale, Rotation(x, vectors / roots), vectors * roots)
 
 
 def blocks(values: Array, rows: Array) -> Iterator[Array]:

@@ -112,7 +112,8 @@ def normalised(values: Array, widths: tuple[int, ...]) -> Array:
     found = np.empty(values.shape, np.float32)
     for begin, end in zip(ends - widths, ends, strict=True):
         run = values[:, begin:end]
-        found[:, begin:end] = run / np.maximum(np.linalg.norm(run, axis=1, keepdims=True), 1e-12)
+        norms = np.sqrt(np.einsum("nf,nf->n", run, run))
+        np.divide(run, np.maximum(norms, 1e-12)[:, None], out=found[:, begin:end])
     return found
 
 

@@ -54,7 +54,7 @@ def directions(values: Array, labels: Array, num_classes: int, most: int, penalt
     found = found[:, :most]
     if x.rotation is None:
         return found
-    basis, triangle = np.linalg.qr(x.rotation @ found)
+    basis, triangle = np.linalg.qr(x.rotation.out(found.T).T)
     return basis * np.where(np.diag(triangle) < 0, -1.0, 1.0)
 
 
