@@ -27,7 +27,6 @@ from bequest.core.registry import methods
 ROOT = Path(__file__).parent.parent
 RESULT = ROOT / "claims" / "results" / "finetuning_family.json"
 PAGE = ROOT / "docs" / "finetuning.md"
-BEGIN, END = "<!-- table: begin -->", "<!-- table: end -->"
 TASKS = ("bbc-50", "bbc-200", "fashion-1000")
 SEEDS = 3
 
@@ -93,10 +92,11 @@ def table(results: dict[str, dict[str, Any]]) -> str:
     return "\n".join(lines)
 
 
-def write_page(results: dict[str, dict[str, Any]]) -> None:
-    text = PAGE.read_text(encoding="utf-8")
-    before, rest = text.split(BEGIN)
-    PAGE.write_text(f"{before}{BEGIN}\n{table(results)}\n{END}{rest.split(END)[1]}", encoding="utf-8")
+def fill(name: str, content: str) -> None:
+    """Put a table into its place on the page."""
+    begin, end = f"<!-- {name}: begin -->", f"<!-- {name}: end -->"
+    before, rest = PAGE.read_text(encoding="utf-8").split(begin)
+    PAGE.write_text(f"{before}{begin}\n{content}\n{end}{rest.split(end)[1]}", encoding="utf-8")
 
 
 def main() -> None:
@@ -114,7 +114,7 @@ def main() -> None:
                 results.setdefault(name, {})[method] = found
                 print(name, method, found, flush=True)
                 RESULT.write_text(json.dumps(results, indent=1) + "\n")
-                write_page(results)
+                fill("table", table(results))
 
 
 if __name__ == "__main__":
