@@ -17,9 +17,10 @@ from bequest.comparison.cost import PeakMemory, inference_per_s
 from bequest.comparison.folder import BEST, RunFolder, digest
 from bequest.comparison.groups import group_scores, worst
 from bequest.comparison.statistics import RANKING, make_row, rank
+from bequest.core.distillation import DISTILLED
 from bequest.core.errors import DataError, MethodError, RunError, SourceError, TrainingError
 from bequest.core.observe import Observer
-from bequest.core.plan import Part, Solve
+from bequest.core.plan import Part, Solve, Train
 from bequest.core.registry import MethodInfo, get_method
 from bequest.core.results import WORST_GROUP, Leaderboard, Row, SelectBy, TrialRecord
 from bequest.core.task import Draw, Task
@@ -29,6 +30,7 @@ from bequest.engine.context import Context
 from bequest.engine.run import LAST_GOOD, Outcome, make_plan, restore, run
 from bequest.engine.runtime import Precision, choose_runtime
 from bequest.engine.store import Store
+from bequest.engine.teaching import Teaching
 from bequest.nn.taps import Tap, tapped
 from bequest.sources import Source
 
@@ -50,6 +52,7 @@ class Protocol:
         cut: Whether frozen layers are computed once; False trains the plain way, to the same result.
         source_task: The source's own labelled data, for methods that learn from them.
         select_by: Which score on held-out labels ranks the rows; trials do not depend on it.
+        teaching: Of the rows that are distilled; None where none is.
     """
 
     seeds: tuple[int, ...] = (0, 1, 2)
@@ -61,6 +64,7 @@ class Protocol:
     cut: bool = True
     source_task: Task | None = None
     select_by: SelectBy = "metric"
+    teaching: Teaching | None = None
 
 
 @dataclass(frozen=True)
@@ -73,6 +77,8 @@ class Entry:
         settings: Every hyperparameter as it will be used.
         fit_on: Parts that its solvers see.
         taps: Of the source's body, what its solvers read.
+        trains: Whether it has a training stage.
+        distilled: Whether its training stages have a teacher.
     """
 
     info: MethodInfo
@@ -80,6 +86,13 @@ class Entry:
     settings: dict[str, Any] = field(default_factory=dict)
     fit_on: frozenset[Part] = frozenset()
     taps: tuple[Tap, ...] = ()
+    trains: bool = False
+    distilled: bool = False
+
+    @property
+    def name(self) -> str:
+        """Of its row."""
+        return self.info.name + DISTILLED * self.distilled
 
 
 def enter(names: Sequence[str], settings: Mapping[str, Mapping[str, Any]], source: Source, task: Task) -> list[Entry]:
@@ -112,10 +125,31 @@ def enter(names: Sequence[str], settings: Mapping[str, Mapping[str, Any]], sourc
         solves = [stage for stage in plan.stages if isinstance(stage, Solve)]
         fit_on: frozenset[Part] = frozenset(part for stage in solves for part in stage.fit_on)
         taps = tapped(plan.network.body)[1] if any(stage.source_features for stage in solves) else None
-        entries.append(Entry(info, built, info.resolve(built, source.modality), fit_on, taps or ()))
+        trains = any(isinstance(stage, Train) for stage in plan.stages)
+        entries.append(Entry(info, built, info.resolve(built, source.modality), fit_on, taps or (), trains))
     if faults:
         raise MethodError("\n".join(faults))
     return entries
+
+
+def with_teacher(entries: Sequence[Entry], teaching: Teaching) -> list[Entry]:
+    """Each method as it is, then, if it trains, with the teacher.
+
+    Raises:
+        MethodError: None of them trains.
+    """
+    if not any(entry.trains for entry in entries):
+        names = ", ".join(entry.name for entry in entries)
+        raise MethodError(
+            f"A teacher is given, but no training stage of {names} could learn from it; expected a method that trains "
+            "by gradient descent, e.g. full or lora (`bequest ls methods`)."
+        )
+    settings = {**teaching.settings.describe(), "teacher": ", ".join(t.name for t in teaching.teachers)}
+    found: list[Entry] = []
+    for entry in entries:
+        taught = replace(entry, distilled=True, settings={**entry.settings, **settings})
+        found += [entry, taught] if entry.trains else [entry]
+    return found
 
 
 def compare(
@@ -149,6 +183,8 @@ def compare(
         DataError: The sizes do not fit the data, or a sample cannot be read.
     """
     check_modality(task, source)
+    if protocol.teaching is not None:
+        protocol.teaching.check(task)
     _check_source_task(protocol.source_task, source, entries)
     context = Context(
         source,
@@ -160,6 +196,7 @@ def compare(
         cut=protocol.cut,
         taps=tuple(dict.fromkeys(tap for entry in entries for tap in entry.taps)),
         source_task=protocol.source_task,
+        teaching=protocol.teaching,
     )
     draws = _draws(task, protocol, divided=_divided(entries))
     for note in task.notes:
@@ -197,7 +234,7 @@ class _Comparison:
             board = self.board()
             for done, (entry, seed) in enumerate(self.planned):
                 self.context.observer.progress("trials", done, len(self.planned))
-                record = finished.get((entry.info.name, seed))
+                record = finished.get((entry.name, seed))
                 is_new = record is None
                 self.trials.append(self.trial(entry, seed, self.draws[seed]) if record is None else record)
                 board = self.board()
@@ -225,22 +262,22 @@ class _Comparison:
         faults: list[str] = []
         for entry, seed in self.planned:
             try:
-                record = self.folder.finished(entry.info.name, seed, self.trial_identity(entry, seed))
+                record = self.folder.finished(entry.name, seed, self.trial_identity(entry, seed))
             except RunError as error:
                 faults.append(str(error))
                 continue
             if record is not None:
-                found[entry.info.name, seed] = record
+                found[entry.name, seed] = record
         if faults:
             raise RunError("\n".join(faults))
         return found
 
     def trial(self, entry: Entry, seed: int, draw: Draw) -> TrialRecord:
-        name = entry.info.name
+        name, context = entry.name, self.context if entry.distilled else replace(self.context, teaching=None)
         identity, folder = self.trial_identity(entry, seed), self.folder.trial(name, seed)
         try:
             with PeakMemory() as peak:
-                outcome = run(self.context, entry.method, draw, seed=seed, folder=folder, identity=identity)
+                outcome = run(context, entry.method, draw, seed=seed, folder=folder, identity=identity)
         except (TrainingError, MethodError, MemoryError, torch.OutOfMemoryError) as error:
             reason = str(error) or type(error).__name__
             if isinstance(error, TrainingError):
@@ -263,7 +300,7 @@ class _Comparison:
         if seed == self.protocol.seeds[0]:
             fastest = inference_per_s(context, outcome.network, draw.test)
         return TrialRecord(
-            method=entry.info.name,
+            method=entry.name,
             seed=seed,
             settings=entry.settings,
             metric=objective.metric,
@@ -323,7 +360,7 @@ class _Comparison:
 
     def save_best(self, row: Row) -> None:
         """Make the median seed's network again from what it trained, and save it whole."""
-        entry = next(e for e in self.entries if e.info.name == row.method)
+        entry = next(e for e in self.entries if e.name == row.method)
         assert row.median_seed is not None
         trained, head = self.folder.trained(row.method, row.median_seed)
         network = restore(make_plan(self.context, entry.method, row.median_seed), trained, head)
@@ -340,7 +377,9 @@ class _Comparison:
         AdaptedModel(network, self.context.source, task.classes, record, task.kind).save(self.folder.path / BEST)
 
     def trial_identity(self, entry: Entry, seed: int) -> str:
-        return digest({**self.identity(), "method": entry.info.name, "settings": entry.settings, "seed": seed})
+        identity = {**self.identity(), "method": entry.name, "settings": entry.settings, "seed": seed}
+        teaching = self.protocol.teaching
+        return digest(identity | ({"teaching": teaching.describe()} if teaching and entry.distilled else {}))
 
     def identity(self) -> dict[str, Any]:
         return {

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from bequest.core.distillation import DISTILLED
 from bequest.core.registry import methods
 from bequest.core.results import Interval, Row, SelectBy, TrialRecord
 
@@ -29,7 +30,7 @@ def make_row(trials: Sequence[TrialRecord], select_by: SelectBy = "metric") -> R
     """One method's trials as a row; failed seeds count only as errors, and the median seed is by the criterion."""
     done = [t for t in trials if t.error is None]
     first = (done or list(trials))[0]
-    known = methods().get(first.method)
+    known = methods().get(first.method.removesuffix(DISTILLED))
     speeds = [t.inference_per_s for t in done if t.inference_per_s is not None]
     return Row(
         method=first.method,

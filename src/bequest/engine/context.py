@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -19,6 +19,9 @@ from bequest.engine.store import Store
 from bequest.nn.objectives import OBJECTIVES, Objective
 from bequest.nn.taps import Tap
 from bequest.sources.source import Source
+
+if TYPE_CHECKING:
+    from bequest.engine.teaching import Teaching
 
 Indices = np.ndarray[Any, np.dtype[np.int64]] | Sequence[int]
 
@@ -93,6 +96,7 @@ class Context:
             plain way.
         taps: Of the source's body, what the run will ask for: whatever pass comes first makes it along.
         source_task: The source's own labelled data, for methods that learn from them; None where none were given.
+        teaching: Teachers, and what training stages learn from them; None without.
         passes: Counts frozen passes.
         said: What the observer has been told.
     """
@@ -108,6 +112,7 @@ class Context:
     cut: bool = True
     taps: tuple[Tap, ...] = ()
     source_task: Task | None = None
+    teaching: Teaching | None = None
     passes: Passes = field(default_factory=Passes)
     said: set[str] = field(default_factory=set[str])
 

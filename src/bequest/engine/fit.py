@@ -20,6 +20,7 @@ from bequest.engine.checkpoint import Checkpoint
 from bequest.engine.context import Context
 from bequest.engine.features import forward
 from bequest.engine.store import Array, lengths_of
+from bequest.engine.teaching import taught_loss
 from bequest.engine.views import View
 from bequest.nn.network import Network, require_grad_only, set_modes, trainable_state
 
@@ -170,12 +171,23 @@ class _Loop:
         elif not self.views:
             self.views = [self.feed.plain, *map(self.feed.view, range(1, self.feed.num_views))]
 
-    def batch(self, positions: Array) -> tuple[tuple[Tensor, ...], Tensor]:
-        """Inputs and labels of some samples, each in the view whose turn it is: all views once, then again."""
+    def batch(self, positions: Array) -> tuple[tuple[Tensor, ...], Tensor, Tensor | None]:
+        """Inputs, labels and teachers' logits of some samples, each in the view whose turn it is: all once, then again.
+
+        Without teachers the last is None.
+        """
         chosen = (self.first_view[positions] + self.epoch) % len(self.views)
         seen = [(self.views[view], int(i)) for view, i in zip(chosen.tolist(), positions, strict=True)]
         labels = torch.stack([view.labels[i] for view, i in seen])
-        return self.feed.collate([view.items[i] for view, i in seen]), labels
+        soft = self.views[0].soft
+        teacher = None if soft is None else soft.logits([view.soft[i] for view, i in seen if view.soft])
+        return self.feed.collate([view.items[i] for view, i in seen]), labels, teacher
+
+    def taught(self, outputs: Tensor, labels: Tensor, teacher: Tensor | None) -> Tensor:
+        """What is minimised: the stage's own loss, or that and the loss against the teacher."""
+        if self.context.teaching is None:
+            return self.loss(outputs, labels)
+        return taught_loss(self.context.teaching.settings, self.loss, outputs, labels, teacher)
 
     def batches(self, rng: np.random.Generator) -> list[Any]:
         """Positions of each batch: random, but of like length within a batch; only one may be short."""
@@ -192,10 +204,10 @@ class _Loop:
         factor = stage.schedule(step, self.num_steps)
         for group, rate in zip(self.optimizer.param_groups, self.rates, strict=True):
             group["lr"] = rate * factor
-        inputs, labels = self.batch(batch)
+        inputs, labels, teacher = self.batch(batch)
         with runtime.accelerator.autocast():
             outputs = self.feed.training(*runtime.inputs(inputs))
-        loss = self.loss(outputs.float(), labels.to(runtime.device))
+        loss = self.taught(outputs.float(), labels.to(runtime.device), teacher)
         value = float(loss.detach())
         if not math.isfinite(value):
             self.keep_best()

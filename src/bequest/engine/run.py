@@ -24,6 +24,7 @@ from bequest.engine.fit import Feed, fit
 from bequest.engine.solve import pass_seconds, solve
 from bequest.engine.store import Records
 from bequest.engine.targets import targets
+from bequest.engine.teaching import SoftTargets, soft_views, with_transfer
 from bequest.engine.views import View, view
 from bequest.nn.head import build_head, describe_head
 from bequest.nn.network import Network, require_grad_only, trainable_state
@@ -196,20 +197,30 @@ class _Trial:
 
     def feed(self, stage: Train, number: int) -> Feed:
         self.halves = None
-        part, num_train = np.concatenate([self.draw.train, self.draw.validation]), len(self.draw.train)
-        labels = self.targets.labels(part)
+        context, train = with_transfer(self.context, self.draw.train)
+        part, num_train = np.concatenate([train, self.draw.validation]), len(train)
+        labels = replace(self.targets, context=context).labels(part)
         held_out = labels[num_train:]
+
+        num_views = 1 if stage.source_features else context.views.number
+        soft_view = soft_views(context, stage, part[:num_train], labels[:num_train], num_views)
+
+        def soft(view_number: int) -> SoftTargets | None:
+            made = soft_view(view_number)
+            self.shared_s += made.seconds if made else 0
+            return made
+
         if stage.source_features:
-            plain = View(embeddings(self.context, part, self.network.body), self.context.hashes(part), labels)
+            values, hashes = embeddings(context, part, self.network.body), context.hashes(part)
+            plain = View(values, hashes, labels, soft=soft(0))
             return Feed(self.network.head, self.network.head, lambda _: plain, _stack, num_train, held_out)
 
         def one(view_number: int) -> View:
             chosen = slice(num_train) if view_number else slice(None)
-            made = view(self.context, part[chosen], labels[chosen], view_number)
+            made = view(context, part[chosen], labels[chosen], view_number)
             self.shared_s += made.items.seconds if view_number and isinstance(made.items, Records) else 0
-            return made
+            return replace(made, soft=soft(view_number))
 
-        num_views = self.context.views.number
         if self.context.cut and num_views is not None and _trains_head_alone(stage):
             head, embedded = self.network.head, self.embedded_view
             self.shares.append(1.0)

@@ -5,9 +5,10 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import torch
 import torch.nn.functional as F
 from torch import Tensor
 
@@ -16,6 +17,9 @@ from bequest.data.views import Mix, mix_images, mix_labels
 from bequest.engine.context import Context
 from bequest.engine.features import encode, encoded
 from bequest.engine.store import Array, lengths_of
+
+if TYPE_CHECKING:
+    from bequest.engine.teaching import SoftTargets
 
 
 @dataclass(frozen=True)
@@ -75,14 +79,16 @@ class View:
     Attributes:
         items: Encoded.
         hashes: uint8 (samples, 16): what tells them apart within the view.
-        labels: Of each, in the form that the loss takes.
+        labels: Of each, in the form that the loss takes; −1, or not a number, for a sample without one.
         key: Names the view.
+        soft: Of the train part's samples, which come first, what the teachers make of them; None without teachers.
     """
 
     items: Sequence[Any]
     hashes: HashArray
     labels: Tensor
     key: Any = 0
+    soft: SoftTargets | None = None
 
 
 def view(context: Context, indices: Array, labels: Tensor, number: int) -> View:
@@ -109,7 +115,9 @@ def _soft(context: Context, labels: Tensor, mixes: Sequence[Mix | None]) -> Tens
     if context.views.number == 1 or not (recipe.mixup or recipe.cutmix):
         return labels
     if context.task.kind == "classification":
-        labels = F.one_hot(labels, len(context.task.classes)).float()
+        known = labels >= 0
+        labels = F.one_hot(labels.clamp(min=0), len(context.task.classes)).float()
+        labels[~known] = torch.nan  # what is mixed with a sample without a label has none
     mixed = labels.clone()
     for i, mix in enumerate(mixes):
         if mix is not None:

@@ -102,7 +102,14 @@ def from_run(name: str, folder: str | Path, *, max_tokens: int | None = None, so
     if max_tokens is not None and isinstance(prepared, TextPreprocess):
         limit = transformers.check_max_tokens(name, model.source.description, max_tokens)
         prepared = replace(prepared, max_tokens=limit)
-    return replace(model.source, name=name, preprocess=prepared, pretrained=lambda: model.network, head_kind=model.kind)
+    return replace(
+        model.source,
+        name=name,
+        preprocess=prepared,
+        pretrained=lambda: model.network,
+        head_kind=model.kind,
+        classes=model.classes,
+    )
 
 
 def from_description(name: str, description: dict[str, Any], folder: Path) -> Source:

@@ -35,6 +35,8 @@ class Source:
         inputs: A batch for the network; None to make one from the preprocessing where that can be.
         request: The arguments of `bequest.sources.get` that made it, plain data; empty where it was made otherwise.
         head_kind: What the source's own head, where it has one, predicts.
+        classes: Names of the classes that its own head tells apart, in the order of its outputs; empty where they are
+            not known.
     """
 
     name: str
@@ -47,6 +49,7 @@ class Source:
     inputs: tuple[Tensor, ...] | None = None
     request: dict[str, Any] = field(default_factory=dict)
     head_kind: Kind = "classification"
+    classes: tuple[str, ...] = ()
 
     @property
     def modality(self) -> Modality:

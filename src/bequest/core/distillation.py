@@ -1,0 +1,92 @@
+"""What a student learns from its teacher: the settings of distillation, which any method that trains is combined with."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Literal, get_args
+
+from bequest.core.errors import MethodError
+from bequest.core.registry import MethodInfo
+
+SoftLoss = Literal["soft-cross-entropy", "kl", "softmax-l2", "logits-l2", "dkd", "dist"]
+
+DISTILLED = ", distilled"
+"""After a method's name, the row of the student that has a teacher."""
+
+
+@dataclass(frozen=True)
+class Distillation:
+    """How a student learns from its teacher.
+
+    Each training stage of a method minimises α · its own loss on the labels + β · the loss against the teacher:
+
+        L = α CE(y, σ(z_S, 1)) + β ρ² CE(σ(z_T, ρ), σ(z_S, ρ))
+
+    (Hinton et al. 2015, arXiv:1503.02531, with the default `soft_loss`). A sample without a label has the second term
+    alone.
+
+    Attributes:
+        temperature: ρ, above 0: softens both outputs; small students want 2.5 to 4.
+        hard_weight: α, weight of the loss on the labels, 0 or more; 0 leaves the labels out.
+        soft_weight: β, weight of the loss against the teacher, 0 or more.
+        soft_loss: Against the teacher: soft-cross-entropy, or kl, which has the same gradient; the squared distance
+            between softmax outputs (softmax-l2) or between logits (logits-l2); decoupled target and other classes
+            (dkd); correlations within rows and columns (dist).
+        scaled: Whether the loss against the teacher is multiplied by ρ², without which its gradient shrinks as 1/ρ²;
+            logits-l2 and dist need no factor.
+        standardised: Whether both logits are first brought to mean 0 and standard deviation 1, sample by sample.
+        others_weight: Of dkd, the weight of the classes that are not the target; that of the target is 1.
+        top_classes: Keep the teacher's logits of so many classes, and the mass of the rest; 0 keeps all. For tasks with
+            very many classes.
+        online: Run the teacher in every step instead of once a sample and view.
+    """
+
+    temperature: float = 4.0
+    hard_weight: float = 0.1
+    soft_weight: float = 0.9
+    soft_loss: SoftLoss = "soft-cross-entropy"
+    scaled: bool = True
+    standardised: bool = False
+    others_weight: float = 8.0
+    top_classes: int = 0
+    online: bool = False
+
+    def check(self) -> None:
+        """Raise `MethodError` naming every field that is out of range."""
+        names = get_args(SoftLoss)
+        ranges: dict[str, tuple[Callable[[Any], bool], str]] = {
+            "temperature": (lambda v: 0 < v < math.inf, "above 0"),
+            "hard_weight": (lambda v: 0 <= v < math.inf, "0 or more"),
+            "soft_weight": (lambda v: 0 <= v < math.inf, "0 or more"),
+            "soft_loss": (lambda v: v in names, " or ".join(names)),
+            "others_weight": (lambda v: 0 <= v < math.inf, "0 or more"),
+            "top_classes": (lambda v: v >= 0, "0 or more"),
+        }
+        faults = [
+            f"--{name.replace('_', '-')} is {getattr(self, name)!r}, expected {expected}"
+            for name, (valid, expected) in ranges.items()
+            if not valid(getattr(self, name))
+        ]
+        if not faults and self.hard_weight == self.soft_weight == 0:
+            faults.append("--hard-weight and --soft-weight are both 0, expected one above 0")
+        if not faults and self.top_classes and self.online:
+            faults.append("--top-classes is for stored outputs, but --online stores none; expected one of the two")
+        if faults:
+            raise MethodError("; ".join(faults) + ".")
+
+
+DISTILLATION = MethodInfo("distillation", "distillation", "Hinton et al. 2015, arXiv:1503.02531", Distillation)
+"""Its settings as the command line and the docs show them; no method of its own, since it goes with any that trains."""
+
+
+def distillation(settings: Mapping[str, Any]) -> Distillation:
+    """Distillation with some settings given; None leaves one at its default.
+
+    Raises:
+        MethodError: Names are unknown, or values of the wrong type or out of range; all of one kind at once.
+    """
+    made: Distillation = DISTILLATION.build(settings)
+    made.check()
+    return made
