@@ -1,4 +1,4 @@
-"""The Python functions: `compare`, `adapt`, `probe`, `replay`, `suggest_learning_rate`, `features`."""
+"""The Python functions: `compare`, `adapt`, `distill`, `probe`, `replay`, `suggest_learning_rate`, `features`."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import os
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -18,15 +18,19 @@ from bequest.comparison.folder import BEST, BOARD_FILE, REPORT_FILE, RunFolder, 
 from bequest.comparison.groups import check_select_by
 from bequest.comparison.probe import PAGE_FILE, choose
 from bequest.comparison.probe import probe as run_probe
-from bequest.comparison.protocol import Protocol, check_modality, enter
+from bequest.comparison.protocol import Protocol, check_modality, enter, with_teacher
 from bequest.comparison.protocol import compare as run_comparison
 from bequest.core.checks import check_count, check_seed, check_seeds, check_test_size, check_train_size
+from bequest.core.distillation import DISTILLATION
+from bequest.core.distillation import distillation as make_distillation
 from bequest.core.errors import MethodError, RunError
 from bequest.core.observe import Observer, Silent
 from bequest.core.probing import LayerRow, ProbeRecord
 from bequest.core.registry import get_method
 from bequest.core.results import Leaderboard, SelectBy
 from bequest.core.task import Task
+from bequest.data.arrays import read_samples
+from bequest.data.folders import read_unlabelled
 from bequest.data.hub import is_dataset
 from bequest.data.labels import TaskChoice
 from bequest.data.output import FeatureTable, check_suffix, write_features
@@ -37,6 +41,7 @@ from bequest.engine.features import embeddings
 from bequest.engine.range_test import RangeTest, range_test
 from bequest.engine.runtime import choose_runtime
 from bequest.engine.store import Store
+from bequest.engine.teaching import Teaching
 from bequest.nn.taps import Tapped
 from bequest.sources import Source, resolve
 from bequest.sources import get as get_source
@@ -77,6 +82,10 @@ class Run:
     def predict(self, inputs: Iterable[Any]) -> list[AnyPrediction]:
         """Predictions of the best model, one a sample. See `AdaptedModel.predict`."""
         return self.best.predict(inputs)
+
+
+Teacher = str | Path | Run | AdaptedModel | Source
+"""What a student can learn from, one of several."""
 
 
 @dataclass(frozen=True)
@@ -163,6 +172,9 @@ def compare(
     views: int | str | None = None,
     augment: str | None = None,
     cut: bool = True,
+    teacher: Teacher | Sequence[Teacher] | None = None,
+    distillation: Mapping[str, Any] | None = None,
+    unlabelled: Any = None,
     cache: str | Path | None = None,
     observer: Observer | None = None,
     progress: bool = True,
@@ -207,6 +219,12 @@ def compare(
         augment: How views are made: `light`, `standard`, `strong`, with changes as in `light,flip=0`; None for the
             default.
         cut: Whether frozen layers are computed once a sample; False trains the plain way, to the same result.
+        teacher: What the source learns from: an earlier run's folder, or a source's name, where its own head knows the
+            task's classes; several, with commas between or in a list, teach the mean of their soft targets. Each method
+            that trains then has two rows, without the teacher and with it.
+        distillation: Settings of `bequest.core.distillation.Distillation`, e.g. `{"temperature": 2.0}`.
+        unlabelled: Samples without labels that a student is trained on too: a folder of images or .txt files, or inputs
+            as `task_from_arrays` takes them. Those that are among the task's own are left out.
         cache: Folder of stored frozen outputs; None for the user's.
         observer: Hears of progress; None shows it in the terminal if `progress`.
         progress: Whether to show anything.
@@ -235,8 +253,12 @@ def compare(
     )
     source = _source(source, loaded, max_tokens, image_size, source_head, pooling, cut_at)
     entries = enter(methods, settings or {}, source, loaded)
+    teaching = _teaching(teacher, distillation, unlabelled, options)
+    entries = entries if teaching is None else with_teacher(entries, teaching)
     chosen_views = choose_views(views, augment, loaded.modality)
-    protocol = Protocol(chosen, train_size, test_size, split_seed, precision, chosen_views, cut, source_task, select_by)
+    protocol = Protocol(
+        chosen, train_size, test_size, split_seed, precision, chosen_views, cut, source_task, select_by, teaching
+    )
     recorded = {
         "data": loaded.origin,
         "source": source.request or {"name": source.name},
@@ -252,7 +274,12 @@ def compare(
         "augment": augment,
         "cut": cut,
         "source_data": source_task and source_task.origin,
-        "replayable": bool(loaded.origin and source.request and (source_task is None or source_task.origin)),
+        "teacher": teaching and [t.request for t in teaching.teachers],
+        "distillation": teaching and teaching.settings.describe(),
+        "unlabelled": os.path.abspath(unlabelled) if isinstance(unlabelled, str | Path) else None,
+        "replayable": bool(loaded.origin and source.request and (source_task is None or source_task.origin))
+        and (teaching is None or all(t.request for t in teaching.teachers))
+        and (unlabelled is None or isinstance(unlabelled, str | Path)),
     }
     folder = Path(out) if out is not None else _default_folder(loaded, source.name, recorded)
     with _watching(observer, progress) as watcher:
@@ -354,6 +381,120 @@ def adapt(
         test_size=test_size,
         split_seed=split_seed,
         source_data=source_data,
+        out=out,
+        task=task,
+        text_column=text_column,
+        image_column=image_column,
+        label_column=label_column,
+        split_column=split_column,
+        group_column=group_column,
+        encoding=encoding,
+        skip_bad=skip_bad,
+        max_tokens=max_tokens,
+        image_size=image_size,
+        source_head=source_head,
+        pooling=pooling,
+        cut_at=cut_at,
+        precision=precision,
+        views=views,
+        augment=augment,
+        cut=cut,
+        cache=cache,
+        observer=observer,
+        progress=progress,
+    )
+
+
+def distill(
+    data: Any,
+    teacher: Teacher | Sequence[Teacher],
+    student: str | Source | nn.Module,
+    method: str = "full",
+    *,
+    unlabelled: Any = None,
+    seeds: int | Sequence[int] = 3,
+    train_size: int | None = None,
+    test_size: int | float = 0.25,
+    split_seed: int = 0,
+    out: str | Path | None = None,
+    task: TaskChoice = "auto",
+    text_column: str | None = None,
+    image_column: str | None = None,
+    label_column: str | Sequence[str] | None = None,
+    split_column: str | None = None,
+    group_column: str | None = None,
+    encoding: str = "utf-8",
+    skip_bad: bool = False,
+    max_tokens: int | None = None,
+    image_size: int | None = None,
+    source_head: str | None = None,
+    pooling: str | None = None,
+    cut_at: str | None = None,
+    precision: Precision = "auto",
+    views: int | str | None = None,
+    augment: str | None = None,
+    cut: bool = True,
+    cache: str | Path | None = None,
+    observer: Observer | None = None,
+    progress: bool = True,
+    **settings: Any,
+) -> Run:
+    """Train a student with a teacher, and the same student without: a comparison with these two rows.
+
+    Args:
+        data: As for `compare`.
+        teacher: As for `compare`; may also be a `Run`, an `AdaptedModel` or a `Source`.
+        student: As the source of `compare`.
+        method: How the student is trained: any method that trains by gradient descent.
+        unlabelled: As for `compare`.
+        seeds: As for `compare`.
+        train_size: As for `compare`.
+        test_size: As for `compare`.
+        split_seed: As for `compare`.
+        out: As for `compare`.
+        task: As for `compare`; a classification.
+        text_column: As for `compare`.
+        image_column: As for `compare`.
+        label_column: As for `compare`.
+        split_column: As for `compare`.
+        group_column: As for `compare`.
+        encoding: As for `compare`.
+        skip_bad: As for `compare`.
+        max_tokens: As for `compare`, of the student.
+        image_size: As for `compare`, of the student.
+        source_head: As for `compare`, of the student.
+        pooling: As for `compare`, of the student.
+        cut_at: As for `compare`, of the student.
+        precision: As for `compare`.
+        views: As for `compare`; the teacher sees the same ones.
+        augment: As for `compare`.
+        cut: As for `compare`.
+        cache: As for `compare`.
+        observer: As for `compare`.
+        progress: As for `compare`.
+        **settings: Of the distillation (`temperature=2.0`, `hard_weight`, `soft_weight`, `soft_loss`, …: all fields of
+            `bequest.core.distillation.Distillation`), and hyperparameters of the method.
+
+    Returns:
+        The run; `run.best` is the better of the two, as `run.board` tells.
+
+    Raises:
+        bequest.core.errors.BequestError: One of its kinds, as for `compare`; the teacher does not fit the task.
+    """
+    get_method(method)
+    own = {h.name for h in DISTILLATION.hyperparameters}
+    return compare(
+        data,
+        student,
+        [method],
+        settings={method: {name: value for name, value in settings.items() if name not in own}},
+        teacher=teacher,
+        distillation={name: value for name, value in settings.items() if name in own},
+        unlabelled=unlabelled,
+        seeds=seeds,
+        train_size=train_size,
+        test_size=test_size,
+        split_seed=split_seed,
         out=out,
         task=task,
         text_column=text_column,
@@ -652,6 +793,9 @@ def replay(
         augment=settings["augment"],
         cut=settings["cut"],
         source_data=own and _load(own),
+        teacher=settings["teacher"] and [get_source(**request) for request in settings["teacher"]],
+        distillation=settings["distillation"],
+        unlabelled=settings["unlabelled"],
         out=out,
         observer=observer,
         progress=progress,
@@ -830,6 +974,45 @@ def _source(
 ) -> Source:
     return resolve(
         source, task, max_tokens=max_tokens, image_size=image_size, head=head, pooling=pooling, cut_at=cut_at
+    )
+
+
+def _teaching(
+    teacher: Any, settings: Mapping[str, Any] | None, unlabelled: Any, options: Mapping[str, Any]
+) -> Teaching | None:
+    """Who teaches, what, and on which samples; None without a teacher."""
+    if teacher is None:
+        given = [flag for flag, value in (("distillation", settings), ("--unlabelled", unlabelled)) if value]
+        if given:
+            raise MethodError(f"Settings for {' and '.join(given)} are given, but no teacher. Name one: --teacher.")
+        return None
+    words = _words(teacher) if isinstance(teacher, str) else teacher
+    teachers = words if isinstance(words, list | tuple) else [words]
+    if not teachers:
+        raise MethodError(f"--teacher is {teacher!r}; expected an earlier run's folder, or a source's name.")
+    transfer = unlabelled
+    if isinstance(unlabelled, str | Path):
+        own = {name: options[name] for name in ("encoding", "skip_bad")}
+        transfer = read_unlabelled(Path(unlabelled).expanduser(), **own)
+    elif unlabelled is not None:
+        transfer = read_samples(unlabelled, "unlabelled")
+    return Teaching(make_distillation(settings or {}), tuple(map(_teacher, teachers)), transfer)
+
+
+def _teacher(teacher: Teacher) -> Source:
+    if isinstance(teacher, Source):
+        return teacher
+    if isinstance(teacher, str | Path):
+        return get_source(str(teacher))
+    model, name = (teacher.best, str(teacher.folder)) if isinstance(teacher, Run) else (teacher, teacher.source.name)
+    request = {"name": str(teacher.folder.resolve())} if isinstance(teacher, Run) else {}
+    return replace(
+        model.source,
+        name=name,
+        pretrained=lambda: model.network,
+        head_kind=model.kind,
+        classes=model.classes,
+        request=request,
     )
 
 

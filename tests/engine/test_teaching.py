@@ -265,7 +265,7 @@ def test_outputs_that_are_no_numbers_are_refused_and_not_stored(context_of: Call
     for online in (False, True):
         with pytest.raises(SourceError, match="no finite numbers for 8 of a batch of 8"):
             first_logits(context, Teaching(Distillation(online=online), (broken(float("nan")),)))
-    with pytest.raises(SourceError, match="beyond what is stored .*--online true"):
+    with pytest.raises(SourceError, match=r"beyond what is stored .*--online true"):
         first_logits(context, Teaching(Distillation(), (broken(1e5),)))
     assert first_logits(context, Teaching(Distillation(online=True), (broken(1e5),)))[:, 1].min() > 9e4
 
@@ -288,7 +288,7 @@ def test_wrong_teachers_are_named(context_of: Callable[..., Any], tiny_tasks: di
         check(teacher, tiny_tasks["text"])
     with pytest.raises(SourceError, match="was trained for multi-label"):
         check(replace(teacher, head_kind="multi-label"))
-    with pytest.raises(SourceError, match="has no head; .*Adapt it first"):
+    with pytest.raises(SourceError, match=r"has no head; .*Adapt it first"):
         check(replace(teacher, pretrained=lambda: Network(context.source.body, torch.nn.Identity())))
     with pytest.raises(MethodError, match="a task of kind regression"):
         check(teacher, tiny_tasks["regression"])

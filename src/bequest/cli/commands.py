@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from bequest.cli.options import hyperparameters, parse_settings
+from bequest.cli.options import distillation, hyperparameters, parse_settings
 from bequest.core.errors import BequestError, DataError
 from bequest.core.registry import methods
 
@@ -27,6 +27,7 @@ def compare(options: Namespace) -> int:
     names = [n.strip() for n in options.methods.split(",")] if options.methods else list(api.DEFAULT_METHODS)
     settings = parse_settings(options.settings)
     own = {"seeds": options.seeds, "select_by": options.select_by, "out": options.out, **_training(options)}
+    own |= {"teacher": options.teacher, "distillation": distillation(options), "unlabelled": options.unlabelled}
     run = api.compare(methods=names, settings=settings, **own, **_shared(options))
     _closing(run)
     return 0
@@ -38,6 +39,19 @@ def adapt(options: Namespace) -> int:
 
     own = {"method": options.method, "seed": options.seed, "out": options.out, **_training(options)}
     run = api.adapt(**own, **{**_shared(options), **hyperparameters(options)})
+    _closing(run)
+    return 0
+
+
+def distill(options: Namespace) -> int:
+    """`bequest distill`."""
+    from bequest import api
+
+    own = {name: getattr(options, name) for name in ("teacher", "method", "unlabelled", "seeds", "out")}
+    own |= {name: value for name, value in _training(options).items() if name != "source_data"}
+    shared = _shared(options)
+    settings = {**distillation(options), **hyperparameters(options)}
+    run = api.distill(student=shared.pop("source"), **own, **{**shared, **settings})
     _closing(run)
     return 0
 
@@ -247,20 +261,20 @@ def _training(options: Namespace) -> dict[str, Any]:
         "views": options.views,
         "augment": options.augment,
         "cut": not options.no_cut,
-        "source_data": options.source_data,
+        "source_data": getattr(options, "source_data", None),
     }
 
 
 def _closing(run: Run) -> None:
     from rich.console import Console
 
-    from bequest.report import affinity
+    from bequest.report import affinity, distilling
     from bequest.report.verdict import criterion
     from bequest.ui.terminal import leaderboard_table
 
     console = Console()
     console.print(leaderboard_table(run.board, width=console.width))
-    for paragraph in affinity.in_words(run.board):
+    for paragraph in [*affinity.in_words(run.board), *distilling.in_words(run.board)]:
         console.print("", paragraph, sep="\n", markup=False, highlight=False)
     best = run.board.best
     print(f"\nBest by {criterion(run.board)}: {best.method if best else 'none'}")

@@ -1,4 +1,4 @@
-"""`bequest`: compare, adapt, probe, suggest-lr, features, predict, replay, ls, cache, demo."""
+"""`bequest`: compare, adapt, distill, probe, suggest-lr, features, predict, replay, ls, cache, demo."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from bequest.cli import commands
 from bequest.cli.cache import add_cache
 from bequest.cli.options import (
     add_data,
+    add_distillation,
     add_hyperparameters,
     add_passes,
     add_run,
@@ -30,6 +31,7 @@ _EXAMPLES = """examples:
   bequest compare reviews.csv --source minilm_l6            four methods on your texts
   bequest compare photos/ --source efficientnet_lite0 --train-size 100 --seeds 5
   bequest adapt photos/ --source efficientnet_lite0 --method lora --rank 4
+  bequest distill reviews.csv --teacher runs/reviews --student minilm_l3
   bequest probe reviews.csv --source minilm_l6,minilm_l3    which source and layer, before any training
   bequest predict runs/photos photo.jpg                     with the best model of a run
 """
@@ -124,6 +126,7 @@ def _parser() -> ArgumentParser:
         "needs --group-column (default: metric)",
     )
     add_training(compare)
+    add_distillation(compare)
     add_run(compare, seeds=True)
     compare.set_defaults(command=commands.compare)
 
@@ -144,6 +147,25 @@ def _parser() -> ArgumentParser:
     add_run(adapt, seeds=False)
     add_hyperparameters(adapt)
     adapt.set_defaults(command=commands.adapt)
+
+    distill = verb(
+        "distill",
+        "train a small student with a teacher, and without one beside it",
+        "  bequest distill reviews.csv --teacher runs/reviews-l6 --student minilm_l3\n"
+        "  bequest distill photos/ --teacher runs/a,runs/b --student efficientnet_lite0 --temperature 2 --views 4\n"
+        "  bequest distill photos/ --teacher runs/photos --student efficientnet_lite0 --unlabelled more/\n",
+    )
+    add_data(distill)
+    add_sizes(distill)
+    add_source(distill, role="student")
+    add_distillation(distill, required=True)
+    distill.add_argument(
+        "--method", default="full", help="how the student is trained (default: full; `bequest ls methods`)"
+    )
+    add_training(distill)
+    add_run(distill, seeds=True)
+    add_hyperparameters(distill)
+    distill.set_defaults(command=commands.distill)
 
     probe = verb(
         "probe",

@@ -5,6 +5,7 @@ from __future__ import annotations
 from argparse import ArgumentParser, ArgumentTypeError, Namespace
 from typing import Any
 
+from bequest.core.distillation import DISTILLATION
 from bequest.core.errors import BequestError
 from bequest.core.registry import Hyperparameter, methods
 
@@ -76,11 +77,12 @@ def add_sizes(parser: ArgumentParser) -> None:
     group.add_argument("--split-seed", type=int, default=0, metavar="S", help="chooses the test part (default: 0)")
 
 
-def add_source(parser: ArgumentParser, *, several: bool = False) -> None:
+def add_source(parser: ArgumentParser, *, several: bool = False, role: str = "source") -> None:
     """What the pretrained model is, or the pretrained models are."""
-    group = parser.add_argument_group("source")
+    group = parser.add_argument_group(role)
     group.add_argument(
-        "--source",
+        f"--{role}",
+        dest="source",
         required=True,
         metavar="A,B,…" if several else "NAME",
         help=("pretrained models, commas between: " if several else "pretrained model: ")
@@ -175,6 +177,37 @@ def add_training(parser: ArgumentParser) -> None:
         action="store_true",
         help="compute frozen layers anew in every epoch: slower, with the same result",
     )
+
+
+def add_distillation(parser: ArgumentParser, *, required: bool = False) -> None:
+    """Who teaches, and what."""
+    group = parser.add_argument_group("distillation")
+    group.add_argument(
+        "--teacher",
+        required=required,
+        metavar="A,B,…",
+        help="what the student learns from: the folder of an earlier run, or a source whose own head knows the task's "
+        "classes; several teach the mean of their soft targets"
+        + ("" if required else ". Each method that trains then has two rows, without the teacher and with it"),
+    )
+    group.add_argument(
+        "--unlabelled",
+        metavar="DIR",
+        help="a folder of images or .txt files without labels, of which the student learns what the teacher makes",
+    )
+    for h in DISTILLATION.hyperparameters:
+        group.add_argument(
+            h.flag,
+            dest="distil_" + h.name,
+            metavar="|".join(h.choices) or h.type.__name__.upper(),
+            help=f"{h.help.rstrip('.')} (default: {h.default_text})".replace("%", "%%"),
+        )
+
+
+def distillation(options: Namespace) -> dict[str, str]:
+    """Those settings of distillation that were set."""
+    given = {k.removeprefix("distil_"): v for k, v in vars(options).items() if k.startswith("distil_")}
+    return {k: v for k, v in given.items() if v is not None}
 
 
 def add_hyperparameters(parser: ArgumentParser) -> None:

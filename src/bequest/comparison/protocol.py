@@ -17,7 +17,8 @@ from bequest.comparison.cost import PeakMemory, inference_per_s
 from bequest.comparison.folder import BEST, RunFolder, digest
 from bequest.comparison.groups import group_scores, worst
 from bequest.comparison.statistics import RANKING, make_row, rank
-from bequest.core.distillation import DISTILLED
+from bequest.comparison.teacher import Taught, measure_teacher
+from bequest.core.distillation import AGREEMENT, DISTILLED
 from bequest.core.errors import DataError, MethodError, RunError, SourceError, TrainingError
 from bequest.core.observe import Observer
 from bequest.core.plan import Part, Solve, Train
@@ -227,10 +228,13 @@ class _Comparison:
     draws: dict[int, Draw]
     folder: RunFolder
     trials: list[TrialRecord] = field(default_factory=list)
+    taught: Taught | None = None
 
     def carry_out(self, settings: dict[str, Any], report: Any) -> Leaderboard:
         with self.folder.claimed(settings, self.identity()):
             finished = self.finished()
+            if self.context.teaching is not None:
+                self.taught = measure_teacher(self.context, next(iter(self.draws.values())).test)
             board = self.board()
             for done, (entry, seed) in enumerate(self.planned):
                 self.context.observer.progress("trials", done, len(self.planned))
@@ -311,6 +315,7 @@ class _Comparison:
             metrics={
                 **{name: score(outcome.test, test) for name, score in objective.metrics.items()},
                 **({} if worst_group is None else {WORST_GROUP: worst_group}),
+                **({} if self.taught is None else {AGREEMENT: self.taught.agreement(outcome.test)}),
             },
             confusion=_confusion(outcome.test, test) if objective.confusion else [],
             scatter=_scatter(outcome.test, test) if objective.standardised else [],
@@ -349,6 +354,7 @@ class _Comparison:
                 "views": self.protocol.views.describe(),
                 "select_by": select_by,
                 "ranking": RANKING[select_by],
+                **({} if self.taught is None else {"teacher": self.taught.record}),
             },
             environment=environment(self.context),
             passes={

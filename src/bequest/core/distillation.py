@@ -1,4 +1,4 @@
-"""What a student learns from its teacher: the settings of distillation, which any method that trains is combined with."""
+"""Distillation: what a student learns from its teacher, in the training stages of whatever method."""
 
 from __future__ import annotations
 
@@ -14,6 +14,9 @@ SoftLoss = Literal["soft-cross-entropy", "kl", "softmax-l2", "logits-l2", "dkd",
 
 DISTILLED = ", distilled"
 """After a method's name, the row of the student that has a teacher."""
+
+AGREEMENT = "teacher_agreement"
+"""In a record's further metrics: the share of the test samples that student and teacher give the same class."""
 
 
 @dataclass(frozen=True)

@@ -70,6 +70,28 @@ def read_folder(root: Path, *, encoding: str, skip_bad: bool = False, origin: Ma
     )
 
 
+def read_unlabelled(root: Path, *, encoding: str, skip_bad: bool = False) -> Samples:
+    """All images, or all .txt files, below a folder; what its folders are called does not matter.
+
+    Args:
+        root: The folder.
+        encoding: As for `read_folder`.
+        skip_bad: As for `read_folder`.
+
+    Raises:
+        DataError: There are none, or both, or files are broken.
+    """
+    if not root.is_dir():
+        raise DataError(f"There is no folder {root}; expected one that holds images or .txt files. Check --unlabelled.")
+    found = _Found()
+    [names] = spool_columns(((name,) for name in _scan_class(root, found)), 1)
+    if not found.num or (found.num_images and found.num_texts):
+        told = f"{counted(found.num_images, 'image')} and {counted(found.num_texts, '.txt file')}"
+        raise DataError(f"{root} holds {told}; expected files of one kind. Give --unlabelled a folder of those alone.")
+    samples, _ = _samples(Lazy(len(names), partial(_path, names)), bool(found.num_images), encoding, skip_bad)
+    return samples
+
+
 def _samples(paths: Sequence[Path], are_images: bool, encoding: str, skip_bad: bool) -> tuple[Samples, IntArray]:
     """The samples, and the positions of their files."""
     everything = np.arange(len(paths))

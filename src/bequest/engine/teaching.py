@@ -234,17 +234,32 @@ def soft_views(
     else:
         context.say(_saving(context, teaching, stage, len(indices), num_views or 0))
 
-    def soft_view(number: int) -> SoftTargets:
-        seen = [view(teacher.context, indices, labels, number) for teacher in teachers]
-        seconds = sum(made.items.seconds for made in seen if isinstance(made.items, Records))
-        temperature = teaching.settings.temperature
-        if reason:
-            return SoftTargets(tuple(v.items for v in seen), tuple(t.run for t in teachers), temperature, seconds)
-        kept = [teacher.stored(made) for teacher, made in zip(teachers, seen, strict=True)]
-        seconds += sum(max(records.seconds for records in columns) for columns in kept)
-        return SoftTargets(tuple(map(_Beside, kept)), tuple(t.read for t in teachers), temperature, seconds)
+    return lambda number: _soft_view(teachers, indices, labels, number, online=bool(reason))
 
-    return soft_view
+
+def teacher_logits(context: Context, indices: Indices) -> Tensor:
+    """What a student learns from of some samples' plain view: the teachers' logits (samples, classes)."""
+    teaching = context.teaching
+    assert teaching is not None, "the run has teachers"
+    teachers = [_Teacher(context, teaching, i) for i in range(len(teaching.teachers))]
+    indices = np.asarray(indices, dtype=np.int64)
+    made = _soft_view(teachers, indices, context.labels(indices), 0, online=teaching.settings.online)
+    starts = range(0, len(made), context.batch_size)
+    batches = [[made[i] for i in range(start, min(start + context.batch_size, len(made)))] for start in starts]
+    return torch.cat([made.logits(batch).cpu() for batch in batches])
+
+
+def _soft_view(
+    teachers: Sequence[_Teacher], indices: IntArray, labels: Tensor, number: int, *, online: bool
+) -> SoftTargets:
+    seen = [view(teacher.context, indices, labels, number) for teacher in teachers]
+    seconds = sum(made.items.seconds for made in seen if isinstance(made.items, Records))
+    temperature = teachers[0].settings.temperature
+    if online:
+        return SoftTargets(tuple(v.items for v in seen), tuple(t.run for t in teachers), temperature, seconds)
+    kept = [teacher.stored(made) for teacher, made in zip(teachers, seen, strict=True)]
+    seconds += sum(max(records.seconds for records in columns) for columns in kept)
+    return SoftTargets(tuple(map(_Beside, kept)), tuple(t.read for t in teachers), temperature, seconds)
 
 
 def _why_online(context: Context, teaching: Teaching, num: int, num_views: int | None) -> str:

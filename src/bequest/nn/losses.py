@@ -62,7 +62,7 @@ def kl_divergence(student: Tensor, teacher: Tensor, temperature: float, *, scale
 
 
 def softmax_l2(student: Tensor, teacher: Tensor, temperature: float, *, scaled: bool = True) -> Tensor:
-    """Squared ℓ2 distance between softened outputs (as a Brier score against the teacher).
+    """Squared l2 distance between softened outputs (as a Brier score against the teacher).
 
         L = ρ² (1/N) Σ_n ‖σ(z_S, ρ) − σ(z_T, ρ)‖²
 
@@ -78,7 +78,7 @@ def softmax_l2(student: Tensor, teacher: Tensor, temperature: float, *, scaled: 
 
 
 def logits_l2(student: Tensor, teacher: Tensor) -> Tensor:
-    """Squared ℓ2 distance between logits (Ba & Caruana 2014, arXiv:1312.6184), without a temperature.
+    """Squared l2 distance between logits (Ba & Caruana 2014, arXiv:1312.6184), without a temperature.
 
         L = (1/N) Σ_n 1/(2C) ‖z_S − z_T‖²
 
@@ -184,7 +184,7 @@ def standardised(logits: Tensor) -> Tensor:
 
 
 def feature_l2(student: Tensor, teacher: Tensor) -> Tensor:
-    """Squared ℓ2 distance between a projected feature of the student and one of the teacher.
+    """Squared l2 distance between a projected feature of the student and one of the teacher.
 
         L = (1/N) Σ_n 1/(2D) ‖r(s) − t‖²
 

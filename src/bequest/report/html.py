@@ -10,6 +10,7 @@ from markupsafe import Markup, escape
 
 from bequest.core.results import WORST_GROUP, Leaderboard, Row, TrialRecord, atomic_open
 from bequest.report import plots, units
+from bequest.report.distilling import similarities
 from bequest.report.verdict import criterion, finished, sentences
 
 _MAX_PAIRS = 6
@@ -71,6 +72,7 @@ def _page(board: Leaderboard) -> dict[str, Any]:
         "tiles": _tiles(board),
         "rows": [_row(board, r) for r in board.rows],
         "groups": _groups(board),
+        "similarities": similarities(board),
         "purpose": _purpose(board),
         "key": [{"name": m, **look.key} for m, look in plots.looks(board).items()],
         "cost": {s.name: plots.cost_and_score(board, s) for s in (plots.WIDE, plots.NARROW)},

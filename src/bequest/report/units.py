@@ -12,8 +12,8 @@ NONE = "–"
 
 
 def is_share(metric: str) -> bool:
-    """Whether the metric is shown in per cent: an accuracy or an F1."""
-    return any(name in metric.lower() for name in ("accuracy", "f1"))
+    """Whether the metric is shown in per cent: an accuracy, an F1 or an agreement."""
+    return any(name in metric.lower() for name in ("accuracy", "f1", "agreement"))
 
 
 def is_in_target_units(metric: str) -> bool:

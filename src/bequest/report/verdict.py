@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from bequest.core.results import Interval, Leaderboard, Row
-from bequest.report import affinity
+from bequest.report import affinity, distilling
 from bequest.report.units import duration, fraction, gap, mean_sem, metric_name, plural, score
 
 _TOLERANCE = 1e-9
@@ -17,7 +17,13 @@ def sentences(board: Leaderboard) -> list[str]:
         return ["No method finished, so there is nothing to compare. The table says why."]
     others = [r for r in rows if r is not best]
     first = _first(best, alone=not others)
-    return [first, *_rivals(best, others), *_cheapest(best, others), *affinity.in_words(board)]
+    return [
+        first,
+        *_rivals(best, others),
+        *_cheapest(best, others),
+        *affinity.in_words(board),
+        *distilling.in_words(board),
+    ]
 
 
 def criterion(board: Leaderboard) -> str:

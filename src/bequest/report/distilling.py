@@ -1,0 +1,87 @@
+"""Teacher against student: what a smaller network keeps of a larger one, and what it spares."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+from bequest.core.distillation import AGREEMENT, DISTILLED
+from bequest.core.results import Leaderboard, Row
+from bequest.report.units import gap, metric_name, quantity, rate, score, size
+
+TEMPERATURES = (1, 2, 4, 8)
+_SHOWN = 4
+
+
+def in_words(board: Leaderboard) -> list[str]:
+    """A paragraph on the teacher, and one on each student; none where nothing was distilled."""
+    teacher = board.protocol.get("teacher")
+    pairs = [pair for pair in _pairs(board) if pair[1].test is not None]
+    if not teacher or not pairs:
+        return []
+    metric = pairs[0][1].metric
+    names = " and ".join(teacher["names"])
+    first = (
+        f"Teacher {names}: test {metric_name(metric)} {score(teacher['test'], metric)}, "
+        f"{quantity(teacher['parameters'])} parameters, {size(teacher['bytes'])}, {rate(teacher['inference_per_s'])}."
+    )
+    return [first, *(_student(board, teacher, plain, distilled) for plain, distilled in pairs)]
+
+
+def _pairs(board: Leaderboard) -> list[tuple[Row | None, Row]]:
+    """The student without a teacher, where it has a result, and with it."""
+    rows = {row.method: row for row in board.rows}
+    found = [(rows.get(name.removesuffix(DISTILLED)), row) for name, row in rows.items() if name.endswith(DISTILLED)]
+    return [(plain if plain and plain.test else None, row) for plain, row in found]
+
+
+def _student(board: Leaderboard, teacher: dict[str, Any], plain: Row | None, distilled: Row) -> str:
+    metric, method = distilled.metric, distilled.method.removesuffix(DISTILLED)
+    assert distilled.test is not None
+    after = distilled.test.mean
+    text = f"Student {board.source.get('name')} by {method}: {score(after, metric)} with the teacher"
+    if plain is not None and plain.test is not None:
+        before = plain.test.mean
+        text += f", {score(before, metric)} without ({gap(after - before, metric, signed=True)}"
+        whole = teacher["test"] - before
+        # A gap that reads as zero cannot be closed by a share.
+        text += f"; {(after - before) / whole:.0%} of the gap to the teacher)" if whole >= 5e-4 else ")"
+    agreements = [r.metrics[AGREEMENT].mean for r in (distilled, plain) if r is not None and AGREEMENT in r.metrics]
+    if agreements:
+        text += f". It agrees with the teacher on {score(agreements[0], AGREEMENT)} of the test samples"
+        text += f", without it on {score(agreements[1], AGREEMENT)}" if len(agreements) > 1 else ""
+    parameters, speed = board.source.get("parameters"), distilled.inference_per_s
+    costs: list[str] = []
+    if parameters:
+        costs.append(f"{quantity(parameters)} parameters, {teacher['parameters'] / parameters:.1f} times fewer")
+    if speed:
+        costs.append(f"{rate(speed)}, {speed / teacher['inference_per_s']:.1f} times the teacher's speed")
+    return text + (f". It has {'; and runs '.join(costs)}." if costs else ".")
+
+
+def similarities(board: Leaderboard) -> dict[str, Any] | None:
+    """The teacher's softened outputs for the test samples that it is most in doubt about; None without a teacher.
+
+    Of each sample its name and class, and a row a temperature: the probabilities of the classes that are largest.
+    """
+    teacher = board.protocol.get("teacher")
+    if not teacher:
+        return None
+    classes = [str(name) for name in board.task.get("classes", ())]
+    samples: list[dict[str, Any]] = []
+    for example in teacher["examples"]:
+        logits = example["logits"]
+        largest = sorted(range(len(logits)), key=lambda i: -logits[i])[:_SHOWN]
+        rows = [
+            {"temperature": str(rho), "shares": [f"{100 * softened(logits, rho)[i]:.1f} %" for i in largest]}
+            for rho in TEMPERATURES
+        ]
+        samples.append({**example, "classes": [classes[i] for i in largest], "rows": rows})
+    return {"names": " and ".join(teacher["names"]), "samples": samples}
+
+
+def softened(logits: list[float], temperature: float) -> list[float]:
+    """σ(z, ρ)."""
+    top = max(logits)
+    powers = [math.exp((value - top) / temperature) for value in logits]
+    return [power / sum(powers) for power in powers]
