@@ -10,7 +10,7 @@ from __future__ import annotations
 import copy
 import hashlib
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
 from typing import Any
 
@@ -48,6 +48,7 @@ class Teaching:
     settings: Distillation
     teachers: tuple[Source, ...]
     transfer: Samples | None = None
+    _extended: dict[str, Task] = field(default_factory=dict[str, Task], repr=False, compare=False)
 
     @cached_property
     def networks(self) -> tuple[Network, ...]:
@@ -104,9 +105,12 @@ class Teaching:
         """The task with the unlabelled samples after its own, label −1; those that are its own are left out."""
         if self.transfer is None:
             return task
-        new = _new(self.transfer, task)
-        labels = np.concatenate([task.labels, np.full(len(new), -1, task.labels.dtype)])
-        return replace(task, samples=Joined((task.samples, Chosen(self.transfer, new))), labels=labels)
+        if task.fingerprint not in self._extended:
+            new = _new(self.transfer, task)
+            samples = Joined((task.samples, Chosen(self.transfer, new)))
+            labels = np.concatenate([task.labels, np.full(len(new), -1, task.labels.dtype)])
+            self._extended[task.fingerprint] = replace(task, samples=samples, labels=labels)
+        return self._extended[task.fingerprint]
 
 
 def _new(transfer: Samples, task: Task) -> IntArray:

@@ -1,0 +1,104 @@
+"""`bequest distill`, from an adapted teacher to the student's row, its report and its replay; and what is refused."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import bequest as package
+from bequest.core.distillation import DISTILLATION
+from bequest.core.errors import DataError, MethodError
+from bequest.core.registry import methods
+from bequest.data.folders import read_unlabelled
+
+Bequest = Callable[..., tuple[int, str, str]]
+SHORT = ("--epochs", 1, "--test-size", 30, "--train-size", 40, "--quiet")
+
+
+@pytest.fixture(scope="module")
+def teacher(tmp_path_factory: Any, table: Path, bert: Path) -> Path:
+    """A linear probe of the tiny BERT."""
+    folder = tmp_path_factory.mktemp("teacher")
+    package.adapt(table, f"hf:{bert}", out=folder / "run", progress=False, cache=folder / "cache", test_size=30)
+    return folder / "run"
+
+
+def test_a_student_with_and_without_its_teacher(
+    bequest: Bequest, table: Path, bert: Path, teacher: Path, tmp_path: Path
+) -> None:
+    more = tmp_path / "more" / "deep"
+    more.mkdir(parents=True)
+    for i, text in enumerate(("goal goal team soup", "song drum oven", "violin the choir ball")):
+        (more / f"{i}.txt").write_text(text, encoding="utf-8")
+    words = ("distill", table, "--teacher", teacher, "--student", f"hf:{bert}", "--cut-at", "layer.0")
+    words = (*words, "--unlabelled", more.parent, "--temperature", 2, *SHORT)
+    run = tmp_path / "run"
+    status, out, err = bequest(*words, "--seeds", 1, "--out", run)
+    assert status == 0, err
+    said = " ".join(out.split())
+    assert f"Teacher {teacher}: test accuracy" in said and "with the teacher" in said and "times fewer" in said
+    board = json.loads((run / "leaderboard.json").read_text(encoding="utf-8"))
+    rows = {row["method"]: row for row in board["rows"]}
+    assert set(rows) == {"full", "full, distilled"}
+    assert {row["family"] for row in rows.values()} == {"fine-tuning"}
+    settings = rows["full, distilled"]["settings"]
+    assert (settings["temperature"], settings["hard_weight"], settings["soft_weight"]) == (2.0, 0.1, 0.9)
+    assert settings["teacher"] == str(teacher) and "teacher" not in rows["full"]["settings"]
+    assert all(0 <= row["metrics"]["teacher_agreement"]["mean"] <= 1 for row in rows.values())
+    earlier = json.loads((teacher / "leaderboard.json").read_text(encoding="utf-8"))
+    assert board["protocol"]["teacher"]["test"] == pytest.approx(earlier["rows"][0]["test"]["mean"], abs=0.04)
+    assert "Which classes the teacher finds similar" in (run / "report.html").read_text(encoding="utf-8")
+    assert package.load(run).predict(["goal ball the team"])[0].label in ("sport", "food", "music")
+
+    status, out, err = bequest(*words, "--seeds", 1, "--out", run)
+    assert status == 0, err
+    again = json.loads((run / "leaderboard.json").read_text(encoding="utf-8"))
+    assert again["trials"] == board["trials"], "finished trials are not run again"
+
+    status, out, err = bequest("replay", run, "--out", tmp_path / "again")
+    assert status == 0, err
+    assert "The replay gave the same scores." in out
+
+
+def test_faults_are_told(bequest: Bequest, table: Path, bert: Path, teacher: Path, tmp_path: Path) -> None:
+    words = ("distill", table, "--student", f"hf:{bert}", "--out", tmp_path / "run", *SHORT)
+
+    def error(*more: object) -> str:
+        status, _, err = bequest(*words, *more)
+        assert status == 1
+        assert not (tmp_path / "run").exists()
+        return err
+
+    assert "has no head; expected a network that tells" in error("--teacher", f"hf:{bert}")
+    assert "There is no source 'nowhere'" in error("--teacher", "nowhere")
+    faults = error("--teacher", teacher, "--temperature", 0, "--soft-loss", "kl", "--top-classes", -1)
+    assert "--temperature is 0.0, expected above 0; --top-classes is -1, expected 0 or more." in faults
+    assert "expected soft-cross-entropy or kl or softmax-l2" in error("--teacher", teacher, "--soft-loss", "cosine")
+    assert "no training stage of linear_probe could learn" in error("--teacher", teacher, "--method", "linear_probe")
+    assert "There is no folder" in error("--teacher", teacher, "--unlabelled", tmp_path / "none")
+    both = "--hard-weight and --soft-weight are both 0"
+    assert both in error("--teacher", teacher, "--hard-weight", 0, "--soft-weight", 0)
+
+
+def test_settings_without_a_teacher_are_refused(table: Path, bert: Path) -> None:
+    with pytest.raises(MethodError, match="Settings for distillation are given, but no teacher"):
+        package.compare(table, f"hf:{bert}", ["full"], distillation={"temperature": 2.0}, progress=False)
+
+
+def test_no_method_has_a_setting_of_distillations_name() -> None:
+    own = {h.name for h in DISTILLATION.hyperparameters}
+    for name, info in methods().items():
+        assert not own & {h.name for h in info.hyperparameters}, name
+    assert all(h.help for h in DISTILLATION.hyperparameters)
+
+
+def test_unlabelled_files_are_of_one_kind(tmp_path: Path) -> None:
+    (tmp_path / "a.txt").write_text("one", encoding="utf-8")
+    assert read_unlabelled(tmp_path, encoding="utf-8")[0] == "one"
+    (tmp_path / "b.png").write_bytes(b"")
+    with pytest.raises(DataError, match=r"holds 1 image and 1 .txt file; expected files of one"):
+        read_unlabelled(tmp_path, encoding="utf-8")
