@@ -31,6 +31,9 @@ from bequest.sources.preprocess import ImagePreprocess
 from bequest.sources.source import Source
 
 
+SHORT: dict[str, Any] = {"epochs": 2, "batch_size": 16, "patience": 0, "batch_norm": "trained"}
+
+
 def teacher_of(source: Source, task: Any, *, seed: int = 0, classes: tuple[str, ...] | None = None) -> Source:
     """The source with a random head whose logits are of some size, as a teacher."""
     network = source.network()
@@ -42,7 +45,7 @@ def teacher_of(source: Source, task: Any, *, seed: int = 0, classes: tuple[str, 
 
 
 def carried_out(context: Any, method: str = "full", seed: int = 0, **settings: Any) -> Outcome:
-    built = get_method(method).build({"epochs": 2, "batch_size": 16, "patience": 0, **settings})
+    built = get_method(method).build({**SHORT, **settings})
     return run(context, built, context.task.draw(seed, train_size=40, test_size=20), seed=seed)
 
 
@@ -60,7 +63,7 @@ def test_labels_alone_are_plain_training_to_the_bit(context_of: Callable[..., An
         assert torch.equal(tensor, alike.trained[name]), name
 
 
-@pytest.mark.parametrize(("kind", "method"), [("image", "full"), ("text", "freeze")])
+@pytest.mark.parametrize(("kind", "method"), [("text", "full"), ("image", "freeze")])
 def test_stored_equals_online(context_of: Callable[..., Any], kind: str, method: str) -> None:
     """The whole network, and what is above a cut."""
     context = context_of(kind)
@@ -77,17 +80,11 @@ def test_stored_equals_online(context_of: Callable[..., Any], kind: str, method:
 def test_the_student_approaches_its_teacher(context_of: Callable[..., Any]) -> None:
     """Without labels: α = 0."""
     context = context_of("image")
-    teacher = teacher_of(context.source, context.task)
-    taught = replace(context, teaching=Teaching(Distillation(hard_weight=0.0, soft_weight=1.0), (teacher,)))
-    plain, distilled = (carried_out(c, epochs=8, learning_rate=3e-3, head_init="random") for c in (context, taught))
-    draw = context.task.draw(0, train_size=40, test_size=20)
-    [x] = context.source.preprocess.collate([context.task.samples[int(i)] for i in draw.train])
-    with torch.no_grad():
-        wanted = teacher.network()(x).softmax(1)
-        gaps = [float((o.network(x).softmax(1) - wanted).abs().mean()) for o in (plain, distilled)]
-    assert gaps[1] < 0.6 * gaps[0]
-    first, *_, last = losses_of(distilled)
-    assert last < first
+    settings = Distillation(hard_weight=0.0, soft_weight=1.0, soft_loss="kl")
+    taught = replace(context, teaching=Teaching(settings, (teacher_of(context.source, context.task),)))
+    rates = {"learning_rate": 1e-3, "head_learning_rate": 0.2, "head_init": "random"}
+    found = losses_of(carried_out(taught, epochs=15, **rates))
+    assert found[-1] < 0.3 * found[0]
 
 
 def first_logits(context: Any, teaching: Teaching, number: int = 0) -> torch.Tensor:
@@ -215,7 +212,7 @@ def test_a_run_that_was_stopped_goes_on(context_of: Callable[..., Any], tmp_path
     teaching = Teaching(Distillation(), (teacher_of(context.source, context.task),))
     context = replace(context, teaching=teaching)
     draw = context.task.draw(0, train_size=40, test_size=20)
-    method = get_method("full").build({"epochs": 3, "batch_size": 16, "patience": 0})
+    method = get_method("full").build({**SHORT, "epochs": 3})
     whole = run(context, method, draw, seed=0)
 
     class Stop(Exception):

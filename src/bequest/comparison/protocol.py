@@ -384,8 +384,9 @@ class _Comparison:
 
     def trial_identity(self, entry: Entry, seed: int) -> str:
         identity = {**self.identity(), "method": entry.name, "settings": entry.settings, "seed": seed}
+        # Rows without a teacher too: their records tell how often they agree with it.
         teaching = self.protocol.teaching
-        return digest(identity | ({"teaching": teaching.describe()} if teaching and entry.distilled else {}))
+        return digest(identity if teaching is None else {**identity, "teaching": teaching.describe()})
 
     def identity(self) -> dict[str, Any]:
         return {
