@@ -30,7 +30,6 @@ from bequest.nn.network import Network
 from bequest.sources.preprocess import ImagePreprocess
 from bequest.sources.source import Source
 
-
 SHORT: dict[str, Any] = {"epochs": 2, "batch_size": 16, "patience": 0, "batch_norm": "trained"}
 
 
