@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any, Literal, get_args
 
 from bequest.core.errors import MethodError
@@ -78,6 +78,10 @@ class Distillation:
             faults.append("--top-classes is for stored outputs, but --online stores none; expected one of the two")
         if faults:
             raise MethodError("; ".join(faults) + ".")
+
+    def describe(self) -> dict[str, Any]:
+        """Plain data, for records."""
+        return asdict(self)
 
 
 DISTILLATION = MethodInfo("distillation", "distillation", "Hinton et al. 2015, arXiv:1503.02531", Distillation)
