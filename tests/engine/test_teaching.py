@@ -17,7 +17,7 @@ import torch.nn.functional as F
 from bequest.core.distillation import Distillation, SoftLoss
 from bequest.core.errors import DataError, MethodError, SourceError
 from bequest.core.observe import Silent
-from bequest.core.registry import get_method
+from bequest.core.registry import get_method, methods
 from bequest.data import from_arrays
 from bequest.data.arrays import read_samples
 from bequest.data.views import choose_views
@@ -74,6 +74,20 @@ def test_stored_equals_online(context_of: Callable[..., Any], kind: str, method:
     assert stored.frozen_shares == online.frozen_shares
     assert bool(stored.frozen_shares) == (method == "freeze")
     assert losses_of(stored) == pytest.approx(losses_of(online), rel=2e-3), "float16 on disk"
+
+
+@pytest.mark.parametrize("name", [n for n, m in methods().items() if "epochs" in {h.name for h in m.hyperparameters}])
+def test_every_method_that_trains_learns_from_its_teacher(context_of: Callable[..., Any], name: str) -> None:
+    """Without labels, what a training stage minimises depends on who teaches, in every epoch of every stage."""
+    context = context_of("image", cut=False)
+    settings = {**SHORT, "epochs": 1}
+    found: list[list[float]] = []
+    for seed in range(2):
+        teaching = Teaching(Distillation(hard_weight=0.0), (teacher_of(context.source, context.task, seed=seed),))
+        taught, draw = replace(context, teaching=teaching), context.task.draw(0, train_size=40, test_size=20)
+        found.append(losses_of(run(taught, get_method(name).build(settings), draw, seed=0)))
+    assert found[0] and all(np.isfinite(found[0]))
+    assert all(ours != theirs for ours, theirs in zip(*found, strict=True))
 
 
 def test_the_student_approaches_its_teacher(context_of: Callable[..., Any]) -> None:
