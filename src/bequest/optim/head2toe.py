@@ -78,13 +78,13 @@ class Head2ToeSolver:
             for strength, sparse in self._path(x, part.labels[train], part.num_classes, _ROUGH):
                 ranking = ranked(sparse)
                 for fraction in (f for s, f in self._settings() if s == strength):
-                    values = part.values[:, ranking[: _count(fraction, len(ranking))]]
+                    # In the order of the columns, in which they are read much faster.
+                    values = part.values[:, np.sort(ranking[: _count(fraction, len(ranking))])]
                     heads = logistic.path(
                         standardise(values, train), part.labels[train], part.num_classes, self.penalties, _ROUGH, _ROUGH
                     )
-                    for penalty, head in zip(self.penalties, heads, strict=True):
-                        found = logistic.tally(outputs(values, held, *head), part.labels[held])
-                        tallies[strength, fraction, penalty] += found
+                    for penalty, found in zip(self.penalties, outputs(values, held, heads), strict=True):
+                        tallies[strength, fraction, penalty] += logistic.tally(found, part.labels[held])
         return [
             {"strength": s, "fraction": f, "penalty": p, **logistic.scores(tally)}
             for (s, f, p), tally in tallies.items()

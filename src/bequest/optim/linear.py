@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -34,7 +34,7 @@ class Regression:
     """
 
     name: str
-    path: Callable[..., Iterator[tuple[Array, Array]]]
+    path: Callable[..., list[tuple[Array, Array]]]
     tally: Callable[[Array, Array], Array]
     scores: Callable[[Array], dict[str, float]]
     metric: str
@@ -74,7 +74,7 @@ class LinearSolver:
                 penalty = max(steps, key=lambda step: (step[regression.metric], -step["loss"]))["penalty"]
             chosen = [*(p for p in self.penalties if p > penalty), penalty]
             design = standardise(part.values)
-            *_, solution = regression.path(design, part.labels, part.num_classes, chosen, 1e-3, 1e-7)
+            [*_, solution] = regression.path(design, part.labels, part.num_classes, chosen, 1e-3, 1e-7)
         return _linear(*solution), {"solver": regression.name, "penalty": penalty, "path": steps}
 
     def _path(self, regression: Regression, part: Features, rng: np.random.Generator) -> list[dict[str, float]]:
@@ -83,8 +83,8 @@ class LinearSolver:
         for train, held in splits(part, self.folds, rng):
             design = standardise(part.values, train)
             solutions = regression.path(design, part.labels[train], part.num_classes, self.penalties, 1e-4, 1e-4)
-            for i, solution in enumerate(solutions):
-                tallies[i] += regression.tally(outputs(part.values, held, *solution), part.labels[held])
+            for i, found in enumerate(outputs(part.values, held, solutions)):
+                tallies[i] += regression.tally(found, part.labels[held])
         return [{"penalty": p, **regression.scores(t)} for p, t in zip(self.penalties, tallies, strict=True)]
 
 

@@ -119,10 +119,9 @@ class ProjectionSolver:
                     heads = logistic.path(
                         standardise(values, train), fold.labels, target.num_classes, self.penalties, 1e-3, 1e-3
                     )
-                    for penalty, head in zip(self.penalties, heads, strict=True):
-                        found = logistic.tally(outputs(values, held, *head), target.labels[held])
+                    for penalty, found in zip(self.penalties, outputs(values, held, heads), strict=True):
                         setting = (direction_penalty, count, penalty)
-                        tallies[setting] = tallies.get(setting, 0) + found
+                        tallies[setting] = tallies.get(setting, 0) + logistic.tally(found, target.labels[held])
         return [
             {"direction_penalty": direction_penalty, "directions": count, "penalty": p, **logistic.scores(tally)}
             for (direction_penalty, count, p), tally in tallies.items()
