@@ -17,7 +17,7 @@ from bequest.core.registry import methods
 from bequest.core.task import Draw
 from bequest.engine.adapted import AdaptedModel, load
 from bequest.engine.features import encoded, forward
-from bequest.engine.run import Outcome, make_plan, restore, run
+from bequest.engine.run import Outcome, _Trial, make_plan, restore, run
 
 KINDS = ("image", "text")
 NAMES = tuple(methods())
@@ -146,6 +146,26 @@ def test_same_trajectory_with_and_without_the_cut(name: str, kind: str, context_
         if not tensor.endswith("key.bias"):
             torch.testing.assert_close(cut.trained[tensor], values, rtol=1e-3, atol=1e-4, msg=tensor)
     torch.testing.assert_close(cut.test, plain.test, rtol=1e-3, atol=1e-3)
+
+
+def test_what_is_chosen_by_the_first_fit_stands_in_the_second(
+    name: str, kind: str, context_of: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    context = context_of(kind)
+    kept: list[list[dict[str, Any]]] = []
+    carry_out = _Trial.carry_out
+
+    def watched(self: _Trial, **options: Any) -> None:
+        carry_out(self, **options)
+        kept.append(list(self.solved))
+
+    monkeypatch.setattr(_Trial, "carry_out", watched)
+    trial(context, name)
+    trains = any(isinstance(s, Train) for s in make_plan(context, build(name), 0).stages)
+    assert len(kept) == (1 if trains else 2)
+    choices = {"penalty", "strength", "fraction", "directions", "direction_penalty", "C", "layers", "dimensions"}
+    for first, again in zip(kept[0], kept[-1], strict=True):
+        assert {k: v for k, v in first.items() if k in choices} == {k: v for k, v in again.items() if k in choices}
 
 
 class Killed(Exception):

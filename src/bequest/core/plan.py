@@ -204,8 +204,16 @@ class Features:
 class Solver(Protocol):
     """Fits a head. One `Features` for each part the stage asks for; returns the module and what to record."""
 
-    def __call__(self, *parts: Features, seed: int) -> tuple[nn.Module, dict[str, Any]]:
-        """The fitted head, from (batch, width) to (batch, classes), and what the record tells of the fit."""
+    def __call__(
+        self, *parts: Features, seed: int, earlier: dict[str, Any] | None = None
+    ) -> tuple[nn.Module, dict[str, Any]]:
+        """The fitted head, from (batch, width) to (batch, classes), and what the record tells of the fit.
+
+        Args:
+            parts: The samples.
+            seed: Of whatever is random.
+            earlier: What the solver recorded of a fit on fewer labels: what it chose there stands.
+        """
         ...
 
 
@@ -217,7 +225,8 @@ class Solve:
         solver: The fit.
         fit_on: The parts it sees, in the order in which the solver takes them: `train`, `validation`, or `source`, the
             source's own data, which is left out where the user gave none. Once scored on held-out labels the solver is
-            run again, on every label: `train` then stands for all of them, `validation` for all that were held out.
+            run again with the settings that it chose, on every label: `train` then stands for all of them,
+            `validation` for all that were held out.
         source_features: The body still computes what the source's does: use the source's stored features.
     """
 

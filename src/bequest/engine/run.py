@@ -86,8 +86,8 @@ def run(
 ) -> Outcome:
     """Carry out a method on one draw.
 
-    A plan that only solves is scored on the held-out labels first, then fitted again on all labels; a plan that
-    trains keeps them for early stopping.
+    A plan that only solves is scored on the held-out labels first, then fitted again on all labels with what
+    it chose; a plan that trains keeps them for early stopping.
 
     Args:
         context: Source, task, store, runtime.
@@ -146,18 +146,18 @@ class _Trial:
     def carry_out(self, *, refit: bool = False) -> None:
         """All stages; or the Solve stages again, on every label."""
         began, passes = time.perf_counter(), self.context.passes.seconds
-        self.solved.clear()
+        earlier, self.solved = self.solved if refit else [], []
         for number, stage in enumerate(self.plan.stages):
             if isinstance(stage, Solve):
-                self.solve(stage, refit=refit)
+                self.solve(stage, earlier[len(self.solved)] if refit else None)
             elif not refit:
                 self.train(stage, number)
         self.restore_units()
         self.own_s += time.perf_counter() - began - (self.context.passes.seconds - passes)
 
-    def solve(self, stage: Solve, *, refit: bool = False) -> None:
+    def solve(self, stage: Solve, earlier: dict[str, Any] | None) -> None:
         body = self.network.body
-        head, record = solve(self.context, stage, self.draw, body, self.targets, seed=self.seed, refit=refit)
+        head, record = solve(self.context, stage, self.draw, body, self.targets, seed=self.seed, earlier=earlier)
         self.network.head, self.halves = head, None
         self.solved.append(record)
         self.changed |= {f"head.{name}" for name in head.state_dict()}

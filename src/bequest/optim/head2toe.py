@@ -45,13 +45,15 @@ class Head2ToeSolver:
     penalties: tuple[float, ...] = PENALTIES
     folds: int = 5
 
-    def __call__(self, *parts: Features, seed: int) -> tuple[Any, dict[str, Any]]:
+    def __call__(
+        self, *parts: Features, seed: int, earlier: dict[str, Any] | None = None
+    ) -> tuple[Any, dict[str, Any]]:
         """Normalise → Select → Linear, fitted on the first part; the settings, and what was tried."""
         [part] = parts
         widths = part.widths or (part.values.shape[1],)
         part = replace(part, values=normalised(part.values, widths))
         with threadpool_limits(1):
-            tried = self._tried(part, np.random.default_rng([seed, 3]))
+            tried = earlier["path"] if earlier else self._tried(part, np.random.default_rng([seed, 3]))
             best = max(tried, key=lambda t: (t["accuracy"], -t["loss"]))
             kept, violation = self._select(part, best["strength"], best["fraction"])
         linear, _ = LinearSolver(penalty=best["penalty"], penalties=self.penalties)(

@@ -62,15 +62,17 @@ class LinearSolver:
     penalty: float | None = None
     penalties: tuple[float, ...] = PENALTIES
 
-    def __call__(self, *parts: Features, seed: int) -> tuple[Any, dict[str, Any]]:
+    def __call__(
+        self, *parts: Features, seed: int, earlier: dict[str, Any] | None = None
+    ) -> tuple[Any, dict[str, Any]]:
         """A Linear fitted on the first part, and the penalty with the path that chose it."""
         [part] = parts
         regression = REGRESSIONS[part.kind]
         # Waking threads for many tiny products costs more than the products: 200 × 384 features, 2 cores, 1.5 → 0.13 s.
         with threadpool_limits(1 if part.values.size < _SMALL else None):
-            steps = [] if self.penalty is not None else self._path(regression, part, np.random.default_rng([seed, 3]))
-            penalty = self.penalty
+            penalty, steps = self.penalty, earlier["path"] if earlier else []
             if penalty is None:
+                steps = steps or self._path(regression, part, np.random.default_rng([seed, 3]))
                 penalty = max(steps, key=lambda step: (step[regression.metric], -step["loss"]))["penalty"]
             chosen = [*(p for p in self.penalties if p > penalty), penalty]
             design = standardise(part.values)
