@@ -359,7 +359,7 @@ def _is_left(group: dict[str, Any], matrix: Tensor) -> bool:
 
 
 def _is_due(state: State) -> bool:
-    return "next_refresh" not in state or state["step"] >= state["next_refresh"]
+    return "next_refresh" not in state or bool(state["step"] >= state["next_refresh"])
 
 
 def _project_back(group: dict[str, Any], parameter: Tensor, update: Tensor, basis: Tensor, keep: float) -> None:

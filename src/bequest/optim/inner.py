@@ -202,8 +202,8 @@ def _eps(options: dict[str, Any], step: float) -> float:
     return eps / math.sqrt(1 - options["betas"][1] ** step) if options["convention"] == "galore-torch" else eps
 
 
-def bitsandbytes(device: torch.device) -> Any:
-    """The library's functions.
+def bitsandbytes(device: torch.device | None = None) -> Any:
+    """The library's functions, known to have some for the device.
 
     Raises:
         MethodError: It is missing, or has nothing for the device.
@@ -215,7 +215,7 @@ def bitsandbytes(device: torch.device) -> Any:
             f"States of 8 bits need the package bitsandbytes, which cannot be imported ({error}). Install it with "
             "`pip install 'bequest[eightbit]'`, or leave the states at 32bit."
         ) from error
-    if device.type not in ("cpu", "cuda", "xpu"):
+    if device is not None and device.type not in ("cpu", "cuda", "xpu"):
         raise MethodError(
             f"States of 8 bits are asked for on {device.type!r}, expected cpu, cuda or xpu, which bitsandbytes "
             "supports. Leave the states at 32bit."

@@ -62,14 +62,16 @@ def _random(matrix: Tensor, columns: int, seed: int) -> Tensor:
 def _powers(matrix: Tensor, start: Tensor, iterations: int) -> Tensor:
     """Orthonormal columns, more and more along the matrix's leading directions."""
     for _ in range(iterations):
-        image = matrix.T @ start
-        # Gradients may be so small that their squares are 0.
-        start = torch.linalg.qr(matrix @ (image / image.abs().max())).Q
+        start = torch.linalg.qr(matrix @ _scaled(matrix.T @ start)).Q
     return start
 
 
 def _leading(basis: Tensor, matrix: Tensor, rank: int) -> Tensor:
     """The `rank` directions within the basis that the matrix is largest along, largest first."""
-    small = basis.T @ matrix
-    small = small / small.norm()
+    small = _scaled(basis.T @ matrix)
     return basis @ torch.linalg.eigh(small @ small.T).eigenvectors[:, -rank:].flip(1)
+
+
+def _scaled(product: Tensor) -> Tensor:
+    """Of any size a direction serves: gradients may be so small that their squares are 0."""
+    return product.div_(product.abs().max())
