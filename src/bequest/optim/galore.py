@@ -8,8 +8,8 @@ Paper: Zhao et al. 2024, arXiv:2403.03507. `inner="adafactor"` puts Adafactor in
 has a side of r or less, or is in a parameter group with `rank=None`, is left whole and trained by the inner rule as it
 is. A convolution's weight is the matrix (out, in · height · width).
 
-Beyond the paper: by default P is found by one power iteration from the P in use rather than by an SVD (`subspaces.py`),
-and the parameters' refreshes are spread over the interval, so that no step pays for all. `subspace="exact"`,
+Beyond the paper: by default P is found by power iteration from the P in use rather than by an SVD (`subspaces.py`), and
+the parameters' refreshes are spread over the interval, so that no step pays for all. `subspace="exact"`,
 `stagger=False` and `convention="galore-torch"` give the trajectory of the authors' package, which differs from the
 paper in three things: eps is added before the root's bias correction, square matrices are projected on the right, and
 weights decay after the update.

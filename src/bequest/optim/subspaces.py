@@ -17,10 +17,12 @@ SubspaceName = Literal["warm", "randomised", "exact"]
 
 SUBSPACE_NAMES: tuple[str, ...] = get_args(SubspaceName)
 
-_OVERSAMPLING = 8
+_OVERSAMPLING = 16
 """Random columns beyond the rank: they find directions that the start is blind to."""
 
-_RANDOM_ITERATIONS, _WARM_ITERATIONS = 2, 1
+_ITERATIONS = 2
+"""Mini-batches' gradients differ: the basis from ten steps before holds half of the energy (MiniLM-L6, rank 8), one
+iteration from it 94 to 99.9 % of what an SVD's does, two hold 99.5 % and more."""
 
 
 def subspace(
@@ -44,10 +46,9 @@ def subspace(
     matrix = matrix if is_left else matrix.T
     if name == "warm" and previous is not None:
         start = torch.cat([previous.to(matrix), _random(matrix, _OVERSAMPLING, seed)], 1)
-        basis = _leading(_powers(matrix, start, _WARM_ITERATIONS), matrix, rank)
     else:
         start = _random(matrix, rank + _OVERSAMPLING, seed)
-        basis = _leading(_powers(matrix, start, _RANDOM_ITERATIONS), matrix, rank)
+    basis = _leading(_powers(matrix, start), matrix, rank)
     return basis.to(gradient.dtype).contiguous()
 
 
@@ -59,9 +60,9 @@ def _random(matrix: Tensor, columns: int, seed: int) -> Tensor:
     return (drawn / rows**0.5).to(matrix.device)
 
 
-def _powers(matrix: Tensor, start: Tensor, iterations: int) -> Tensor:
+def _powers(matrix: Tensor, start: Tensor) -> Tensor:
     """Orthonormal columns, more and more along the matrix's leading directions."""
-    for _ in range(iterations):
+    for _ in range(_ITERATIONS):
         start = torch.linalg.qr(matrix @ _scaled(matrix.T @ start)).Q
     return start
 
