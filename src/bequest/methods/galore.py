@@ -51,7 +51,7 @@ class GaLore:
     """
 
     rank: int = 8
-    galore_scale: float = 1.0
+    galore_scale: float = 4.0
     refresh_every: int | None = None
     subspace: Literal["warm", "randomised", "exact"] = "warm"
     optimizer_states: Literal["32bit", "8bit"] = "32bit"
@@ -60,10 +60,10 @@ class GaLore:
 
     defaults: ClassVar[dict[str, Recipe]] = {
         "text": Recipe(
-            8, 16, 3e-4, 5e-4, 0.01, 0.1, 0.9, 3, "linear", "solved", schedule="linear", batch_norm="frozen"
+            8, 16, 1e-4, 1e-3, 0.01, 0.1, 0.9, 3, "linear", "solved", schedule="linear", batch_norm="frozen"
         ),
         "image": Recipe(
-            10, 32, 1e-3, 3e-3, 0.05, 0.1, 1.0, 3, "linear", "solved", schedule="linear", batch_norm="frozen"
+            10, 32, 3e-4, 3e-3, 0.05, 0.1, 1.0, 3, "linear", "solved", schedule="linear", batch_norm="frozen"
         ),
     }
 

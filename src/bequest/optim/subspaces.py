@@ -53,7 +53,7 @@ def subspace(
 
 
 def _random(matrix: Tensor, columns: int, seed: int) -> Tensor:
-    """M × columns, or as many as m; of columns about as long as a basis vector."""
+    """Columns about as long as a basis vector, as many as asked or as there are rows."""
     rows = matrix.shape[0]
     generator = torch.Generator().manual_seed(seed)
     drawn = torch.randn(rows, min(columns, rows), generator=generator, dtype=matrix.dtype)
