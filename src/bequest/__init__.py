@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from bequest.data import load as load_task
     from bequest.engine.adapted import AdaptedModel, LabelsPrediction, Prediction, ValuesPrediction, load
     from bequest.extractor import FeatureExtractor
+    from bequest.optim.galore import GaLore
     from bequest.sources import Source, from_module
     from bequest.sources import get as get_source
 
@@ -53,6 +54,7 @@ _LAZY = {
     "ValuesPrediction": ("bequest.engine.adapted", "ValuesPrediction"),
     "load": ("bequest.engine.adapted", "load"),
     "FeatureExtractor": ("bequest.extractor", "FeatureExtractor"),
+    "GaLore": ("bequest.optim.galore", "GaLore"),
     "Source": ("bequest.sources", "Source"),
     "from_module": ("bequest.sources", "from_module"),
     "get_source": ("bequest.sources", "get"),
@@ -62,6 +64,7 @@ __all__ = [
     "AdaptedModel",
     "FeatureExtractor",
     "FeatureFile",
+    "GaLore",
     "LabelsPrediction",
     "Prediction",
     "Probe",

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from functools import partial
 from typing import Any
 
 from bequest.core.plan import Group, Recipe, Solve, Train
@@ -18,17 +17,21 @@ _MLP_EPOCHS = 30
 
 def train(recipe: Recipe, groups: tuple[Group, ...]) -> Train:
     """Gradient descent as the recipe says: AdamW, its schedule, the loss of the task's kind."""
-    import torch
-
     return Train(
         groups=groups,
         epochs=_set(recipe.epochs),
         batch_size=_set(recipe.batch_size),
         schedule=SCHEDULES[_set(recipe.schedule)](_set(recipe.warmup)),
         loss=None,
-        optimizer=partial(torch.optim.AdamW, eps=1e-8),
+        optimizer=_adamw,
         patience=_set(recipe.patience),
     )
+
+
+def _adamw(groups: list[dict[str, Any]], num_steps: int) -> Any:
+    import torch
+
+    return torch.optim.AdamW(groups, eps=1e-8)
 
 
 def with_new_head(network: Network, recipe: Recipe, width: int, num_classes: int) -> tuple[Solve | Train, ...]:

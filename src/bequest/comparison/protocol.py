@@ -282,6 +282,7 @@ class _Comparison:
             solved=outcome.solved,
             trainable_parameters=outcome.trainable_parameters,
             stored_bytes=sum(t.numel() * t.element_size() for t in outcome.trained.values()),
+            optimizer_bytes=outcome.history[-1].optimizer_bytes if outcome.history else 0,
             train_s=outcome.own_s + outcome.shared_s,
             shared_s=outcome.shared_s,
             inference_per_s=fastest,

@@ -42,6 +42,7 @@ def make_row(trials: Sequence[TrialRecord], select_by: SelectBy = "metric") -> R
         epochs_run=_mean([float(sum(e.epoch > 0 for e in t.epochs)) for t in done]) or 0.0,
         trainable_parameters=first.trainable_parameters,
         stored_bytes=first.stored_bytes,
+        optimizer_bytes=max((t.optimizer_bytes for t in done), default=0),
         train_s=_mean([t.train_s for t in done]) or 0.0,
         shared_s=_mean([t.shared_s for t in done]) or 0.0,
         peak_memory_bytes=max((t.peak_memory_bytes for t in done), default=0),

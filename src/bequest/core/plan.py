@@ -6,7 +6,7 @@ Nothing here computes; `bequest.engine` carries plans out and never knows a meth
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, field, fields, replace
 from typing import TYPE_CHECKING, Any, Literal, Protocol, get_args
 
 from bequest.core.errors import MethodError
@@ -115,11 +115,13 @@ class Group:
         names: Names in `network.named_parameters()`.
         learning_rate: Peak rate.
         weight_decay: Decoupled weight decay.
+        options: Further entries of the optimizer's parameter group, for an optimizer that knows them.
     """
 
     names: tuple[str, ...]
     learning_rate: float
     weight_decay: float = 0.0
+    options: Mapping[str, Any] = field(default_factory=dict[str, Any])
 
 
 class Schedule(Protocol):
@@ -158,7 +160,9 @@ class Train:
         batch_size: Samples in an optimizer step.
         schedule: Factor on the rates.
         loss: (outputs (batch, outputs), labels) → scalar; None for that of the task's kind.
-        optimizer: From parameter groups (`params`, `lr`, `weight_decay`) to an optimizer.
+        optimizer: From parameter groups (`params`, `lr`, `weight_decay`, and a group's own options) and the number of
+            steps planned to an optimizer. Where it has a `clip_grad_norm_` of its own, that is called with the largest
+            norm allowed, since it may keep gradients elsewhere than in `.grad`.
         patience: Epochs without a lower validation loss before stopping; 0 never stops early.
         events: Called after every step.
         source_features: The body still computes what the source's does (untouched, or wrappers that start as
@@ -171,7 +175,7 @@ class Train:
     batch_size: int
     schedule: Schedule
     loss: Callable[[Tensor, Tensor], Tensor] | None
-    optimizer: Callable[[list[dict[str, Any]]], Optimizer]
+    optimizer: Callable[[list[dict[str, Any]], int], Optimizer]
     patience: int = 0
     events: tuple[Event, ...] = ()
     source_features: bool = False

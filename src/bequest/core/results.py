@@ -45,6 +45,7 @@ class Epoch:
         validation_metric: After the epoch.
         learning_rate: Of the last group (the head) at the epoch's last step.
         seconds: Training time of this epoch, validation included.
+        optimizer_bytes: Bytes of the optimizer's state after the epoch.
     """
 
     stage: int
@@ -54,6 +55,7 @@ class Epoch:
     validation_metric: float
     learning_rate: float | None
     seconds: float
+    optimizer_bytes: int = 0
 
 
 @dataclass(frozen=True)
@@ -79,6 +81,7 @@ class TrialRecord:
         solved: What solvers recorded (penalty, its path).
         trainable_parameters: Numbers that were trained or solved.
         stored_bytes: Bytes of what has to be stored beside the source (adapters, head, or all).
+        optimizer_bytes: Bytes of the optimizer's state at the end of the last Train stage; 0 for solved methods.
         train_s: Seconds of fitting, the method's share of shared features included.
         shared_s: The part of `train_s` that stands for passes which all methods share.
         peak_memory_bytes: Largest resident memory of the process during the trial.
@@ -110,6 +113,7 @@ class TrialRecord:
     solved: list[dict[str, Any]] = field(default_factory=list[dict[str, Any]])
     trainable_parameters: int = 0
     stored_bytes: int = 0
+    optimizer_bytes: int = 0
     train_s: float = 0.0
     shared_s: float = 0.0
     peak_memory_bytes: int = 0
@@ -187,6 +191,7 @@ class Row:
     validation_worst_group: Interval | None = None
     groups: dict[str, Interval] = field(default_factory=dict[str, Interval])
     notes: list[str] = field(default_factory=list[str])
+    optimizer_bytes: int = 0
 
     def selection(self, select_by: SelectBy) -> Interval | None:
         """The score on held-out labels that rows are ranked by."""

@@ -22,6 +22,7 @@ from bequest.engine.features import forward
 from bequest.engine.store import Array, lengths_of
 from bequest.engine.views import View
 from bequest.nn.network import Network, require_grad_only, set_modes, trainable_state
+from bequest.optim.state import state_bytes
 
 _BUCKET = 8
 """Batches among which samples are sorted by length: enough to save padding, few enough to keep batches random."""
@@ -130,9 +131,11 @@ class _Loop:
                     "params": [parameters[n] for n in g.names],
                     "lr": g.learning_rate,
                     "weight_decay": g.weight_decay,
+                    **g.options,
                 }
                 for g in stage.groups
-            ]
+            ],
+            self.num_steps,
         )
         self.rates = [g.learning_rate for g in stage.groups]
         self.views: list[View] = []
@@ -204,14 +207,21 @@ class _Loop:
                 "weights so far are kept. Lower --learning-rate, or look for bad values in the data."
             )
         runtime.accelerator.backward(loss if stage.penalty is None else loss + stage.penalty(self.network))
-        trained = [p for group in self.optimizer.param_groups for p in group["params"]]
-        runtime.accelerator.clip_grad_norm_(trained, _MAX_NORM)
+        self.clip()
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
         state = TrainState(self.network, self.optimizer, step + 1, self.num_steps)
         for event in stage.events:
             event(state)
         return value, len(batch)
+
+    def clip(self) -> None:
+        own = getattr(self.optimizer, "clip_grad_norm_", None)
+        if own is not None:
+            own(_MAX_NORM)
+            return
+        trained = [p for group in self.optimizer.param_groups for p in group["params"]]
+        self.context.runtime.accelerator.clip_grad_norm_(trained, _MAX_NORM)
 
     def record(self, epoch: int, train_loss: float | None, rate: float | None, began: float) -> None:
         """Validate, and keep the weights if they are the best so far."""
@@ -221,7 +231,8 @@ class _Loop:
             self.best = {name: t.detach().clone() for name, t in trainable_state(self.network).items()}
             self.best_epoch = epoch
         seconds = time.perf_counter() - began
-        self.history.append(Epoch(self.number, epoch, train_loss, loss, metric, rate, seconds))
+        kept = state_bytes(self.optimizer)
+        self.history.append(Epoch(self.number, epoch, train_loss, loss, metric, rate, seconds, kept))
 
     def validate(self) -> tuple[float, float]:
         """Loss and metric on the held-out part, everything in eval mode."""

@@ -137,6 +137,7 @@ def _row(board: Leaderboard, row: Row) -> dict[str, Any]:
         "epochs": _epochs(row),
         "trainable": units.quantity(row.trainable_parameters),
         "stored": units.size(row.stored_bytes),
+        "optimizer": units.size(row.optimizer_bytes) if row.optimizer_bytes else "",
         "train": units.duration(row.train_s),
         "shared": units.duration(row.shared_s) if row.shared_s > 0 else "",
         "memory": units.size(row.peak_memory_bytes),

@@ -82,6 +82,12 @@ _COLUMNS = (
     _Column("trainable\nparameters", lambda board, row: units.quantity(row.trainable_parameters), 6),
     _Column("training\ntime", lambda board, row: units.duration(row.train_s), 7),
     _Column("stored\nbytes", lambda board, row: units.size(row.stored_bytes), 4),
+    _Column(
+        "optimizer\nbytes",
+        lambda board, row: units.size(row.optimizer_bytes),
+        0,
+        is_told=lambda board: any(row.optimizer_bytes for row in board.rows),
+    ),
     _Column("peak\nmemory", lambda board, row: units.size(row.peak_memory_bytes), 3),
     _Column("inference\nsamples", lambda board, row: units.rate(row.inference_per_s), 1),
     _Column("seeds\ndone", _seeds, 5),
