@@ -10,7 +10,7 @@ arXiv:2404.02948) and LoRA+ (Hayou et al. 2024, arXiv:2402.12354).
 Deviations: every linear layer of the body is adapted rather than the attention's queries and values alone, and every
 ungrouped convolution (networks such as EfficientNet have no linear layer but their head): there A is a convolution to
 r channels with the layer's kernel and B a 1 × 1 convolution. By default the head is solved first on the frozen
-features. Dropout takes one random byte an element, so its probability is a multiple of 1/256. It acts where a layer is
+features. Dropout acts where a layer is
 called: not where its weight is read instead (attention of torch's own), nor in embeddings and grouped convolutions.
 """
 

@@ -16,6 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from bequest.nn.lowrank.masks import random_place
 from bequest.nn.lowrank.product import low_rank_linear, low_rank_linear_dropout
 
 
@@ -66,8 +67,8 @@ class LowRankLinear(nn.Module):
     def _product(self, x: Tensor, bias: Tensor | None) -> Tensor:
         if not (self.dropout.training and self.dropout.p):
             return low_rank_linear(x, self._frozen, bias, self.A, self.B, self.scale)
-        seed = torch.randint(2**62, ())
-        return low_rank_linear_dropout(x, self._frozen, bias, self.A, self.B, self.scale, self.dropout.p, seed)[0]
+        p, place = self.dropout.p, random_place()
+        return low_rank_linear_dropout(x, self._frozen, bias, self.A, self.B, self.scale, p, place)[0]
 
     @property
     def _frozen(self) -> Tensor:

@@ -11,6 +11,7 @@ the two products are added.
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import torch
@@ -19,9 +20,7 @@ from torch import Tensor
 from torch.library import custom_op
 from torch.utils.flop_counter import register_flop_formula
 
-_MASK_LEVELS = 256
-"""A mask takes one random byte an element, so probabilities are multiples of 1/256."""
-
+from bequest.nn.lowrank.masks import mask
 
 @custom_op("bequest::low_rank_linear", mutates_args=())
 def low_rank_linear(x: Tensor, weight: Tensor, bias: Tensor | None, A: Tensor, B: Tensor, scale: float) -> Tensor:
@@ -80,59 +79,47 @@ low_rank_linear.register_autograd(_backward, setup_context=_keep)
 
 @custom_op("bequest::low_rank_linear_dropout", mutates_args=())
 def low_rank_linear_dropout(
-    x: Tensor, weight: Tensor, bias: Tensor | None, A: Tensor, B: Tensor, scale: float, p: float, seed: Tensor
+    x: Tensor, weight: Tensor, bias: Tensor | None, A: Tensor, B: Tensor, scale: float, p: float, place: Tensor
 ) -> tuple[Tensor, Tensor]:
-    """x·Wᵀ + bias + s·D(x)·Aᵀ·Bᵀ, where D is dropout of probability p by a seed; and D(x)·Aᵀ without its factor."""
+    """x·Wᵀ + bias + s·D(x)·Aᵀ·Bᵀ, where D is dropout of probability p by the mask at a place; and D(x)·Aᵀ."""
     rows, weight, bias, A, B = _prepared(x, weight, bias, A, B)
     with _plain(x):
-        reduced = kept(rows, p, seed).mul_(rows) @ A.t()
-        outputs = F.linear(rows, weight, bias).addmm_(reduced, B.t(), alpha=scale / (1 - _levels(p)))
+        reduced = (rows * mask(rows, p, place)) @ A.t()
+        outputs = F.linear(rows, weight, bias).addmm_(reduced, B.t(), alpha=scale)
     return outputs.view(*x.shape[:-1], -1), reduced
 
 
 @low_rank_linear_dropout.register_fake
 def _(
-    x: Tensor, weight: Tensor, bias: Tensor | None, A: Tensor, B: Tensor, scale: float, p: float, seed: Tensor
+    x: Tensor, weight: Tensor, bias: Tensor | None, A: Tensor, B: Tensor, scale: float, p: float, place: Tensor
 ) -> tuple[Tensor, Tensor]:
     outputs = x.new_empty(*x.shape[:-1], weight.shape[0], dtype=_dtype(x))
-    return outputs, x.new_empty(x.shape[:-1].numel(), A.shape[0], dtype=_dtype(x))
+    return outputs, x.new_empty(math.prod(x.shape[:-1]), A.shape[0], dtype=_dtype(x))
 
 
 def _keep_with_dropout(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
-    x, weight, bias, A, B, scale, ctx.p, seed = inputs
-    ctx.scale, ctx.has_bias = scale / (1 - _levels(ctx.p)), bias is not None
-    ctx.save_for_backward(x, weight, A, B, seed, output[1])
+    x, weight, bias, A, B, ctx.scale, ctx.p, place = inputs
+    ctx.has_bias = bias is not None
+    ctx.save_for_backward(x, weight, A, B, place, output[1])
     ctx.mark_non_differentiable(output[1])
 
 
 def _backward_with_dropout(ctx: Any, gradient: Tensor, _: Any) -> tuple[Tensor | None, ...]:
-    x, *factors, seed, reduced = ctx.saved_tensors
+    x, *factors, place, reduced = ctx.saved_tensors
     wanted = ctx.needs_input_grad
     with _plain(x):
         rows, weight, _, A, B = _prepared(x, factors[0], None, *factors[1:], dtype=gradient.dtype)
         outer = gradient.reshape(-1, gradient.shape[-1])
-        to_B = (reduced.t() @ outer).mul_(ctx.scale).t().to(factors[2].dtype) if wanted[4] else None
         back = outer @ (B * ctx.scale)
-        mask = kept(rows, ctx.p, seed)
-        inner = (outer @ weight).addcmul_(back @ A, mask).view(x.shape).to(x.dtype) if wanted[0] else None
-        to_A = (back.t() @ mask.mul_(rows)).to(factors[1].dtype) if wanted[3] else None
+        to_B = (reduced.t() @ outer).mul_(ctx.scale).t().to(factors[2].dtype) if wanted[4] else None
+        kept = mask(rows, ctx.p, place)
+        to_A = (back.t() @ (rows * kept)).to(factors[1].dtype) if wanted[3] else None
+        inner = (back @ A).mul_(kept).addmm_(outer, weight).view(x.shape).to(x.dtype) if wanted[0] else None
         to_bias = outer.sum(0) if ctx.has_bias and wanted[2] else None
     return inner, None, to_bias, to_A, to_B, None, None, None
 
 
 low_rank_linear_dropout.register_autograd(_backward_with_dropout, setup_context=_keep_with_dropout)
-
-
-def kept(like: Tensor, p: float, seed: Tensor) -> Tensor:
-    """Dropout's mask, 0 or 1 in the shape and dtype of a tensor, as the seed has it."""
-    generator = torch.Generator(like.device).manual_seed(int(seed))
-    words = torch.empty(-(-like.numel() // 8), dtype=torch.int64, device=like.device)
-    drawn = words.random_(-(2**63), None, generator=generator).view(torch.uint8)[: like.numel()].view(like.shape)
-    return torch.ge(drawn, round(p * _MASK_LEVELS), out=torch.empty_like(like))
-
-
-def _levels(p: float) -> float:
-    return round(p * _MASK_LEVELS) / _MASK_LEVELS
 
 
 def _merges(rows: Tensor, weight: Tensor) -> bool:
