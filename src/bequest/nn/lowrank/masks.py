@@ -11,6 +11,7 @@ from functools import lru_cache
 
 import torch
 from torch import Tensor
+from torch.library import custom_op
 
 _SIZE = 1 << 22
 _PLACES = 1 << 20
@@ -29,12 +30,22 @@ def mask(like: Tensor, p: float, place: Tensor) -> Tensor:
         p: Below 1.
         place: From `random_place`.
     """
+    return _window(like.detach(), p, place)
+
+
+@custom_op("bequest::dropout_mask", mutates_args=())
+def _window(like: Tensor, p: float, place: Tensor) -> Tensor:
     rows, width = like.shape
     # Rows of a matrix larger than the table overlap, each shifted against the one before.
     stride = min(width, (_SIZE - _PLACES - width) // rows)
     if stride < 1:
         raise ValueError(f"dropout has no mask for a matrix of {rows:,} × {width:,}; expected fewer rows")
     return _table(p, like.dtype, like.device).as_strided((rows, width), (stride, 1), int(place))
+
+
+@_window.register_fake
+def _(like: Tensor, p: float, place: Tensor) -> Tensor:
+    return like.new_empty(like.shape)
 
 
 @lru_cache(maxsize=2)
