@@ -27,16 +27,17 @@ def can_open(module: nn.Module) -> bool:
 
 def open_attention(attention: nn.Module) -> None:
     """Give an attention the child `in_proj`, in place; it computes the same."""
-    weight = attention._parameters.pop("in_proj_weight")
-    assert weight is not None
+    weight = attention.get_parameter("in_proj_weight")
     projection = nn.Linear(weight.shape[1], weight.shape[0], bias=False, device="meta")
     projection.weight = weight
+    del attention.in_proj_weight
     attention.add_module(PROJECTION, projection)
     attention.__class__ = OpenAttention
 
 
-def close_attention(attention: OpenAttention) -> None:
+def close_attention(attention: nn.Module) -> None:
     """Put the weight of `in_proj`, a plain layer, back where it was."""
-    weight = attention._modules.pop(PROJECTION).weight  # pyright: ignore[reportOptionalMemberAccess]
+    weight = attention.get_submodule(PROJECTION).get_parameter("weight")
+    delattr(attention, PROJECTION)
     attention.__class__ = nn.MultiheadAttention
-    attention.register_parameter("in_proj_weight", weight)  # pyright: ignore[reportArgumentType]
+    attention.register_parameter("in_proj_weight", weight)

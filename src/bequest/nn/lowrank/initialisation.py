@@ -23,7 +23,7 @@ def start_from_principal(body: nn.Module) -> None:
 @torch.no_grad()
 def _start(layer: LowRank) -> None:
     flipped = isinstance(layer, LowRankEmbedding) or (isinstance(layer, LowRankLinear) and layer.transposed)
-    old: torch.Tensor = layer.base.weight
+    old = layer.base.get_parameter("weight")
     weight = old.to(layer.A.dtype).flatten(1)
     U, S, V = torch.linalg.svd(weight.T if flipped else weight, full_matrices=False)
     rank = layer.A.shape[0]

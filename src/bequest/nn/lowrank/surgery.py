@@ -81,7 +81,7 @@ def low_rank_layers(body: nn.Module) -> dict[str, LowRank]:
 def merge_low_rank(body: nn.Module) -> Merge:
     """Replace every low-rank layer by its plain layer with the update added, in place; what is returned undoes it."""
     layers = low_rank_layers(body)
-    merge = Merge(body, layers, {name: layer.base.weight for name, layer in layers.items()})
+    merge = Merge(body, layers, {name: layer.base.get_parameter("weight") for name, layer in layers.items()})
     for layer in layers.values():
         _replace(body, layer, layer.merged())
     for module in body.modules():

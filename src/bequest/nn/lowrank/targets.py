@@ -59,8 +59,8 @@ def by_pattern(setting: str, names: Sequence[str], default: _Number, number: Cal
             faults.append(f"{entry!r} is no pattern with {kind}, e.g. '*.query=16'.")
         elif not fitting:
             faults.append(f"{pattern!r} fits none of the adapted layers. {nearest(pattern, _known(names))}")
-        for i in fitting if value is not None else ():
-            found[i] = value
+        else:
+            found = [value if i in fitting else old for i, old in enumerate(found)]
     if faults:
         raise MethodError(" ".join(faults))
     return found
@@ -95,7 +95,7 @@ def _carriers(body: nn.Module) -> Iterable[tuple[str, bool]]:
             yield f"{name}.{PROJECTION}".lstrip("."), True
         elif is_linear(module):
             yield name, True
-        elif is_convolution(module):
+        elif isinstance(module, nn.Conv2d) and is_convolution(module):
             yield name, module.groups == 1
         elif is_embedding(module):
             yield name, False
