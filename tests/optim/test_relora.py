@@ -1,8 +1,5 @@
 from __future__ import annotations
 
-from types import SimpleNamespace
-from typing import Any
-
 import pytest
 import torch
 from torch import nn
@@ -162,16 +159,9 @@ def test_the_event_acts_where_a_cycle_ends_and_on_its_layers_alone() -> None:
     assert all(torch.equal(made.state_dict()[name], value) for name, value in rest.items())
 
 
-def test_a_layer_of_any_kind_that_keeps_the_names() -> None:
-    """What `merged` returns need not be the base itself."""
-    base = nn.Linear(4, 4)
-    a, b = nn.Parameter(torch.randn(2, 4)), nn.Parameter(torch.randn(4, 2))
-    expected = (base.weight + b @ a).detach().clone()
-
-    def merged() -> Any:
-        copy = nn.Linear(4, 4)
-        copy.weight.copy_(base.weight + b @ a)
-        return copy
-
-    restart(SimpleNamespace(base=base, A=a, B=b, merged=merged))
-    assert torch.equal(base.weight, expected) and b.abs().sum() == 0
+def test_the_frozen_weight_stays_the_same_parameter() -> None:
+    made = network()
+    trained(made, 3)
+    base = made.body[0].base.weight
+    restart(made.body[0])
+    assert made.body[0].base.weight is base

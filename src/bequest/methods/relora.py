@@ -30,6 +30,7 @@ from bequest.core.registry import method
 if TYPE_CHECKING:
     from bequest.core.plan import Train
     from bequest.core.task import Task
+    from bequest.nn.depth import Layer
     from bequest.nn.network import Network
     from bequest.sources.source import Source
 
@@ -91,12 +92,13 @@ class ReLoRA:
                 f"relora found nothing to adapt in {source.name!r}: it has no Linear and no ungrouped Conv2d below its "
                 "head. Choose another method."
             )
+        plain = dict(network.body.named_parameters())
         add_low_rank(network.body, names, self.rank, self.lora_alpha, self.lora_dropout)
         stages: list[Any] = [*with_new_head(network, recipe, source.width, len(task.classes))]
         epochs = recipe.epochs or 0
         if self.warm_start and epochs > 1:
             first = min(epochs - 1, max(1, round(self.warm_start * epochs)))
-            stages.append(self._at_full_rank(network, source, names, replace(recipe, epochs=first)))
+            stages.append(self._at_full_rank(network, plain, source.layers, replace(recipe, epochs=first)))
             epochs -= first
         updates = tuple(f"body.{name}.{factor}" for name in names for factor in ("A", "B"))
         head = tuple(f"head.{name}" for name, _ in network.head.named_parameters())
@@ -109,16 +111,17 @@ class ReLoRA:
         merged = tuple(f"body.{name}.base.weight" for name in names)
         return Plan(network, tuple(stages), finish=_merge, merged=merged)
 
-    def _at_full_rank(self, network: Network, source: Source, names: tuple[str, ...], recipe: Recipe) -> Train:
-        """The body as it was before it was wrapped, and the head."""
+    def _at_full_rank(
+        self, network: Network, plain: dict[str, Any], layers: tuple[Layer, ...], recipe: Recipe
+    ) -> Train:
+        """The head, and all that the body had before it was wrapped, under the names of now."""
         from bequest.nn.depth import groups_by_depth
         from bequest.stages import train
 
-        def wrapped(parameter: str) -> str:
-            path, _, leaf = parameter.rpartition(".")
-            return f"{path}.base.{leaf}" if path in names else parameter
-
-        layers = tuple(replace(layer, parameters=tuple(map(wrapped, layer.parameters))) for layer in source.layers)
+        now = {id(p): name for name, p in network.body.named_parameters()}
+        layers = tuple(
+            replace(layer, parameters=tuple(now[id(plain[n])] for n in layer.parameters)) for layer in layers
+        )
         recipe = replace(recipe, learning_rate=(recipe.learning_rate or 0) * self.warm_start_rate)
         return train(recipe, groups_by_depth(network, layers, recipe))
 

@@ -98,8 +98,9 @@ class Restart:
 
 def restart(layer: Any) -> None:
     """Write a low-rank layer's update into its frozen weight, and start A and B again; the function stays the same."""
+    # Into the parameter that is there: optimizer, checkpoints and the cut know it by identity or by name.
     with torch.no_grad():
-        layer.base.weight.copy_(layer.merged().weight)
+        layer.base.weight.copy_(layer.weight)
         nn.init.kaiming_uniform_(layer.A, a=math.sqrt(5))
         nn.init.zeros_(layer.B)
 
