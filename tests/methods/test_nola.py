@@ -36,19 +36,18 @@ def test_trains_coefficients_and_head_after_the_head_alone(tiny_sources: dict[st
 
 @pytest.mark.parametrize("kind", ["text", "image"])
 def test_a_trial_is_kilobytes_without_a_basis(kind: str, context_of: Callable[..., Any]) -> None:
-    outcome = trial(context_of(kind))
+    outcome = trial(context_of(kind, cut=False))
     assert {name.rpartition(".")[2] for name in outcome.trained} == {"alpha", "beta", "weight", "bias"}
     assert all(name.startswith("head.") for name in outcome.trained if not name.endswith(("alpha", "beta")))
     lora = get_method("lora").build({"epochs": 1, "batch_size": 8, "head_init": "random"})
-    context = context_of(kind)
+    context = context_of(kind, cut=False)
     theirs = run(context, lora, context.task.draw(0, train_size=40, test_size=30), seed=0)
     assert outcome.trainable_parameters < theirs.trainable_parameters / 3
 
 
-@pytest.mark.parametrize("bits", [8, 4])
-@pytest.mark.parametrize("kind", ["text", "image"])
+@pytest.mark.parametrize(("bits", "kind"), [(8, "text"), (4, "image")])
 def test_what_is_scored_is_what_is_stored(bits: int, kind: str, context_of: Callable[..., Any]) -> None:
-    context = context_of(kind)
+    context = context_of(kind, cut=False)
     draw = context.task.draw(0, train_size=40, test_size=30)
     whole, rounded = trial(context), trial(context, bits=bits)
     assert len(save(rounded.trained)) < len(save(whole.trained)) / 2
@@ -65,7 +64,7 @@ def test_what_is_scored_is_what_is_stored(bits: int, kind: str, context_of: Call
 
 
 def test_another_seed_of_the_bases_is_another_model(context_of: Callable[..., Any]) -> None:
-    context = context_of("text")
+    context = context_of("text", cut=False)
     assert not torch.equal(trial(context).test, trial(context, basis_seed=1).test)
 
 

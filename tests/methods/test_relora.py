@@ -43,7 +43,7 @@ def test_schedule_and_restarts_are_made_from_the_same_numbers(tiny_sources: dict
 
 @pytest.mark.parametrize("kind", ["text", "image"])
 def test_the_change_outgrows_the_rank(kind: str, context_of: Callable[..., Any]) -> None:
-    context = context_of(kind)
+    context = context_of(kind, cut=False)
     start = context.source.network().state_dict()
 
     def ranks(**settings: Any) -> list[int]:
@@ -62,7 +62,7 @@ def test_the_change_outgrows_the_rank(kind: str, context_of: Callable[..., Any])
 
 
 def test_a_restart_in_training_leaves_function_and_foreign_state_alone(context_of: Callable[..., Any]) -> None:
-    context = context_of("text")
+    context = context_of("text", cut=False)
     plan = make_plan(context, get_method("relora").build({"epochs": 3, "batch_size": 8}), 0)
     stage = plan.stages[-1]
     [event] = stage.events
@@ -96,7 +96,7 @@ def test_a_restart_in_training_leaves_function_and_foreign_state_alone(context_o
 
 
 def test_weights_that_were_merged_into_are_saved_and_not_counted(context_of: Callable[..., Any]) -> None:
-    context = context_of("text")
+    context = context_of("text", cut=False)
     plain, restarted = (trial(context, cycles=cycles) for cycles in (1, 4))
     merged = set(make_plan(context, get_method("relora").build({}), 0).merged)
     assert merged <= set(restarted.trained)
@@ -108,7 +108,7 @@ def test_weights_that_were_merged_into_are_saved_and_not_counted(context_of: Cal
 def test_the_last_good_weights_hold_what_was_merged(context_of: Callable[..., Any], tmp_path: Path) -> None:
     from safetensors.torch import load_file
 
-    context = context_of("text")
+    context = context_of("text", cut=False)
     with pytest.raises(TrainingError):
         trial(context, tmp_path, learning_rate=1e30)
     kept = load_file(tmp_path / LAST_GOOD)
@@ -139,7 +139,7 @@ def test_nothing_is_kept_of_what_a_merged_weight_made(context_of: Callable[..., 
 
 
 def test_a_warm_start_trains_the_plain_network_first(context_of: Callable[..., Any]) -> None:
-    context = context_of("text")
+    context = context_of("text", cut=False)
     settings = {"warm_start": 0.34, "epochs": 3, "batch_size": 8, "learning_rate": 1e-2}
     first, second = make_plan(context, get_method("relora").build({**settings, "head_init": "random"}), 0).stages
     assert isinstance(first, Train) and (first.epochs, second.epochs) == (1, 2)
