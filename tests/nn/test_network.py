@@ -125,3 +125,9 @@ def test_trainable_state_leaves_out_what_no_file_holds():
     network = Network(module, nn.Identity())
     set_modes(network)
     assert set(trainable_state(network)) == {"body.weight", "body.kept"}
+
+
+def test_what_is_written_to_counts_as_moving() -> None:
+    network = Network(nn.Linear(3, 3), nn.Linear(3, 2)).requires_grad_(False)
+    network.head.requires_grad_(True)
+    assert set(trainable_state(network, ("body.weight",))) == {"body.weight", "head.weight", "head.bias"}

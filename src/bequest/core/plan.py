@@ -239,6 +239,18 @@ class Solve:
     source_features: bool = False
 
 
+class Coding(Protocol):
+    """How what a trial trained is stored, where not as it is: rounded, for instance."""
+
+    def encode(self, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """The tensors that are stored, of those that were trained."""
+        ...
+
+    def decode(self, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """The tensors of the finished network, of those that are stored."""
+        ...
+
+
 @dataclass(frozen=True)
 class Plan:
     """What a method does to one source for one task.
@@ -248,12 +260,19 @@ class Plan:
         stages: Carried out in order.
         finish: Merges what may be merged and returns the plain network; None leaves it as it is.
         merged: Names of frozen parameters that `finish` or an event writes to; all others stay bit-identical.
+        coding: Of the tensors that are stored; after the last stage the network takes what they decode to, before it is
+            scored. None stores them as they are.
     """
 
     network: Network
     stages: tuple[Train | Solve, ...]
     finish: Callable[[Network], Network] | None = None
     merged: tuple[str, ...] = ()
+    coding: Coding | None = None
+
+    def written(self, stage: Train) -> tuple[str, ...]:
+        """Frozen parameters that a stage's events may write to while it trains."""
+        return self.merged if stage.events else ()
 
 
 class Method(Protocol):

@@ -77,6 +77,7 @@ def fit(
     *,
     seed: int,
     number: int,
+    written: tuple[str, ...] = (),
 ) -> list[Epoch]:
     """Carry out a Train stage; the network ends with the weights of its best epoch by validation loss.
 
@@ -91,6 +92,7 @@ def fit(
         checkpoint: Where progress is kept.
         seed: Of the trial.
         number: Of the stage in its plan.
+        written: Frozen parameters that the stage's events write to.
 
     Raises:
         TrainingError: The loss is not a number; the network then holds its best weights so far.
@@ -98,7 +100,7 @@ def fit(
     require_grad_only(network, [name for group in stage.groups for name in group.names])
     set_modes(network, feed.quiet)
     context.runtime.place(network)
-    loop = _Loop(context, network, stage, feed, seed, number)
+    loop = _Loop(context, network, stage, feed, seed, number, written)
     if not checkpoint.restore(loop):
         loop.record(0, None, None, time.perf_counter())
     label = f"stage {number + 1}"
@@ -115,9 +117,18 @@ def fit(
 class _Loop:
     """The state of a Train stage between two epochs."""
 
-    def __init__(self, context: Context, network: Network, stage: Train, feed: Feed, seed: int, number: int) -> None:
+    def __init__(
+        self,
+        context: Context,
+        network: Network,
+        stage: Train,
+        feed: Feed,
+        seed: int,
+        number: int,
+        written: tuple[str, ...],
+    ) -> None:
         self.context, self.network, self.stage, self.feed = context, network, stage, feed
-        self.seed, self.number = seed, number
+        self.seed, self.number, self.written = seed, number, written
         self.loss = stage.loss or context.objective.loss
         self.epoch = 0
         self.history: list[Epoch] = []
@@ -228,7 +239,7 @@ class _Loop:
         loss, metric = self.validate()
         earlier = [e.validation_loss for e in self.history]
         if not earlier or loss < min(earlier):
-            self.best = {name: t.detach().clone() for name, t in trainable_state(self.network).items()}
+            self.best = {name: t.detach().clone() for name, t in self.moving().items()}
             self.best_epoch = epoch
         seconds = time.perf_counter() - began
         kept = state_bytes(self.optimizer)
@@ -250,6 +261,10 @@ class _Loop:
             )
         return loss, self.context.objective.score(outputs, labels)
 
+    def moving(self) -> dict[str, Tensor]:
+        """The tensors that this stage may have changed."""
+        return trainable_state(self.network, self.written)
+
     def keep_best(self) -> None:
         """Put the best weights back."""
         if self.best:
@@ -262,7 +277,7 @@ class _Loop:
             "history": [vars(e) for e in self.history],
             "best": self.best,
             "best_epoch": self.best_epoch,
-            "trained": trainable_state(self.network),
+            "trained": self.moving(),
             "optimizer": self.optimizer.state_dict(),
         }
 

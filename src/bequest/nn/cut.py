@@ -112,7 +112,14 @@ class Graphs:
     share: float = 0.0
 
 
-def analyse(network: nn.Module, inputs: tuple[Tensor, ...], *, ragged: bool, quiet: Collection[str] = ()) -> Graphs:
+def analyse(
+    network: nn.Module,
+    inputs: tuple[Tensor, ...],
+    *,
+    ragged: bool,
+    quiet: Collection[str] = (),
+    written: Collection[str] = (),
+) -> Graphs:
     """Export a network whose trainable parameters require gradients, and find its cut; its modes are set for training.
 
     Args:
@@ -120,12 +127,13 @@ def analyse(network: nn.Module, inputs: tuple[Tensor, ...], *, ragged: bool, qui
         inputs: A batch of two samples or more.
         ragged: The inputs' second dimension is a number of tokens and differs between batches.
         quiet: As for `set_modes`.
+        written: As for `trainable_state`.
 
     Raises:
         CutError: The network cannot be exported, or has no frozen operation that is worth sparing.
     """
     set_modes(network, quiet)
-    moving = set(trainable_state(network))
+    moving = set(trainable_state(network, written))
     network.eval()
     scoring, constants = _export(network, inputs, ragged)
     trained = _downstream(scoring, moving)

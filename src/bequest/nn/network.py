@@ -65,9 +65,14 @@ def require_grad_only(network: nn.Module, names: Iterable[str]) -> None:
         parameter.requires_grad_(name in chosen)
 
 
-def trainable_state(network: nn.Module) -> dict[str, Tensor]:
-    """The tensors that training may change: trainable parameters, and buffers of modules in train mode."""
-    state: dict[str, Tensor] = {n: p.detach() for n, p in network.named_parameters() if p.requires_grad}
+def trainable_state(network: nn.Module, written: Collection[str] = ()) -> dict[str, Tensor]:
+    """The tensors that training may change: trainable parameters, and buffers of modules in train mode.
+
+    Args:
+        network: Its parameters that are trained require gradients.
+        written: Frozen parameters that something else than the optimizer writes to (`Plan.written`).
+    """
+    state: dict[str, Tensor] = {n: p.detach() for n, p in network.named_parameters() if p.requires_grad or n in written}
     for prefix, module in network.named_modules():
         if module.training:
             for name, buffer in module.named_buffers(recurse=False):
