@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from bequest.core.errors import SourceError
 from bequest.nn.head import find_head
-from bequest.nn.network import Network
+from bequest.nn.network import Network, Origin
 from bequest.nn.pooling import TEXT_POOLINGS, pool_tokens
 from bequest.sources.checks import check_image_size, embedding_width, explained
 from bequest.sources.head import split
@@ -245,13 +245,21 @@ def _network(model: Any, description: dict[str, Any]) -> Network:
     if form == "pooled" and description.get("head"):
         raise SourceError("This text model has no head of its own, so none can be named. Leave --source-head out.")
     if form == "pooled":
-        return Network(PooledEncoder(_without_pooler(model), str(pooling)), nn.Identity())
+        return Network(PooledEncoder(_without_pooler(model), str(pooling)), nn.Identity(), _origin(model))
     taken = split(model, description.get("head") or find_head(model) or "")
     if form == "image":
-        return Network(Headless(model, ("pixel_values",)), taken.head)
+        return Network(Headless(model, ("pixel_values",)), taken.head, replace(taken.origin, inside="classifier"))
     if pooling == "last":
-        return Network(PooledEncoder(model.base_model, "last"), taken.head)
-    return Network(Headless(model, ("input_ids", "attention_mask")), taken.head)
+        origin = replace(taken.origin, inside="encoder", path=model.base_model_prefix)
+        return Network(PooledEncoder(model.base_model, "last"), taken.head, origin)
+    origin = replace(taken.origin, inside="classifier")
+    return Network(Headless(model, ("input_ids", "attention_mask")), taken.head, origin)
+
+
+def _origin(model: Any) -> Origin:
+    if getattr(model.config, "is_encoder_decoder", False):
+        return Origin("encoder", "encoder", left_off=("decoder",))
+    return Origin("encoder", alias=model.base_model_prefix, left_off=("pooler", "lm_head"))
 
 
 def _without_pooler(model: Any) -> nn.Module:
