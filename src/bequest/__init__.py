@@ -14,12 +14,14 @@ __version__ = "0.1.0.dev0"
 
 if TYPE_CHECKING:
     from bequest.api import (
+        Exported,
         FeatureFile,
         Probe,
         RateSuggestion,
         Run,
         adapt,
         compare,
+        export,
         features,
         probe,
         replay,
@@ -35,6 +37,8 @@ if TYPE_CHECKING:
 
 _LAZY = {
     "Probe": ("bequest.api", "Probe"),
+    "Exported": ("bequest.api", "Exported"),
+    "export": ("bequest.api", "export"),
     "FeatureFile": ("bequest.api", "FeatureFile"),
     "features": ("bequest.api", "features"),
     "RateSuggestion": ("bequest.api", "RateSuggestion"),
@@ -60,6 +64,7 @@ _LAZY = {
 
 __all__ = [
     "AdaptedModel",
+    "Exported",
     "FeatureExtractor",
     "FeatureFile",
     "LabelsPrediction",
@@ -72,6 +77,7 @@ __all__ = [
     "__version__",
     "adapt",
     "compare",
+    "export",
     "features",
     "from_module",
     "get_source",

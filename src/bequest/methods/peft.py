@@ -25,6 +25,8 @@ from bequest.core.plan import Plan, Recipe, recipe_for
 from bequest.core.registry import method
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from bequest.core.task import Task
     from bequest.nn.network import Network
     from bequest.sources.source import Source
@@ -77,7 +79,7 @@ class Peft:
                 f"peft_type {self._settings()['peft_type']} found nothing to train in {source.name!r}. Choose another "
                 "type, or name layers: target_modules in --peft-config."
             )
-        can_merge = merges(wrapped, source.example())
+        can_merge = merges(wrapped, _batch(source, task))
         # A tuner leaves the body's outputs as they are, or nearly, until it is trained.
         head_stages = with_new_head(network, recipe, source.width, len(task.classes))
         head = tuple(f"head.{name}" for name, _ in network.head.named_parameters())
@@ -108,6 +110,14 @@ def _content(file: str) -> str:
         raise MethodError(
             f"--peft-config {file!r} cannot be read ({error}); expected a JSON file, or JSON that begins with a brace."
         ) from None
+
+
+def _batch(source: Source, task: Task) -> tuple[Tensor, ...] | None:
+    """A batch for the body: the source's own, else of the task's samples; None where it has none."""
+    known = source.example()
+    if known is not None or not len(task.samples):
+        return known
+    return source.preprocess.collate([source.preprocess.encode(task.samples[i]) for i in range(2)])
 
 
 def _merge(network: Network) -> Network:
