@@ -31,6 +31,7 @@ _HEAVY = {
     *("linear", "matmul", "mm", "bmm", "addmm", "baddbmm", "einsum", "bilinear", "scaled_dot_product_attention"),
     *("conv1d", "conv2d", "conv3d", "convolution", "conv_transpose1d", "conv_transpose2d", "conv_transpose3d"),
     *("lstm", "gru", "rnn_tanh", "rnn_relu", "multi_head_attention_forward", "_native_multi_head_attention"),
+    *("low_rank_linear", "low_rank_linear_dropout"),
 }
 """Operations that are worth sparing; all others cost about what reading their output costs."""
 
