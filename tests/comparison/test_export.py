@@ -87,7 +87,7 @@ def test_what_was_exported_is_a_source(run: bequest.Run, tiny_tasks: Any, tmp_pa
 
 def test_what_cannot_be_exported(run: bequest.Run, tmp_path: Path) -> None:
     source = from_module(network(5))
-    with pytest.raises(RunError, match="made from a module that only Python had; expected a named source. Give it"):
+    with pytest.raises(RunError, match=r"made from a module that only Python had; expected a named source. Give it"):
         bequest.export(run.folder, tmp_path / "adapter")
     with pytest.raises(RunError, match="linear_probe has no low-rank layers; expected a method that adds some"):
         bequest.export(run, tmp_path / "adapter", method="linear_probe")

@@ -22,11 +22,11 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from bequest import sources
-from bequest.core.errors import SourceError
+from bequest.core.errors import RunError, SourceError
 from bequest.nn.adapters import Adapters
-from bequest.nn.lowrank import add_low_rank, targets
+from bequest.nn.lowrank import add_low_rank, start_from_principal, targets
 from bequest.nn.network import Network
-from bequest.nn.peft_layout import low_rank_layers
+from bequest.nn.peft_layout import adapted_layers
 from bequest.sources import Source, from_module, with_adapter
 from bequest.sources.adapter import CONFIG_FILE, HEAD_FILE, TENSORS_FILE, add, load, read, write
 
@@ -57,7 +57,7 @@ def adapted(source: Source, num_classes: int, rank: int = 3, alpha: float = 5.0)
     network = source.network()
     add_low_rank(network.body, targets(network.body), rank, alpha)
     network.head = nn.Linear(source.width, num_classes)
-    for layer in low_rank_layers(network.body).values():
+    for layer in adapted_layers(network.body).values():
         layer.A.requires_grad_(True), layer.B.requires_grad_(True)
     return shaken(network).requires_grad_(False)
 
@@ -112,7 +112,7 @@ def test_theirs_into_ours_timm(settings: dict[str, Any], tmp_path: Path) -> None
     x = pixels()
     assert not torch.allclose(theirs(x), base(x), atol=0.1)
     torch.testing.assert_close(ours.network()(x), theirs(x), rtol=1e-4, atol=1e-5)
-    assert not low_rank_layers(ours.body)
+    assert not adapted_layers(ours.body)
 
 
 @pytest.mark.parametrize("num_classes", [3, 7])
@@ -226,6 +226,66 @@ def test_conv1d_both_ways(tmp_path: Path, save: Callable[..., Path]) -> None:
     torch.testing.assert_close(ours.body(ids, mask), last, rtol=1e-4, atol=1e-5)
     again = sources.get(f"hf:{folder}", pooling="last", adapter=tmp_path / "ours").network()
     torch.testing.assert_close(again(ids, mask), ours(ids, mask), rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("dora", [False, True])
+def test_embeddings_and_magnitudes_both_ways(dora: bool, tmp_path: Path, save: Callable[..., Path]) -> None:
+    folder = save(T.BertModel(T.BertConfig(**BERT)))
+    source = sources.get(f"hf:{folder}", pooling="cls")
+    ours = source.network()
+    names = targets(ours.body, "query,word_embeddings,output.dense")
+    add_low_rank(ours.body, names, 3, 5.0, magnitude=dora)
+    torch.manual_seed(4)
+    for layer in adapted_layers(ours.body).values():
+        nn.init.normal_(layer.A), nn.init.normal_(layer.B)
+        if dora:
+            nn.init.uniform_(layer.magnitude, 0.5, 2)
+    write(tmp_path / "ours", ours.eval(), source, ())
+    keys = {key.partition("word_embeddings.")[2] for key in load_file(tmp_path / "ours" / TENSORS_FILE)}
+    assert keys >= {"lora_embedding_A", "lora_embedding_B"} and ("lora_magnitude_vector" in keys) == dora
+    theirs = peft.PeftModel.from_pretrained(T.AutoModel.from_pretrained(folder), tmp_path / "ours").eval()
+    ids, mask = tokens()
+    hidden = theirs(input_ids=ids, attention_mask=mask).last_hidden_state[:, 0]
+    torch.testing.assert_close(ours.body(ids, mask), hidden, rtol=1e-4, atol=1e-5)
+
+    config = peft.LoraConfig(r=2, use_dora=dora, target_modules=["key", "word_embeddings", "pooler.dense"])
+    theirs = shaken(peft.get_peft_model(T.AutoModel.from_pretrained(folder), config))
+    theirs.save_pretrained(tmp_path / "theirs")
+    hidden = theirs(input_ids=ids, attention_mask=mask).last_hidden_state[:, 0]
+    again = sources.get(f"hf:{folder}", pooling="cls", adapter=tmp_path / "theirs").network()
+    torch.testing.assert_close(again(ids, mask), hidden, rtol=1e-4, atol=1e-5)
+
+
+def test_pissas_residual_and_convolutions_with_magnitudes(tmp_path: Path) -> None:
+    source = from_module(convolutions())
+    for name, dora in (("pissa", False), ("dora", True)):
+        ours = source.network()
+        add_low_rank(ours.body, targets(ours.body), 2, 3.0, magnitude=dora)
+        if name == "pissa":
+            start_from_principal(ours.body)
+        torch.manual_seed(6)
+        for layer in adapted_layers(ours.body).values():
+            layer.A.data += 0.1 * torch.randn_like(layer.A)
+            layer.B.data += 0.1 * torch.randn_like(layer.B)
+            if dora:
+                layer.magnitude.data *= 1.5
+        write(tmp_path / name, ours.eval(), source, tuple("abc"))
+        theirs = peft.PeftModel.from_pretrained(convolutions(), tmp_path / name).eval()
+        torch.testing.assert_close(theirs(pixels()), ours(pixels()), rtol=1e-4, atol=1e-5)
+        again = with_adapter(source, tmp_path / name).network()
+        torch.testing.assert_close(again(pixels()), ours(pixels()), rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("attention", [True, False])
+def test_layers_that_the_library_adapts_in_another_way(attention: bool, tmp_path: Path) -> None:
+    """It has its own factors for a fused attention, and does not mix a convolution's groups."""
+    layer = nn.TransformerEncoderLayer(8, 2, 16, batch_first=True) if attention else nn.Conv2d(8, 8, 1, groups=2)
+    source = from_module(nn.Sequential(layer, nn.Linear(8, 3)))
+    network = source.network()
+    add_low_rank(network.body, targets(network.body, "in_proj" if attention else "0"), 2, 2.0)
+    told = "is a projection of a MultiheadAttention" if attention else "is a grouped convolution"
+    with pytest.raises(RunError, match=f"cannot be written for PEFT: 0.* {told}"):
+        write(tmp_path, network, source, tuple("abc"))
 
 
 def convolutions(num_classes: int = 3) -> nn.Module:
@@ -352,7 +412,7 @@ def test_adapters_from_files_switched_on_one_base(tmp_path: Path) -> None:
 
 def shaken_differently(network: Network, name: str) -> Network:
     torch.manual_seed(len(name))
-    for layer in low_rank_layers(network.body).values():
+    for layer in adapted_layers(network.body).values():
         nn.init.normal_(layer.B, std=0.1)
     return network
 
@@ -422,7 +482,7 @@ TENSORS: dict[str, tuple[Callable[[dict[str, torch.Tensor]], None], str]] = {
     "a stray tensor": (put("base_model.model.blocks.0.gamma", torch.ones(3)), "blocks.0.gamma has no place in the"),
     "a layer that has no factors": (
         put("base_model.model.blocks.0.norm1.lora_A.weight", torch.ones(2, 24)),
-        "there are weights for 'blocks.0.norm1', a LayerNorm; expected a Linear, a Conv1D, a Conv2d or an Embedding",
+        "there are weights for 'blocks.0.norm1', a LayerNorm; expected a Linear, a Conv1D, an ungrouped Conv2d",
     ),
     "another spelling": (rename(f"{QKV}.lora_A.weight", "lora_A"), "the key 'lora_A' does not begin with 'base_model"),
     "a factor of another kind": (put(f"{QKV}.lora_embedding_A", torch.ones(2, 3)), "has no place in a Linear by"),

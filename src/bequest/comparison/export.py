@@ -17,7 +17,7 @@ from bequest.core.registry import get_method
 from bequest.core.results import Leaderboard, TrialRecord
 from bequest.core.task import Modality, Task
 from bequest.engine.run import restore
-from bequest.nn.peft_layout import low_rank_layers
+from bequest.nn.peft_layout import adapted_layers
 from bequest.sources import Source, get
 from bequest.sources import adapter as adapters
 
@@ -60,10 +60,10 @@ def export_adapter(
     board = kept.board()
     source = _source(kept, run, source)
     for name in _candidates(board, run, method):
+        if not adapted_layers(_plan(_trial(board, run, name, None), source, board).network.body):
+            continue
         trial = _trial(board, run, name, seed)
         plan = _plan(trial, source, board)
-        if not low_rank_layers(plan.network.body):
-            continue
         trained, head = kept.trained(name, trial.seed)
         network = restore(replace(plan, finish=None), trained, head)
         notes = adapters.write(folder, network, source, tuple(board.task["classes"]))

@@ -15,7 +15,7 @@ from torch import nn
 
 from bequest.core.errors import SourceError, nearest
 from bequest.nn.network import Network
-from bequest.nn.peft_layout import low_rank_layers
+from bequest.nn.peft_layout import adapted_layers
 
 
 @dataclass(frozen=True)
@@ -53,7 +53,9 @@ class Adapters:
         Raises:
             SourceError: The name is taken, there are no low-rank layers, or the network underneath is another one.
         """
-        layers = low_rank_layers(adapted.body)
+        carriers = set(adapted_layers(adapted.body).values())
+        # Under every name: networks may have one layer in several places.
+        layers = {n: m for n, m in adapted.body.named_modules(remove_duplicate=False) if m in carriers}
         if name in self._adapters or not layers:
             told = f"there is one of that name already: {', '.join(self.names)}" if layers else "it has none"
             raise SourceError(f"The adapter {name!r} cannot be added: {told}; expected a new name and low-rank layers.")

@@ -71,8 +71,8 @@ class Adapter:
         return any(key.startswith(heads) and "lora_" not in key for key in self.tensors)
 
 
-def low_rank_layers(body: nn.Module) -> dict[str, Any]:
-    """The layers that carry a low-rank update, by name."""
+def adapted_layers(body: nn.Module) -> dict[str, Any]:
+    """The layers that carry a low-rank update by name: whatever has the parts of one, however it is trained."""
     found = {name: module for name, module in body.named_modules() if hasattr(module, "base")}
     return {
         name: module for name, module in found.items() if all(hasattr(module, part) for part in ("A", "B", "scale"))
@@ -94,11 +94,12 @@ def to_adapter(network: Network, pretrained: Network, base: str | None = None) -
         The adapter, and whether the head is in it.
 
     Raises:
-        ValueError: There is no low-rank layer.
+        ValueError: There is no low-rank layer, or one of a kind that PEFT adapts in another way.
     """
-    layers = low_rank_layers(network.body)
+    layers = adapted_layers(network.body)
     if not layers:
         raise ValueError("the network has no low-rank layers")
+    _check_layers(network.body, layers)
     original = {name: network.origin.original(name) for name in layers}
     factors = {name: _factors(layer, pretrained.body.get_submodule(name)) for name, layer in layers.items()}
     tensors = {f"{PREFIX}{original[n]}.{key}": t for n, (own, _) in factors.items() for key, t in own.items()}
@@ -140,7 +141,7 @@ def merge_first(body: nn.Module) -> list[str]:
     """
     return [
         name
-        for name, layer in low_rank_layers(body).items()
+        for name, layer in adapted_layers(body).items()
         if isinstance(layer.base, nn.Conv2d)
         and (type(layer.base).forward is not nn.Conv2d.forward or layer.base.padding_mode != "zeros")
     ]
@@ -162,6 +163,15 @@ def apply(adapter: Adapter, network: Network) -> None:
         if own[name]:
             _wrap(adapter, network.body, own[name], name, factors)
     _put(adapter, network, plain)
+
+
+def _check_layers(body: nn.Module, layers: Mapping[str, Any]) -> None:
+    for name, layer in layers.items():
+        owner = body.get_submodule(name.rpartition(".")[0])
+        if isinstance(owner, nn.MultiheadAttention):
+            raise ValueError(f"{name} is a projection of a MultiheadAttention, which PEFT adapts as a whole")
+        if isinstance(layer.base, nn.Conv2d) and layer.base.groups > 1:
+            raise ValueError(f"{name} is a grouped convolution, whose groups PEFT does not mix")
 
 
 def _factors(layer: Any, pretrained: nn.Module) -> tuple[dict[str, Tensor], float]:
@@ -378,7 +388,7 @@ def _wrap(adapter: Adapter, body: nn.Module, own: str, name: str, factors: Mappi
     if wanted is None:
         raise SourceError(
             f"{adapter.tensors_file}: there are weights for {name!r}, a {type(layer).__name__}; expected a Linear, a "
-            "Conv1D, a Conv2d or an Embedding."
+            "Conv1D, an ungrouped Conv2d or an Embedding."
         )
     has_magnitude = bool(adapter.config.get("use_dora"))
     if has_magnitude:
@@ -397,7 +407,7 @@ def _wrap(adapter: Adapter, body: nn.Module, own: str, name: str, factors: Mappi
             f"{adapter.tensors_file}: {PREFIX}{name}.{unknown[0]} has no place in a {type(layer).__name__} by "
             f"{adapter.config_file}; expected {', '.join(wanted)}."
         )
-    _make(body, own, rank, scale, has_magnitude)
+    add_low_rank(body, (own,), rank, scale * rank, magnitude=has_magnitude)
     made: Any = body.get_submodule(own)
     with torch.no_grad():
         for parameter, factor in zip((made.A, made.B), _names(layer), strict=True):
@@ -407,15 +417,10 @@ def _wrap(adapter: Adapter, body: nn.Module, own: str, name: str, factors: Mappi
     made.requires_grad_(False)
 
 
-def _make(body: nn.Module, name: str, rank: int, scale: float, has_magnitude: bool) -> None:
-    more = {"dora": True} if has_magnitude else {}
-    add_low_rank(body, (name,), rank, scale * rank, **more)
-
-
 def _shapes(layer: Any, rank: int) -> dict[str, tuple[int, ...]] | None:
     """Shapes of PEFT's factors for a layer; None where it can have none."""
-    if isinstance(layer, nn.Conv2d):
-        wide, high = layer.weight.shape[1], layer.kernel_size
+    if isinstance(layer, nn.Conv2d) and layer.groups == 1:
+        wide, high = layer.in_channels, layer.kernel_size
         return dict(zip(_FACTORS, ((rank, wide, *high), (layer.out_channels, rank, 1, 1)), strict=True))
     if not isinstance(layer, (nn.Linear, nn.Embedding)) and type(layer).__name__ != "Conv1D":
         return None

@@ -131,23 +131,28 @@ def write(folder: str | Path, network: Network, source: Source, classes: tuple[s
         What the user should know of the files.
 
     Raises:
-        RunError: The folder cannot be written.
-        ValueError: The network has no low-rank layers.
+        RunError: The folder cannot be written, or the network has low-rank layers that PEFT has no place for.
     """
     folder, pretrained = Path(folder), source.network()
     if network.origin.head and not isinstance(pretrained.head, nn.Linear):
         pretrained.head = source.scratch(0).head
-    adapter, with_head = to_adapter(network, pretrained, _base(source))
-    notes = [*_notes(network, with_head)]
+    try:
+        adapter, with_head = to_adapter(network, pretrained, _base(source))
+    except ValueError as error:
+        raise RunError(
+            f"The updates of {source.name!r} cannot be written for PEFT: {error}. Adapt other layers: --targets."
+        ) from None
+    beside = not with_head and any(True for _ in network.head.state_dict())
+    notes = _notes(network, beside)
     try:
         folder.mkdir(parents=True, exist_ok=True)
         (folder / HEAD_FILE).unlink(missing_ok=True)
         write_json(folder / CONFIG_FILE, dict(adapter.config))
         _save(folder / TENSORS_FILE, dict(adapter.tensors), {"format": "pt"})
-        if not with_head:
+        if beside:
             _save(folder / HEAD_FILE, network.head.state_dict(), {"head": json.dumps(describe_head(network.head))})
         with atomic_open(folder / "README.md") as file:
-            file.write(_readme(network, source, classes, adapter, notes).encode())
+            file.write(_readme(network, source, classes, notes, beside=beside).encode())
     except OSError as error:
         raise RunError(
             f"The adapter cannot be written to {folder} ({error.strerror}); expected a folder with room for it. Free "
@@ -191,9 +196,9 @@ def _base(source: Source) -> str | None:
     return name.removeprefix("hf:") if kind == "transformers" and name.startswith("hf:") else None
 
 
-def _notes(network: Network, with_head: bool) -> list[str]:
+def _notes(network: Network, beside: bool) -> list[str]:
     notes: list[str] = []
-    if not with_head:
+    if beside:
         notes.append(
             f"The original network has no place for this head, so it lies in {HEAD_FILE}: PEFT adapts the network, and "
             "the head takes its embedding."
@@ -207,7 +212,7 @@ def _notes(network: Network, with_head: bool) -> list[str]:
     return notes
 
 
-def _readme(network: Network, source: Source, classes: tuple[str, ...], adapter: Adapter, notes: list[str]) -> str:
+def _readme(network: Network, source: Source, classes: tuple[str, ...], notes: list[str], *, beside: bool) -> str:
     """A page that says which network the adapter is for, and how it is loaded."""
     title = f"# A low-rank adapter of {source.name}\n"
     outputs = f"Its outputs, in order: {', '.join(classes)}.\n"
@@ -215,7 +220,7 @@ def _readme(network: Network, source: Source, classes: tuple[str, ...], adapter:
     imports = [f"import {library}", "from peft import PeftModel"] if library else ["from peft import PeftModel"]
     code = [*imports, "", f"network = {made}", 'model = PeftModel.from_pretrained(network, "FOLDER").eval()']
     lines = [title, outputs, "```python", *code, "```", ""]
-    if adapter.config["modules_to_save"] is None:
+    if beside:
         lines += [_pooled(network), ""]
     return "\n".join([*lines, *notes, ""])
 
@@ -229,8 +234,13 @@ def _original(source: Source, num_outputs: int) -> tuple[str, str]:
         return "timm", f"timm.create_model({about['architecture']!r}{given})"
     if about.get("kind") == "transformers":
         form = about.get("form", "pooled")
-        made = {"image": "AutoModelForImageClassification", "classifier": "AutoModelForSequenceClassification"}
-        sized = "" if form == "pooled" else f", num_labels={num_outputs}, ignore_mismatched_sizes=True"
+        made = {
+            "image": "AutoModelForImageClassification",
+            "classifier": "AutoModelForSequenceClassification",
+            "causal-lm": "AutoModelForCausalLM",
+        }
+        is_sized = form in ("image", "classifier")
+        sized = f", num_labels={num_outputs}, ignore_mismatched_sizes=True" if is_sized else ""
         name = _base(source) or f"the folder of {source.name}"
         return "transformers", f"transformers.{made.get(form, 'AutoModel')}.from_pretrained({name!r}{sized})"
     return "", f"…  # {source.name} with pretrained weights, its last layer with {num_outputs} outputs"

@@ -22,6 +22,7 @@ from torch.utils.flop_counter import register_flop_formula
 
 from bequest.nn.lowrank.masks import mask
 
+
 @custom_op("bequest::low_rank_linear", mutates_args=())
 def low_rank_linear(x: Tensor, weight: Tensor, bias: Tensor | None, A: Tensor, B: Tensor, scale: float) -> Tensor:
     """x·(W + s·B·A)ᵀ + bias.
