@@ -805,7 +805,7 @@ def export(
     """
     if format != "peft":
         raise RunError(f"--format is {format!r}, expected peft.")
-    made_from = source or (run._source if isinstance(run, Run) else None)
+    made_from = source or (run._source if isinstance(run, Run) else None)  # pyright: ignore[reportPrivateUsage]
     place = run.folder if isinstance(run, Run) else Path(run)
     return export_adapter(place, Path(folder), method=method, seed=seed, source=made_from)
 
