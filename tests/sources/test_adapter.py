@@ -210,6 +210,7 @@ def test_a_language_models_adapter_on_its_body(tmp_path: Path, save: Callable[..
     hidden = theirs(input_ids=ids, attention_mask=mask, output_hidden_states=True).hidden_states[-1]
     ours = sources.get(f"hf:{folder}", adapter=tmp_path / "adapter", pooling="cls").network()
     torch.testing.assert_close(ours(ids, mask), hidden[:, 0], rtol=1e-4, atol=1e-5)
+    assert ours.origin == sources.get(f"hf:{folder}").network().origin
 
 
 def test_conv1d_both_ways(tmp_path: Path, save: Callable[..., Path]) -> None:
@@ -433,6 +434,7 @@ FIELDS: dict[str, tuple[dict[str, Any], str]] = {
     "a field of the future": ({"use_warp": 2, "lora_bias": True}, "lora_bias is True, use_warp is 2; expected plain"),
     "no number": ({"r": "eight"}, "r of 'blocks.0.attn.qkv' is 'eight', expected a whole number, 1 or more"),
     "no scale": ({"lora_alpha": None}, "lora_alpha of 'blocks.0.attn.qkv' is None, expected a number"),
+    "an endless scale": ({"lora_alpha": float("inf")}, "lora_alpha of 'blocks.0.attn.qkv' is inf, expected a number"),
     "a pattern that is none": ({"rank_pattern": [1]}, "rank_pattern is .1., expected names with a number each"),
     "a broken pattern": ({"rank_pattern": {"(": 3}}, r"rank_pattern has '\(', no expression"),
     "a broken expression": ({"target_modules": "(qkv"}, r"'\(qkv' is no regular expression"),
@@ -512,6 +514,9 @@ def test_files_that_are_none(folder: Path, tmp_path: Path) -> None:
         read(folder)
     (folder / TENSORS_FILE).write_bytes(b"")
     (folder / CONFIG_FILE).write_text("{")
+    with pytest.raises(SourceError, match=r"adapter_config.json is no JSON"):
+        read(folder)
+    (folder / CONFIG_FILE).write_text("[" * 100_000)
     with pytest.raises(SourceError, match=r"adapter_config.json is no JSON"):
         read(folder)
     (folder / CONFIG_FILE).write_text("[]")

@@ -8,6 +8,7 @@ user's own network, where the head has its place too: it is whole among the tens
 
 from __future__ import annotations
 
+import math
 import re
 from collections import Counter
 from collections.abc import Iterable, Mapping
@@ -156,13 +157,17 @@ def apply(adapter: Adapter, network: Network) -> None:
     _check_config(adapter)
     names = {key.removeprefix(PREFIX): key for key in adapter.tensors}
     updates, plain = _sorted(adapter, names)
-    network.origin = _seen_from(network.origin, updates)
-    own = {name: _own_layer(adapter, network, name) for name in updates}
-    _check_targets(adapter, network, updates)
-    for name, factors in updates.items():
-        if own[name]:
-            _wrap(adapter, network.body, own[name], name, factors)
-    _put(adapter, network, plain)
+    origin = network.origin
+    network.origin = _seen_from(origin, updates)
+    try:
+        own = {name: _own_layer(adapter, network, name) for name in updates}
+        _check_targets(adapter, network, updates)
+        for name, factors in updates.items():
+            if own[name]:
+                _wrap(adapter, network.body, own[name], name, factors)
+        _put(adapter, network, plain)
+    finally:
+        network.origin = origin
 
 
 def _check_layers(body: nn.Module, layers: Mapping[str, Any]) -> None:
@@ -337,11 +342,10 @@ def _check_targets(adapter: Adapter, network: Network, updates: Mapping[str, Any
                     f"{adapter.config_file}: target_modules has {target!r}, but no layer of the source is called so. "
                     f"{nearest(str(target), {name.rpartition('.')[2] for name in modules})}"
                 )
-    adaptable = (nn.Linear, nn.Conv2d, nn.Embedding)
     lacking = [
         name
         for name, module in modules.items()
-        if isinstance(module, adaptable) and name not in updates and _is_target(adapter, name)
+        if _shapes(module, 1) is not None and name not in updates and _is_target(adapter, name)
     ]
     if lacking:
         raise SourceError(
@@ -437,7 +441,7 @@ def _rank(adapter: Adapter, name: str) -> int:
 
 def _scale(adapter: Adapter, name: str) -> float:
     alpha, rank = _by_pattern(adapter, "alpha_pattern", name, "lora_alpha"), _rank(adapter, name)
-    if isinstance(alpha, bool) or not isinstance(alpha, (int, float)):
+    if isinstance(alpha, bool) or not isinstance(alpha, (int, float)) or not math.isfinite(alpha):
         raise SourceError(f"{adapter.config_file}: lora_alpha of {name!r} is {alpha!r}, expected a number.")
     return alpha / (rank**0.5 if adapter.config.get("use_rslora") else rank)
 

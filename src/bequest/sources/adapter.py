@@ -52,7 +52,7 @@ def read(folder: str | Path) -> Adapter:
         )
     try:
         config = json.loads((folder / CONFIG_FILE).read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise SourceError(f"{folder / CONFIG_FILE} is no JSON ({error}); expected what PEFT writes.") from None
     if not isinstance(config, dict):
         raise SourceError(f"{folder / CONFIG_FILE} holds a {type(config).__name__}; expected what PEFT writes.")
