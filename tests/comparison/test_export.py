@@ -14,9 +14,14 @@ from torch import nn
 
 import bequest
 from bequest.core.errors import RunError, SourceError
+from bequest.core.registry import methods
+from bequest.nn.lowrank import add_low_rank
+from bequest.nn.peft_layout import with_own_factors
 from bequest.sources import from_module
 
 QUICK = {"epochs": 2, "learning_rate": 1e-2, "head_init": "random"}
+
+LOW_RANK = [name for name in ("lora", "nola", "relora") if name in methods()]
 
 
 def network(num_classes: int) -> nn.Module:
@@ -30,13 +35,13 @@ def network(num_classes: int) -> nn.Module:
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory, tiny_tasks: Any) -> bequest.Run:
-    """A probe, and two trials of LoRA."""
+    """A probe, and two trials of each method that adds low-rank layers."""
     folder = tmp_path_factory.mktemp("runs")
     return bequest.compare(
         tiny_tasks["image"],
         network(5),
-        ["linear_probe", "lora"],
-        settings={"lora": QUICK},
+        ["linear_probe", *LOW_RANK],
+        settings=dict.fromkeys(LOW_RANK, QUICK),
         seeds=2,
         train_size=40,
         test_size=30,
@@ -47,13 +52,14 @@ def run(tmp_path_factory: pytest.TempPathFactory, tiny_tasks: Any) -> bequest.Ru
 
 
 @pytest.mark.parametrize("seed", [None, 0, 1])
+@pytest.mark.parametrize("method", LOW_RANK)
 def test_the_adapter_computes_what_the_trial_was_scored_by(
-    seed: int | None, run: bequest.Run, tiny_tasks: Any, tmp_path: Path
+    method: str, seed: int | None, run: bequest.Run, tiny_tasks: Any, tmp_path: Path
 ) -> None:
-    made = bequest.export(run, tmp_path / "adapter", seed=seed)
-    [row] = [row for row in run.board.rows if row.method == "lora"]
-    assert (made.method, made.seed, made.notes) == ("lora", row.median_seed if seed is None else seed, ())
-    [trial] = [t for t in run.board.trials if t.method == "lora" and t.seed == made.seed]
+    made = bequest.export(run, tmp_path / "adapter", method=method, seed=seed)
+    [row] = [row for row in run.board.rows if row.method == method]
+    assert (made.method, made.seed, made.notes) == (method, row.median_seed if seed is None else seed, ())
+    [trial] = [t for t in run.board.trials if t.method == method and t.seed == made.seed]
     task = tiny_tasks["image"]
     model = peft.PeftModel.from_pretrained(network(3), made.folder).eval()
     test = task.draw(made.seed, train_size=40, test_size=30).test
@@ -116,6 +122,32 @@ def test_a_trial_whose_file_was_changed(run: bequest.Run, tmp_path: Path) -> Non
             bequest.export(run, tmp_path / "adapter", method="lora", seed=1)
     finally:
         file.write_bytes(whole)
+
+
+class Remade(nn.Module):
+    """Makes the factors of its one low-rank layer in each forward pass, as NOLA does."""
+
+    def __init__(self, body: nn.Module) -> None:
+        super().__init__()
+        self.body = body
+        self.coefficient = nn.Parameter(torch.tensor(0.5))
+
+    def factors(self) -> dict[str, torch.Tensor]:
+        return {"0.B": self.coefficient * torch.ones_like(self.body.get_parameter("0.B"))}
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return torch.func.functional_call(self.body, self.factors(), (x,))
+
+
+def test_factors_that_are_made_in_each_pass_become_the_layers_own() -> None:
+    body = nn.Sequential(nn.Linear(4, 3)).requires_grad_(False)
+    add_low_rank(body, ("0",), 2, 2.0)
+    remade, x = Remade(body), torch.randn(5, 4)
+    wanted = remade(x)
+    assert not torch.allclose(body(x), wanted)
+    assert with_own_factors(remade) is body
+    torch.testing.assert_close(body(x), wanted)
+    assert with_own_factors(body) is body
 
 
 def test_a_head_of_another_shape_lies_beside(run: bequest.Run, tiny_tasks: Any, tmp_path: Path) -> None:

@@ -17,7 +17,7 @@ from bequest.core.registry import get_method
 from bequest.core.results import Leaderboard, TrialRecord
 from bequest.core.task import Modality, Task
 from bequest.engine.run import restore
-from bequest.nn.peft_layout import adapted_layers
+from bequest.nn.peft_layout import adapted_layers, with_own_factors
 from bequest.sources import Source, get
 from bequest.sources import adapter as adapters
 
@@ -66,6 +66,7 @@ def export_adapter(
         plan = _plan(trial, source, board)
         trained, head = kept.trained(name, trial.seed)
         network = restore(replace(plan, finish=None), trained, head)
+        network.body = with_own_factors(network.body)
         notes = adapters.write(folder, network, source, tuple(board.task["classes"]))
         return Exported(folder, name, trial.seed, tuple(notes))
     told = f"{method} has" if method else "None of its methods has"

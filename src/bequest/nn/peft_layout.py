@@ -80,6 +80,22 @@ def adapted_layers(body: nn.Module) -> dict[str, Any]:
     }
 
 
+def with_own_factors(body: nn.Module) -> nn.Module:
+    """The body whose low-rank layers hold their factors themselves.
+
+    A module around a body may make all factors anew in each forward pass (NOLA's `factors()`): then its layers' own are
+    not what it computes with. Here they get them, in place, and the body is taken out of that module.
+    """
+    factors = getattr(body, "factors", None)
+    if factors is None:
+        return body
+    inner = body.get_submodule("body")
+    with torch.no_grad():
+        for name, values in factors().items():
+            inner.get_parameter(name).copy_(values)
+    return inner
+
+
 def to_adapter(network: Network, pretrained: Network, base: str | None = None) -> tuple[Adapter, bool]:
     """A network's low-rank updates, and its head where PEFT can put it into the original.
 
