@@ -14,12 +14,14 @@ __version__ = "0.1.0.dev0"
 
 if TYPE_CHECKING:
     from bequest.api import (
+        Exported,
         FeatureFile,
         Probe,
         RateSuggestion,
         Run,
         adapt,
         compare,
+        export,
         features,
         probe,
         replay,
@@ -36,6 +38,8 @@ if TYPE_CHECKING:
 
 _LAZY = {
     "Probe": ("bequest.api", "Probe"),
+    "Exported": ("bequest.api", "Exported"),
+    "export": ("bequest.api", "export"),
     "FeatureFile": ("bequest.api", "FeatureFile"),
     "features": ("bequest.api", "features"),
     "RateSuggestion": ("bequest.api", "RateSuggestion"),
@@ -62,6 +66,7 @@ _LAZY = {
 
 __all__ = [
     "AdaptedModel",
+    "Exported",
     "FeatureExtractor",
     "FeatureFile",
     "GaLore",
@@ -75,6 +80,7 @@ __all__ = [
     "__version__",
     "adapt",
     "compare",
+    "export",
     "features",
     "from_module",
     "get_source",

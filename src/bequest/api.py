@@ -1,4 +1,4 @@
-"""The Python functions: `compare`, `adapt`, `probe`, `replay`, `suggest_learning_rate`, `features`."""
+"""The Python functions: `compare`, `adapt`, `probe`, `replay`, `suggest_learning_rate`, `features`, `export`."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from bequest import data as bequest_data
+from bequest.comparison.export import Exported, export_adapter
 from bequest.comparison.folder import BEST, BOARD_FILE, REPORT_FILE, RunFolder, digest
 from bequest.comparison.groups import check_select_by
 from bequest.comparison.probe import PAGE_FILE, choose
@@ -159,6 +160,7 @@ def compare(
     source_head: str | None = None,
     pooling: str | None = None,
     cut_at: str | None = None,
+    adapter: str | Path | None = None,
     precision: Precision = "auto",
     views: int | str | None = None,
     augment: str | None = None,
@@ -201,6 +203,7 @@ def compare(
         source_head: Name of the source's own last layer, which is taken off; None to find it.
         pooling: From a source's tokens to one vector: `mean`, `cls` or `last`; None as it was trained.
         cut_at: Name of the layer at which the source's body ends (`bequest ls layers`); None for the whole.
+        adapter: Folder of a LoRA adapter in the PEFT library's files, trained on the source: it becomes part of it.
         precision: `auto`, `float32` or `bfloat16`.
         views: How many augmented views of each image training sees, the plain one among them, each computed once;
             `unlimited` for fresh ones in every epoch; None for the default. Texts and arrays have one.
@@ -233,7 +236,7 @@ def compare(
     source_task = (
         None if source_data is None else _task(source_data, "classification", {**options, "group_column": None})
     )
-    source = _source(source, loaded, max_tokens, image_size, source_head, pooling, cut_at)
+    source = _source(source, loaded, max_tokens, image_size, source_head, pooling, cut_at, adapter)
     entries = enter(methods, settings or {}, source, loaded)
     chosen_views = choose_views(views, augment, loaded.modality)
     protocol = Protocol(chosen, train_size, test_size, split_seed, precision, chosen_views, cut, source_task, select_by)
@@ -294,6 +297,7 @@ def adapt(
     source_head: str | None = None,
     pooling: str | None = None,
     cut_at: str | None = None,
+    adapter: str | Path | None = None,
     precision: Precision = "auto",
     views: int | str | None = None,
     augment: str | None = None,
@@ -328,6 +332,7 @@ def adapt(
         source_head: As for `compare`.
         pooling: As for `compare`.
         cut_at: As for `compare`.
+        adapter: As for `compare`.
         precision: As for `compare`.
         views: As for `compare`.
         augment: As for `compare`.
@@ -368,6 +373,7 @@ def adapt(
         source_head=source_head,
         pooling=pooling,
         cut_at=cut_at,
+        adapter=adapter,
         precision=precision,
         views=views,
         augment=augment,
@@ -520,6 +526,7 @@ def suggest_learning_rate(
     source_head: str | None = None,
     pooling: str | None = None,
     cut_at: str | None = None,
+    adapter: str | Path | None = None,
     precision: Precision = "auto",
     cache: str | Path | None = None,
     observer: Observer | None = None,
@@ -556,6 +563,7 @@ def suggest_learning_rate(
         source_head: As for `compare`.
         pooling: As for `compare`.
         cut_at: As for `compare`.
+        adapter: As for `compare`.
         precision: As for `compare`.
         cache: As for `compare`.
         observer: As for `compare`.
@@ -573,7 +581,7 @@ def suggest_learning_rate(
         "group_column": group_column,
     }
     loaded = _task(data, task, {**columns, "encoding": encoding, "skip_bad": skip_bad})
-    source = _source(source, loaded, max_tokens, image_size, source_head, pooling, cut_at)
+    source = _source(source, loaded, max_tokens, image_size, source_head, pooling, cut_at, adapter)
     [entry] = enter([method], {method: hyperparameters}, source, loaded)
     missing = {"learning_rate", "head_learning_rate"} - entry.settings.keys()
     if missing:
@@ -695,6 +703,7 @@ def features(
     source_head: str | None = None,
     pooling: str | None = None,
     cut_at: str | None = None,
+    adapter: str | Path | None = None,
     batch_size: int = 32,
     precision: Precision = "auto",
     cache: str | Path | None = None,
@@ -728,6 +737,7 @@ def features(
         source_head: As for `compare`.
         pooling: As for `compare`.
         cut_at: As for `compare`.
+        adapter: As for `compare`.
         batch_size: Samples in a forward pass.
         precision: As for `compare`.
         cache: As for `compare`.
@@ -752,7 +762,7 @@ def features(
         "group_column": group_column,
     }
     loaded = _task(data, task, {**columns, "encoding": encoding, "skip_bad": skip_bad})
-    source = _source(source, loaded, max_tokens, image_size, source_head, pooling, cut_at)
+    source = _source(source, loaded, max_tokens, image_size, source_head, pooling, cut_at, adapter)
     check_modality(loaded, source)
     taps = named_taps(source, layers, target=pool_to, task=loaded)
     with _watching(observer, progress) as watcher:
@@ -765,6 +775,39 @@ def features(
     table = FeatureTable(len(found), names, partial(_known, loaded), lambda start, stop: found[start:stop].stack())
     write_features(table, path)
     return FeatureFile(path, len(found), tuple(names))
+
+
+def export(
+    run: str | Path | Run,
+    folder: str | Path,
+    *,
+    format: Literal["peft"] = "peft",
+    method: str | None = None,
+    seed: int | None = None,
+    source: Source | None = None,
+) -> Exported:
+    """Write what a run trained for another library; nothing is trained again.
+
+    `peft` writes a low-rank method's updates and its head as `adapter_config.json` and `adapter_model.safetensors`,
+    which `peft.PeftModel.from_pretrained` puts around the user's own network, and a README.md that says how. A head
+    that has no place in that network lies beside them, in `head.safetensors`.
+
+    Args:
+        run: A run, or its folder.
+        folder: Where the files go.
+        format: `peft`.
+        method: The method's name; None for the best one that has low-rank layers.
+        seed: The trial's; None for the median one by the held-out score.
+        source: Needed where the run was made from an `nn.Module` of yours.
+
+    Raises:
+        bequest.core.errors.BequestError: One of its kinds: the run has no such trial, or a folder cannot be used.
+    """
+    if format != "peft":
+        raise RunError(f"--format is {format!r}, expected peft.")
+    made_from = source or (run._source if isinstance(run, Run) else None)  # pyright: ignore[reportPrivateUsage]
+    place = run.folder if isinstance(run, Run) else Path(run)
+    return export_adapter(place, Path(folder), method=method, seed=seed, source=made_from)
 
 
 def _known(task: Task, start: int, stop: int) -> dict[str, list[Any]]:
@@ -827,9 +870,17 @@ def _source(
     head: str | None,
     pooling: str | None,
     cut_at: str | None,
+    adapter: str | Path | None,
 ) -> Source:
     return resolve(
-        source, task, max_tokens=max_tokens, image_size=image_size, head=head, pooling=pooling, cut_at=cut_at
+        source,
+        task,
+        max_tokens=max_tokens,
+        image_size=image_size,
+        head=head,
+        pooling=pooling,
+        cut_at=cut_at,
+        adapter=adapter,
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -58,13 +59,13 @@ def relabelled(task: Any, num_classes: int) -> Any:
     return replace(task, labels=labels, groups=groups, classes=tuple(f"class {c}" for c in range(num_classes)))
 
 
-def plain(name: str) -> str:
-    """A tensor's name in the source: a tapped body, for instance, has it inside, a low-rank layer its plain one."""
-    return name.replace("body.body.", "body.", 1).replace(".base.", ".")
-
-
 def changed(before: dict[str, torch.Tensor], after: dict[str, torch.Tensor]) -> set[str]:
     return {n for n in before if n in after and not torch.equal(before[n], after[n])}
+
+
+def unwrapped(name: str) -> str:
+    """The name that a parameter has in the source's body, without what a method put around body or layer."""
+    return re.sub(r"\.base(_layer)?\.", ".", name.replace("body.body.", "body.", 1))
 
 
 def test_frozen_stays_bit_identical_and_trainable_changes(name: str, kind: str, context_of: Callable[..., Any]) -> None:
@@ -74,12 +75,12 @@ def test_frozen_stays_bit_identical_and_trainable_changes(name: str, kind: str, 
     source = {f"body.{n}": t.clone() for n, t in context.source.body.state_dict().items()}
     declared = {n for s in plan.stages if isinstance(s, Train) for g in s.groups for n in g.names}
     owners = {n.rpartition(".")[0] for n in declared}
-    may_change = (source.keys() & declared) | {plain(n) for n in plan.merged}
+    may_change = (source.keys() & declared) | {unwrapped(n) for n in plan.merged}
     may_change |= {n for n in source if n.rpartition(".")[0] in owners}  # BatchNorm statistics beside their weights
 
     outcome = run(context, method, context.task.draw(0, train_size=40, test_size=30), seed=0)
 
-    after = {plain(n): t for n, t in outcome.network.state_dict().items()}
+    after = {unwrapped(n): t for n, t in outcome.network.state_dict().items()}
     assert set(source) == {n for n in after if n.startswith("body.")}, "the finished network has the source's shape"
     assert changed(source, after) <= may_change
     assert not changed(source, {f"body.{n}": t for n, t in context.source.body.state_dict().items()}), "source touched"

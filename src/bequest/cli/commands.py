@@ -135,6 +135,18 @@ def replay(options: Namespace) -> int:
     return 0
 
 
+def export(options: Namespace) -> int:
+    """`bequest export`."""
+    from bequest import api
+
+    own = {name: getattr(options, name) for name in ("format", "method", "seed")}
+    made = api.export(options.run, options.folder, **own)
+    print(f"Adapter  {made.folder}   ({made.method}, seed {made.seed}; its README.md says how to load it)")
+    for note in made.notes:
+        print(note)
+    return 0
+
+
 def ls(options: Namespace) -> int:
     """`bequest ls`."""
     from rich.console import Console
@@ -239,6 +251,8 @@ def _data(options: Namespace) -> dict[str, Any]:
     more = ("encoding", "skip_bad", "max_tokens", "image_size", "source_head", "pooling", "cut_at")
     shared = {n: getattr(options, n) for n in (*names, *more, "precision", "cache")}
     data = options.data[0] if len(options.data) == 1 else options.data
+    if "adapter" in options:
+        shared["adapter"] = options.adapter
     return {"data": data, **shared, "progress": not options.quiet}
 
 

@@ -1,4 +1,4 @@
-"""`bequest`: compare, adapt, probe, suggest-lr, features, predict, replay, ls, cache, demo."""
+"""`bequest`: compare, adapt, probe, suggest-lr, features, predict, replay, export, ls, cache, demo."""
 
 from __future__ import annotations
 
@@ -250,6 +250,23 @@ def _parser() -> ArgumentParser:
     replay.add_argument("--out", required=True, metavar="DIR", help="a new folder")
     replay.add_argument("--data", metavar="PATH", help="where the data lie now, if they were moved")
     replay.set_defaults(command=commands.replay)
+
+    export = verb(
+        "export",
+        "write what a run trained for another library; nothing is trained again",
+        "  bequest export runs/reviews adapter\n  bequest export runs/reviews adapter --method lora --seed 1\n",
+    )
+    export.add_argument("run", metavar="RUN", help="folder of a run")
+    export.add_argument("folder", metavar="DIR", help="where the files go")
+    export.add_argument(
+        "--format",
+        choices=("peft",),
+        default="peft",
+        help="peft: the PEFT library's adapter, of a method with low-rank layers, its head included (default: peft)",
+    )
+    export.add_argument("--method", help="of which method (default: the best one that can be exported)")
+    export.add_argument("--seed", type=int, metavar="N", help="of which trial (default: the median one)")
+    export.set_defaults(command=commands.export)
 
     ls = verb(
         "ls",

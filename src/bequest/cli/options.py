@@ -88,6 +88,13 @@ def add_source(parser: ArgumentParser, *, several: bool = False) -> None:
         "run",
     )
     add_source_options(group)
+    if not several:
+        group.add_argument(
+            "--adapter",
+            metavar="DIR",
+            help="folder of a LoRA adapter in the PEFT library's files, trained on the source: it becomes part of it "
+            "(default: none)",
+        )
 
 
 def add_source_options(group: Any) -> None:

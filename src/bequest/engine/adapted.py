@@ -20,6 +20,7 @@ from bequest.engine.runtime import Precision, choose_runtime
 from bequest.nn.head import describe_head
 from bequest.nn.network import Network
 from bequest.nn.objectives import OBJECTIVES, THRESHOLD
+from bequest.nn.peft_tuners import Wrapped
 from bequest.nn.taps import tapped
 from bequest.sources import Source
 from bequest.sources.saved import MODEL_FILE, WEIGHTS_FILE, read
@@ -152,6 +153,7 @@ class AdaptedModel:
             "network": self.source.description,
             "preprocess": self.source.preprocess.describe(),
             "taps": [asdict(tap) for tap in tapped(self.network.body)[1] or ()],
+            "peft": self.network.body.settings if isinstance(self.network.body, Wrapped) else None,
             "head": describe_head(self.network.head),
             "kind": self.kind,
             "classes": list(self.classes),

@@ -4,9 +4,51 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Collection, Iterable
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
+
+
+@dataclass(frozen=True)
+class Origin:
+    """Where a body and its head lay in the network that they were taken from, the original.
+
+    Attributes:
+        inside: Name in the body of the module that comes from there; empty for the body itself.
+        path: Name of that module in the original; empty where it is the whole of it.
+        head: Name of the head in the original; empty where it has none in that place.
+        alias: Name under which other networks of the same library hold the module, e.g. `bert` in a classifier; empty
+            for none.
+        left_off: Names of parts of the original that the body does without, since nothing reads them.
+    """
+
+    inside: str = ""
+    path: str = ""
+    head: str = ""
+    alias: str = ""
+    left_off: tuple[str, ...] = ()
+
+    def within(self, name: str) -> Origin:
+        """Of a body that holds this one under a name and puts another end to it."""
+        return replace(self, inside=_join(name, self.inside), head="")
+
+    def original(self, name: str) -> str:
+        """What a module or parameter of the body is called in the original."""
+        return _moved(name, self.inside, self.path)
+
+    def own(self, name: str) -> str:
+        """What a module or parameter of the original is called in the body; empty where it is not there."""
+        inside = not self.path or name.startswith(self.path + ".")
+        return _moved(name, self.path, self.inside) if inside else ""
+
+
+def _moved(name: str, prefix: str, other: str) -> str:
+    return _join(other, name.removeprefix(prefix + ".") if prefix else name)
+
+
+def _join(*names: str) -> str:
+    return ".".join(filter(None, names))
 
 
 class Network(nn.Module):
@@ -15,12 +57,14 @@ class Network(nn.Module):
     Attributes:
         body: Inputs (one or more tensors, batch first) → embedding (batch, width).
         head: Embedding (batch, width) → outputs (batch, classes).
+        origin: Where both lay in the network that they were taken from.
     """
 
-    def __init__(self, body: nn.Module, head: nn.Module) -> None:
+    def __init__(self, body: nn.Module, head: nn.Module, origin: Origin | None = None) -> None:
         super().__init__()
         self.body = body
         self.head = head
+        self.origin = origin or Origin()
 
     def forward(self, *inputs: Tensor) -> Tensor:
         """Outputs (batch, classes) for a batch of inputs."""

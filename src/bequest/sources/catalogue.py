@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from bequest.core.checks import as_whole
 from bequest.core.errors import SourceError, nearest
+from bequest.sources import adapter as adapters
 from bequest.sources import embedded, timm, torchvision, transformers
 from bequest.sources.checks import refuse
 from bequest.sources.cut import cut_source
@@ -51,6 +52,7 @@ def get(
     head: str | None = None,
     pooling: str | None = None,
     cut_at: str | None = None,
+    adapter: str | Path | None = None,
     pretrained: bool = True,
 ) -> Source:
     """The source of that name.
@@ -62,16 +64,22 @@ def get(
         head: Name of the layer that is the network's own head, a Linear; None to find it by structure.
         pooling: From tokens to one vector: `mean`, `cls` (the first) or `last`; None as the model was trained.
         cut_at: Name of the layer at which the body ends (`bequest ls layers`); None for the whole body.
+        adapter: Folder of a LoRA adapter in the PEFT library's files, trained on this network: it is written into the
+            weights, and its head, if it has one, is the source's own.
         pretrained: False for the same network with random weights, the same ones at each call: for trying things out
             where weights cannot be had.
 
     Raises:
-        SourceError: The name is unknown (the nearest ones are given), an option does not apply, or the weights cannot
-            be had.
+        SourceError: The name is unknown (the nearest ones are given), an option does not apply, the weights cannot be
+            had, or the adapter does not fit.
         RunError: The folder's model is damaged.
     """
     max_tokens, image_size = _whole("--max-tokens", max_tokens), _whole("--image-size", image_size)
-    source = _named(name, max_tokens=max_tokens, image_size=image_size, head=head, pooling=pooling)
+    found = None if adapter is None else adapters.read(adapter)
+    classifier = found is not None and found.has_classifier
+    source = _named(
+        name, max_tokens=max_tokens, image_size=image_size, head=head, pooling=pooling, classifier=classifier
+    )
     if source.modality != "text":
         refuse(name, "--max-tokens", max_tokens)
     if cut_at is None and pooling is not None and pooling != source.description.get("pooling"):
@@ -81,6 +89,10 @@ def get(
         )
     if source.modality != "image":
         refuse(name, "--image-size", image_size)
+    if found is not None and not pretrained:
+        raise SourceError("adapter is given, but pretrained is False; expected pretrained weights to write it into.")
+    if found is not None and adapter is not None:
+        source = adapters.with_adapter(source, adapter, found)
     if not pretrained:
         whole = source
         source = replace(source, name=f"{name} (untrained)", pretrained=lambda: whole.scratch(0))
@@ -93,6 +105,7 @@ def get(
         "head": head,
         "pooling": pooling,
         "cut_at": cut_at,
+        "adapter": adapter and str(Path(adapter).resolve()),
         "pretrained": pretrained,
     }
     return replace(source, request=request)
@@ -107,6 +120,7 @@ def resolve(
     head: str | None = None,
     pooling: str | None = None,
     cut_at: str | None = None,
+    adapter: str | Path | None = None,
 ) -> Source:
     """The source that a user means by a name, a `Source` or a module.
 
@@ -118,11 +132,13 @@ def resolve(
         head: As for `get`.
         pooling: As for `get`; for a module only where it is cut.
         cut_at: As for `get`.
+        adapter: As for `get`.
 
     Raises:
         SourceError: An option does not apply; or as for `get` and `from_module`.
     """
     options = {"max_tokens": max_tokens, "image_size": image_size, "head": head, "pooling": pooling, "cut_at": cut_at}
+    options["adapter"] = adapter
     if isinstance(source, str):
         return get(source, **options)  # pyright: ignore[reportArgumentType]
     if isinstance(source, Source):
@@ -142,30 +158,46 @@ def resolve(
         plain = FunctionPreprocess()
         [example] = plain.collate([plain.encode(task.samples[i]) for i in range(min(3, len(task.samples)))])
     whole = from_module(source, modality=task.modality, head=head, example=example)
+    if adapter is not None:
+        whole = adapters.with_adapter(whole, adapter)
     return whole if cut_at is None else cut_source(whole, cut_at, pooling)
 
 
 def _named(
-    name: str, *, max_tokens: int | None, image_size: int | None, head: str | None, pooling: str | None
+    name: str,
+    *,
+    max_tokens: int | None,
+    image_size: int | None,
+    head: str | None,
+    pooling: str | None,
+    classifier: bool,
 ) -> Source:
     library, _, rest = name.partition(":")
     if name in EMBEDDED:
         refuse(name, "--source-head", head)
-        return EMBEDDED[name](max_tokens=max_tokens, image_size=image_size, pooling=pooling)
+        return EMBEDDED[name](max_tokens=max_tokens, image_size=image_size, pooling=pooling, classifier=classifier)
     if library == "timm":
         return timm.from_name(name, rest, image_size=image_size, head=head)
     if library == "torchvision":
         return torchvision.from_name(name, rest, image_size=image_size, head=head)
     if library == "hf":
         return transformers.from_pretrained(
-            name, rest, pooling=pooling, max_tokens=max_tokens, image_size=image_size, head=head
+            name,
+            rest,
+            pooling=pooling,
+            max_tokens=max_tokens,
+            image_size=image_size,
+            head=head,
+            classifier=classifier,
         )
     if model_folder(Path(name)) is not None:
         refuse(name, "--image-size", image_size)
         refuse(name, "--source-head", head)
         return from_run(name, name, max_tokens=max_tokens)
     told = nearest(name, EMBEDDED)
-    if Path(name).is_dir():
+    if adapters.is_adapter(Path(name)):
+        told = f"The folder holds an adapter; give what it was trained on: --source hf:BASE --adapter {name}. {told}"
+    elif Path(name).is_dir():
         told = f"The folder holds no model of a run; of a model that transformers saved, write hf:{name}. {told}"
     raise SourceError(
         f"There is no source {name!r}. {told} Others: {', '.join(FORMS)}. `bequest ls sources` explains them."

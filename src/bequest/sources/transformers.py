@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from bequest.core.errors import SourceError
 from bequest.nn.head import find_head
-from bequest.nn.network import Network
+from bequest.nn.network import Network, Origin
 from bequest.nn.pooling import TEXT_POOLINGS, pool_tokens
 from bequest.sources.checks import check_image_size, embedding_width, explained
 from bequest.sources.head import split
@@ -75,6 +75,7 @@ def from_pretrained(
     max_tokens: int | None = None,
     image_size: int | None = None,
     head: str | None = None,
+    classifier: bool = False,
 ) -> Source:
     """A model of the hub, or of a folder that `save_pretrained` wrote.
 
@@ -85,6 +86,8 @@ def from_pretrained(
         max_tokens: Token limit of a text model; None for 128, or what it knows if that is less.
         image_size: Side of an image model's input, pixels; None for its own.
         head: Name of a classifier's last Linear; None to find it.
+        classifier: Whether a text model is read as the library's sequence classifier on top of it, whatever the files
+            say: that is what an adapter with a classifier's head was trained on.
 
     Raises:
         SourceError: The files cannot be had, or the model is of a kind that is not supported.
@@ -97,7 +100,7 @@ def from_pretrained(
             description = {"kind": "transformers", "config": config.to_dict(), "form": "image", "head": head}
             preprocess: Preprocess = _resized(spelling, image_preprocess(name, config), description, image_size)
         else:
-            form, pooling = _text_form(name, config, pooling)
+            form, pooling = _text_form(name, config, pooling, classifier)
             description = {"kind": "transformers", "config": config.to_dict(), "form": form, "pooling": pooling}
             description["head"] = head
             limit = check_max_tokens(spelling, description, max_tokens)
@@ -105,20 +108,30 @@ def from_pretrained(
     return _source(spelling, description, preprocess, lambda: _pretrained(spelling, name, description))
 
 
-def from_folder(name: str, folder: Path, *, pooling: str, max_tokens: int | None, licence: str = "") -> Source:
+def from_folder(
+    name: str,
+    folder: Path,
+    *,
+    pooling: str | None,
+    max_tokens: int | None,
+    licence: str = "",
+    classifier: bool = False,
+) -> Source:
     """A text encoder from a folder with `config.json`, `model.safetensors` and `tokenizer.json`.
 
     Args:
         name: As users write it.
         folder: Where the files lie.
-        pooling: `mean`, `cls` or `last`.
+        pooling: `mean`, `cls` or `last`; None for the model's own.
         max_tokens: Token limit, special tokens included; None for 128.
         licence: Of the weights.
+        classifier: As for `from_pretrained`.
 
     Raises:
         SourceError: The token limit is not between 2 and what the network has positions for.
     """
-    return replace(from_pretrained(name, str(folder), pooling=pooling, max_tokens=max_tokens), licence=licence)
+    source = from_pretrained(name, str(folder), pooling=pooling, max_tokens=max_tokens, classifier=classifier)
+    return replace(source, licence=licence)
 
 
 def from_state(
@@ -175,16 +188,18 @@ def _source(
     )
 
 
-def _text_form(name: str, config: Any, pooling: str | None) -> tuple[str, str]:
+def _text_form(name: str, config: Any, pooling: str | None, classifier: bool) -> tuple[str, str]:
     """`pooled` or `classifier`, and the pooling."""
     if pooling is not None and pooling not in TEXT_POOLINGS:
         raise SourceError(f"pooling is {pooling!r}, expected {', '.join(TEXT_POOLINGS)}.")
+    if classifier and pooling:
+        raise SourceError("--pooling is given, but the adapter is a classifier's, which pools by itself. Leave it out.")
     own = pooling or sentence_pooling(name)
-    if own:
+    if own and not classifier:
         return "pooled", own
     usual = "last" if _is_causal(config) else "mean" if getattr(config, "is_encoder_decoder", False) else "cls"
     architecture = (getattr(config, "architectures", None) or [""])[0]
-    return ("classifier" if architecture.endswith("ForSequenceClassification") else "pooled"), usual
+    return ("classifier" if classifier or architecture.endswith("ForSequenceClassification") else "pooled"), usual
 
 
 def _is_image_model(config: Any) -> bool:
@@ -245,13 +260,21 @@ def _network(model: Any, description: dict[str, Any]) -> Network:
     if form == "pooled" and description.get("head"):
         raise SourceError("This text model has no head of its own, so none can be named. Leave --source-head out.")
     if form == "pooled":
-        return Network(PooledEncoder(_without_pooler(model), str(pooling)), nn.Identity())
+        return Network(PooledEncoder(_without_pooler(model), str(pooling)), nn.Identity(), _origin(model))
     taken = split(model, description.get("head") or find_head(model) or "")
     if form == "image":
-        return Network(Headless(model, ("pixel_values",)), taken.head)
+        return Network(Headless(model, ("pixel_values",)), taken.head, replace(taken.origin, inside="classifier"))
     if pooling == "last":
-        return Network(PooledEncoder(model.base_model, "last"), taken.head)
-    return Network(Headless(model, ("input_ids", "attention_mask")), taken.head)
+        origin = replace(taken.origin, inside="encoder", path=model.base_model_prefix)
+        return Network(PooledEncoder(model.base_model, "last"), taken.head, origin)
+    origin = replace(taken.origin, inside="classifier")
+    return Network(Headless(model, ("input_ids", "attention_mask")), taken.head, origin)
+
+
+def _origin(model: Any) -> Origin:
+    if getattr(model.config, "is_encoder_decoder", False):
+        return Origin("encoder", "encoder", left_off=("decoder",))
+    return Origin("encoder", alias=model.base_model_prefix, left_off=("pooler", "lm_head"))
 
 
 def _without_pooler(model: Any) -> nn.Module:
