@@ -221,7 +221,8 @@ class _Loop:
             self.best = {name: t.detach().clone() for name, t in trainable_state(self.network).items()}
             self.best_epoch = epoch
         seconds = time.perf_counter() - began
-        self.history.append(Epoch(self.number, epoch, train_loss, loss, metric, rate, seconds))
+        steps = self.batches_per_epoch if epoch else 0
+        self.history.append(Epoch(self.number, epoch, train_loss, loss, metric, rate, seconds, steps))
 
     def validate(self) -> tuple[float, float]:
         """Loss and metric on the held-out part, everything in eval mode."""
