@@ -100,8 +100,7 @@ def _race(own: TrialRecord, full: TrialRecord, objective: Objective) -> Race | N
 
     where = reached(theirs)
     assert where is not None, "full fine-tuning reaches its own best"
-    _, end = ours[-1]
-    return Race(own.seed, sign * mark, reached(ours), where, end.steps, end.seconds)
+    return Race(own.seed, sign * mark, reached(ours), where, end=ours[-1][1])
 
 
 def _course(trial: TrialRecord) -> list[tuple[float, Reached]]:
@@ -118,12 +117,11 @@ def _course(trial: TrialRecord) -> list[tuple[float, Reached]]:
 
 
 def _ratio(races: Sequence[Race], what: str) -> Ratio | None:
-    """The middle seed's ratio of steps or of seconds; a seed that did not reach the mark comes after all that did."""
+    """The middle seed's ratio of steps or seconds; seeds that did not reach the mark come after those that did."""
     ratios: list[tuple[bool, float]] = []
     for race in races:
         if race.full.steps:
-            own = race.own or Reached(race.num_steps, race.num_seconds)
-            ratios.append((race.own is None, getattr(own, what) / getattr(race.full, what)))
+            ratios.append((race.own is None, getattr(race.own or race.end, what) / getattr(race.full, what)))
     if not ratios:
         return None
     late, value = sorted(ratios)[len(ratios) // 2]

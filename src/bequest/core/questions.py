@@ -115,10 +115,10 @@ class Gap:
 
 @dataclass(frozen=True)
 class Reached:
-    """Where a training first reached a mark, looked at after each epoch.
+    """A moment of a training, which is looked at before it and after each epoch.
 
     Attributes:
-        steps: Optimizer steps until then; 0 where it was there before training.
+        steps: Optimizer steps until then.
         seconds: Of training and validation until then.
     """
 
@@ -133,18 +133,16 @@ class Race:
     Attributes:
         seed: Of both.
         mark: Value of the metric on held-out labels.
-        own: Where the method reached it; None if it did not.
-        full: Where full fine-tuning did.
-        num_steps: Optimizer steps that the method took in all.
-        num_seconds: Seconds that they took.
+        own: When the method first reached it; None if it did not.
+        full: When full fine-tuning did.
+        end: When the method's training ended.
     """
 
     seed: int
     mark: float
     own: Reached | None
     full: Reached
-    num_steps: int
-    num_seconds: float
+    end: Reached
 
 
 @dataclass(frozen=True)
@@ -258,6 +256,6 @@ def _parity(data: dict[str, Any]) -> Parity:
 
 
 def _race(data: dict[str, Any]) -> Race:
-    reached = {k: None if data[k] is None else Reached(**data[k]) for k in ("own", "full")}
+    reached = {k: None if data[k] is None else Reached(**data[k]) for k in ("own", "full", "end")}
     values: dict[str, Any] = {**data, **reached}
     return Race(**values)
