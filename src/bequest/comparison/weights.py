@@ -37,11 +37,11 @@ def examine(context: Context, plan: Plan, trained: dict[str, Tensor], head: dict
     network = reassemble(plan, trained, head)
     if plan.finish is None:
         return Weights(_spectra(context, network), None)
-    before = frozen_module(context, network)
+    unmerged = frozen_module(context, network)
     network = finished(plan, network)
-    paces = _paces(context, (before, frozen_module(context, network)), test)
-    sizes = (_num_bytes(tensors) for tensors in (trained, network.state_dict()))
-    return Weights(_spectra(context, network), Merging(*paces, *sizes))
+    before, after = _paces(context, (unmerged, frozen_module(context, network)), test)
+    adapter, whole = _num_bytes(trained), _num_bytes(network.state_dict())
+    return Weights(_spectra(context, network), Merging(before, after, adapter, whole))
 
 
 def _spectra(context: Context, network: Network) -> list[Spectrum]:

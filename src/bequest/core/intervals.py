@@ -15,7 +15,7 @@ def t_interval(values: Sequence[float]) -> tuple[float, float] | None:
     Args:
         values: One a seed; for a comparison of two methods their differences, seed by seed.
     """
-    from scipy.special import stdtrit
+    from scipy.special import stdtrit  # pyright: ignore[reportMissingTypeStubs, reportUnknownVariableType]
 
     spread = statistics.stdev(values) if len(values) > 1 else 0.0
     if spread <= _TOLERANCE:

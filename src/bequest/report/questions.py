@@ -34,7 +34,7 @@ def section(board: Leaderboard) -> dict[str, Any] | None:
         },
         "parity": {
             "plot": _drawn(question_plots.parity, board),
-            "told": _parity_told(found),
+            "told": [*_parity_told(found), *_batches(board, found)],
             "key": canvas.key(board, (FULL, *(parity.method for parity in found.parities))),
             "seeds": _seeds(found),
             "rows": [_parity_row(parity, _seeds(found)) for parity in found.parities],
@@ -147,6 +147,16 @@ def _parity_told(found: Questions) -> list[str]:
             "is enough. Such seeds give no ratio."
         )
     return told + [_parity_sentence(parity) for parity in found.parities if parity.steps]
+
+
+def _batches(board: Leaderboard, found: Questions) -> list[str]:
+    """That a step is not the same for all, where it is not."""
+    methods = (FULL, *(parity.method for parity in found.parities))
+    sizes = {row.method: row.settings.get("batch_size") for row in board.rows if row.method in methods}
+    if len(set(sizes.values())) < 2:
+        return []
+    told = ", ".join(f"{method} {sizes[method]}" for method in methods if sizes.get(method))
+    return [f"A step is of as many samples as the method's batch: {told}."]
 
 
 def _parity_sentence(parity: Parity) -> str:
