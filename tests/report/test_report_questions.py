@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from dataclasses import replace
+from html import unescape
 
 import pytest
 from pages import assert_sound, text_of
@@ -78,6 +79,10 @@ def asked(board: Leaderboard) -> Leaderboard:
     return with_questions(board, QUESTIONS)
 
 
+def words_of(board: Leaderboard) -> str:
+    return unescape(text_of(render(board)))
+
+
 def changed(board: Leaderboard, **changes: object) -> Leaderboard:
     return with_questions(board, replace(QUESTIONS, **changes))
 
@@ -102,7 +107,7 @@ def test_one_line_a_question(asked: Leaderboard) -> None:
 def test_the_page_answers_with_numbers(asked: Leaderboard) -> None:
     page = render(asked)
     assert_sound(page)
-    text = text_of(page)
+    text = unescape(text_of(page))
     for words in (
         "lora: +0.2 points against full fine-tuning, mean over 3 seeds, 95 % t-interval from -1.2 to +1.6 points. "
         "Undecided: the interval holds 0.",
@@ -141,7 +146,7 @@ def test_a_gap_is_judged_by_its_interval(board: Leaderboard, gap: Gap, lower_is_
 
 
 def test_without_an_interval_it_is_said(board: Leaderboard) -> None:
-    page = text_of(render(changed(board, gaps=[Gap("lora", 0.0, None, None, 1)])))
+    page = words_of(changed(board, gaps=[Gap("lora", 0.0, None, None, 1)]))
     assert "lora: +0.0 points against full fine-tuning, one seed, which gives no interval. Undecided" in page
 
 
@@ -149,7 +154,7 @@ def test_a_mark_that_is_not_reached(board: Leaderboard) -> None:
     late = parity("lora", race(0, None, 13), steps=Ratio(10.0, False, 1), seconds=Ratio(20.0, False, 1))
     asked = changed(board, parities=[late])
     assert "lora not reached within 130 steps, more than 10 times." in in_words(asked)[1]
-    page = text_of(render(asked))
+    page = words_of(asked)
     assert (
         "lora does not reach the mark within its 130 steps (one seed): it takes more than 10 times the steps." in page
     )
@@ -159,16 +164,16 @@ def test_a_mark_that_is_not_reached(board: Leaderboard) -> None:
 def test_where_the_head_alone_is_enough(board: Leaderboard) -> None:
     asked = changed(board, parities=[parity("lora", race(0, 0, 0), race(1, 0, 0))])
     assert "before its first optimizer step with every seed, so there is no ratio to tell." in in_words(asked)[1]
-    assert "With every seed, full fine-tuning is at the mark before its first step" in text_of(render(asked))
+    assert "With every seed, full fine-tuning is at the mark before its first step" in words_of(asked)
     some = parity("lora", race(0, 0, 0), race(1, 26, 13), steps=Ratio(2.0, True, 1), seconds=Ratio(4.0, True, 1))
-    assert "With 1 of 2 seeds, full fine-tuning is at the mark" in text_of(render(changed(board, parities=[some])))
+    assert "With 1 of 2 seeds, full fine-tuning is at the mark" in words_of(changed(board, parities=[some]))
 
 
 def test_unequal_batches_are_told(asked: Leaderboard) -> None:
     assert "A step is of as many samples" not in render(asked)
     rows = [replace(r, settings={**r.settings, "batch_size": 32}) if r.method == "full" else r for r in asked.rows]
     told = "A step is of as many samples as the method's batch: full 32, lora 16."
-    assert told in text_of(render(replace(asked, rows=rows)))
+    assert told in words_of(replace(asked, rows=rows))
 
 
 def test_a_metric_of_any_size_has_a_mark_in_per_cent(board: Leaderboard) -> None:
@@ -183,7 +188,7 @@ def test_a_metric_of_any_size_has_a_mark_in_per_cent(board: Leaderboard) -> None
 
 def test_methods_that_change_no_matrix_are_named(board: Leaderboard) -> None:
     asked = changed(board, gaps=[*QUESTIONS.gaps, Gap("freeze", 0.0, None, None, 1)])
-    assert "freeze changes no such matrix." in text_of(render(asked))
+    assert "freeze changes no such matrix." in words_of(asked)
 
 
 @pytest.mark.parametrize("size", [WIDE, NARROW])

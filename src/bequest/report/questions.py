@@ -163,20 +163,18 @@ def _parity_sentence(parity: Parity) -> str:
     steps, seconds = parity.steps, parity.seconds
     assert steps is not None and seconds is not None
     over = "one seed" if steps.seeds == 1 else f"the middle one of {steps.seeds} seeds"
-    late = [race for race in parity.races if race.own is None and race.full.steps]
-    if steps.reached:
-        text = (
-            f"{parity.method} takes {steps.value:.3g} times the optimizer steps and {seconds.value:.3g} times the "
-            f"seconds of {_AGAINST} to reach the mark ({over})."
+    late = sum(race.own is None for race in parity.races if race.full.steps)
+    missed = f"with {late} of {units.plural(steps.seeds, 'seed')}"
+    if not steps.reached:
+        return (
+            f"{parity.method} does not reach the mark within its {_most_steps(parity)} steps {missed}: it takes more "
+            f"than {steps.value:.3g} times the steps ({over})."
         )
-    else:
-        text = (
-            f"{parity.method} does not reach the mark within its {_most_steps(parity)} steps ({over}): it takes more "
-            f"than {steps.value:.3g} times the steps."
-        )
-    if late and (steps.reached or steps.seeds > 1):
-        text += f" It did not get there with {len(late)} of {units.plural(steps.seeds, 'seed')}."
-    return text
+    text = (
+        f"{parity.method} takes {steps.value:.3g} times the optimizer steps and {seconds.value:.3g} times the seconds "
+        f"of {_AGAINST} to reach the mark ({over})."
+    )
+    return f"{text} It did not get there {missed}." if late else text
 
 
 def _seeds(found: Questions) -> list[int]:
@@ -228,7 +226,7 @@ def _ranks_told(board: Leaderboard, found: Questions) -> list[str]:
         "median. Values that rounding alone would make are left out, so the lines of a low-rank update end at its "
         f"rank. Measured at seed {found.ranks[0].seed}."
     ]
-    told += [_ranks_sentence(ranks) for ranks in found.ranks]
+    told += _ranks_sentences(found)
     told += _suggestion(found)
     silent = [gap.method for gap in found.gaps if _changed_nothing(board, gap.method)]
     if silent:
@@ -236,13 +234,16 @@ def _ranks_told(board: Leaderboard, found: Questions) -> list[str]:
     return told
 
 
-def _ranks_sentence(ranks: Ranks) -> str:
-    whose = "Full fine-tuning" if ranks.method == FULL else ranks.method
-    return (
-        f"{whose} changes {units.plural(ranks.layers, 'matrix', 'matrices')}, with an effective rank of "
+def _ranks_sentences(found: Questions) -> list[str]:
+    full = [ranks for ranks in found.ranks if ranks.method == FULL]
+    others = [f"{ranks.method} {ranks.effective_rank:.3g}" for ranks in found.ranks if ranks.method != FULL]
+    told = [
+        f"Full fine-tuning changes {units.plural(ranks.layers, 'matrix', 'matrices')}, with an effective rank of "
         f"{ranks.effective_rank:.3g} in the median, from {ranks.lowest:.3g} to {ranks.highest:.3g}; 90 % of the energy "
         f"lie in {ranks.rank_90:g} directions."
-    )
+        for ranks in full
+    ]
+    return [*told, f"Median effective rank of the others: {', '.join(others)}."] if others else told
 
 
 def _suggestion(found: Questions) -> list[str]:
