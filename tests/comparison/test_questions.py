@@ -15,10 +15,11 @@ from bequest.comparison.questions import answer, concerned
 from bequest.core.observe import Silent
 from bequest.core.questions import Gap, Questions, Ratio, Reached, Spectrum, Weights
 from bequest.core.results import Epoch, Leaderboard, TrialRecord
+from bequest.nn.head import describe_head
 from bequest.nn.objectives import OBJECTIVES
 
 ACCURACY = OBJECTIVES["classification"]
-PERPLEXITY = replace(ACCURACY, metric="perplexity", lower_is_better=True)
+PERPLEXITY = replace(ACCURACY, metric="perplexity", higher_is_better=False)
 BOTH = {"full", "lora"}
 
 
@@ -103,7 +104,7 @@ def test_seeds_in_which_nothing_had_to_be_trained_give_no_ratio() -> None:
 def test_where_less_is_better_the_mark_is_above_the_best_by_a_share_of_it() -> None:
     full, lora = trial("full", 0, [40.0, 20.0, 22.0], test=21.0), trial("lora", 0, [40.0, 30.0, 20.2, 20.1], test=22.5)
     found = asked(full, lora, objective=PERPLEXITY)
-    assert (found.metric, found.lower_is_better, found.relative) == ("perplexity", True, True)
+    assert (found.metric, found.higher_is_better, found.relative) == ("perplexity", False, True)
     [race] = found.parities[0].races
     assert race.mark == pytest.approx(20.1)
     assert race.own == Reached(30, 9.0) and race.full == Reached(10, 2.0)
@@ -139,6 +140,25 @@ def test_the_suggested_rank_holds_nine_tenths_in_the_median_layer() -> None:
 def test_one_side_alone_is_no_question(methods: set[str]) -> None:
     assert answer([trial(m, 0, [0.5, 0.6]) for m in methods], BOTH, ACCURACY) is None
     assert answer([], BOTH, ACCURACY) is None
+
+
+def test_a_network_too_large_for_spectra_is_said(context_of: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    from bequest.comparison import weights
+    from bequest.core.registry import get_method
+    from bequest.engine.run import make_plan
+
+    class Notes(Silent):
+        def note(self, text: str) -> None:
+            said.append(text)
+
+    said: list[str] = []
+    context = context_of("image", observer=Notes())
+    monkeypatch.setattr(weights, "_MAX_MULTIPLICATIONS", 100)
+    plan = make_plan(context, get_method("full").build({}), 0)
+    head = describe_head(plan.network.head)
+    found = weights.examine(context, plan, plan.network.state_dict(), head, [0, 1, 2])
+    assert found == Weights([], None)
+    assert said == ["tiny_conv is too large for singular values of what training adds: left out."]
 
 
 # Whole comparisons

@@ -41,7 +41,7 @@ def ranks(method: str, rank: float) -> Ranks:
 
 QUESTIONS = Questions(
     metric="accuracy",
-    lower_is_better=False,
+    higher_is_better=True,
     tolerance=0.005,
     relative=False,
     gaps=[Gap("lora", 0.002, -0.012, 0.016, 3)],
@@ -128,20 +128,20 @@ def test_the_page_answers_with_numbers(asked: Leaderboard) -> None:
 
 
 @pytest.mark.parametrize(
-    ("gap", "lower_is_better", "told"),
+    ("gap", "higher_is_better", "told"),
     [
-        (Gap("lora", 0.03, 0.01, 0.05, 3), False, "+3.0 points, better"),
-        (Gap("lora", -0.03, -0.05, -0.01, 3), False, "-3.0 points, worse"),
-        (Gap("lora", -0.03, -0.05, -0.01, 3), True, "-3.0 points, better"),
-        (Gap("lora", 0.03, 0.01, 0.05, 3), True, "+3.0 points, worse"),
-        (Gap("lora", 0.03, 0.0004, 0.06, 3), False, "+3.0 points, undecided"),
-        (Gap("lora", 0.03, None, None, 1), False, "+3.0 points, undecided"),
+        (Gap("lora", 0.03, 0.01, 0.05, 3), True, "+3.0 points, better"),
+        (Gap("lora", -0.03, -0.05, -0.01, 3), True, "-3.0 points, worse"),
+        (Gap("lora", -0.03, -0.05, -0.01, 3), False, "-3.0 points, better"),
+        (Gap("lora", 0.03, 0.01, 0.05, 3), False, "+3.0 points, worse"),
+        (Gap("lora", 0.03, 0.0004, 0.06, 3), True, "+3.0 points, undecided"),
+        (Gap("lora", 0.03, None, None, 1), True, "+3.0 points, undecided"),
     ],
 )
-def test_a_gap_is_judged_by_its_interval(board: Leaderboard, gap: Gap, lower_is_better: bool, told: str) -> None:
-    asked = changed(board, gaps=[gap], lower_is_better=lower_is_better)
+def test_a_gap_is_judged_by_its_interval(board: Leaderboard, gap: Gap, higher_is_better: bool, told: str) -> None:
+    asked = changed(board, gaps=[gap], higher_is_better=higher_is_better)
     assert in_words(asked)[0] == f"Against full fine-tuning, test accuracy: lora {told}."
-    side = "to the left is better" if lower_is_better else "to the right is better"
+    side = "to the right is better" if higher_is_better else "to the left is better"
     assert side in render(asked)
 
 
@@ -178,7 +178,7 @@ def test_unequal_batches_are_told(asked: Leaderboard) -> None:
 
 def test_a_metric_of_any_size_has_a_mark_in_per_cent(board: Leaderboard) -> None:
     asked = changed(
-        board, metric="perplexity", lower_is_better=True, relative=True, gaps=[Gap("lora", 1.5, 1.0, 2.0, 3)]
+        board, metric="perplexity", higher_is_better=False, relative=True, gaps=[Gap("lora", 1.5, 1.0, 2.0, 3)]
     )
     lines = in_words(asked)
     assert lines[0] == "Against full fine-tuning, test perplexity: lora +1.500, worse."
@@ -206,7 +206,7 @@ def test_the_way_to_parity_is_the_best_so_far(make: Make) -> None:
     asked = with_questions(make(["full", "lora"], 1, epochs=course), QUESTIONS)
     trials = {t.method: t for t in asked.trials}
     assert question_plots._mean_course([trials["full"]], "full", QUESTIONS) == [(0, 0.25), (13, 0.75), (26, 0.75)]
-    lower = replace(QUESTIONS, lower_is_better=True)
+    lower = replace(QUESTIONS, higher_is_better=False)
     assert question_plots._mean_course([trials["full"]], "full", lower) == [(0, 0.25), (13, 0.25), (26, 0.25)]
 
 

@@ -51,9 +51,9 @@ def answer(trials: Sequence[TrialRecord], methods: Collection[str], objective: O
     ranks = [found for method, own in {FULL: full, **done}.items() for found in _ranks(method, own.values())]
     return Questions(
         metric=objective.metric,
-        lower_is_better=objective.lower_is_better,
+        higher_is_better=objective.higher_is_better,
         tolerance=TOLERANCE,
-        relative=objective.lower_is_better,
+        relative=not objective.higher_is_better,
         gaps=[gap for gap in gaps if gap is not None],
         parities=[parity for parity in parities if parity is not None],
         ranks=ranks,
@@ -91,9 +91,9 @@ def _race(own: TrialRecord, full: TrialRecord, objective: Objective) -> Race | N
     if not ours or not theirs:
         return None
     # Higher is better from here on.
-    sign = -1 if objective.lower_is_better else 1
+    sign = 1 if objective.higher_is_better else -1
     best = max(sign * metric for metric, _ in theirs)
-    mark = best - TOLERANCE * (abs(best) if objective.lower_is_better else 1)
+    mark = best - TOLERANCE * (1 if objective.higher_is_better else abs(best))
 
     def reached(course: list[tuple[float, Reached]]) -> Reached | None:
         return next((where for metric, where in course if sign * metric >= mark - _ROUNDING), None)

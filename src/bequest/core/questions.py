@@ -210,7 +210,7 @@ class Questions:
 
     Attributes:
         metric: What gaps and marks are in.
-        lower_is_better: Whether less of it is better.
+        higher_is_better: Its direction.
         tolerance: How near to full fine-tuning's best value on held-out labels the mark is.
         relative: Whether `tolerance` is a share of that value, as of a metric that can have any size.
         gaps: One a method.
@@ -222,7 +222,7 @@ class Questions:
     """
 
     metric: str
-    lower_is_better: bool
+    higher_is_better: bool
     tolerance: float
     relative: bool
     gaps: list[Gap]

@@ -222,7 +222,7 @@ class _Loop:
             self.best_epoch = epoch
         seconds = time.perf_counter() - began
         steps = self.batches_per_epoch if epoch else 0
-        self.history.append(Epoch(self.number, epoch, train_loss, loss, metric, rate, seconds, steps))
+        self.history.append(Epoch(self.number, epoch, train_loss, loss, metric, rate, seconds, steps=steps))
 
     def validate(self) -> tuple[float, float]:
         """Loss and metric on the held-out part, everything in eval mode."""

@@ -39,7 +39,7 @@ def gaps(board: Leaderboard, size: Size) -> str | None:
         ax = new_axes(figure, size, (left, 46, 22, 34))
         _draw_gaps(ax, found.gaps, looks(board), scale)
         write_title(ax, title, size)
-        better = "to the left is better" if found.lower_is_better else "to the right is better"
+        better = "to the right is better" if found.higher_is_better else "to the left is better"
         ax.set_xlabel(better, fontsize=size.font, labelpad=6)
         return to_svg(figure, f"gaps-{size.name}", f"{title} of {', '.join(gap.method for gap in found.gaps)}")
 
@@ -129,7 +129,7 @@ def _mean_course(trials: Sequence[TrialRecord], method: str, found: Questions) -
 
 def _course(trial: TrialRecord, found: Questions) -> dict[int, float]:
     """The best metric so far by optimizer steps."""
-    better, step, course = min if found.lower_is_better else max, 0, {}
+    better, step, course = max if found.higher_is_better else min, 0, {}
     best = trial.epochs[0].validation_metric
     for epoch in trial.epochs:
         step, best = step + (epoch.steps or 0), better(best, epoch.validation_metric)

@@ -88,7 +88,7 @@ def _judged(gap: Gap, found: Questions) -> str:
     """By the ends as they are read: one that reads as zero is not called different from it."""
     if gap.low is None or gap.high is None or round(gap.low, 3) <= 0 <= round(gap.high, 3):
         return "undecided"
-    return "better" if (gap.mean < 0) == found.lower_is_better else "worse"
+    return "better" if (gap.mean > 0) == found.higher_is_better else "worse"
 
 
 def _signed(value: float, found: Questions) -> str:
