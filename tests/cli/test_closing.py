@@ -31,6 +31,10 @@ def test_the_open_questions_are_told_a_line_each(bequest: Bequest, table: Path, 
     status, out, err = bequest("compare", table, *where, *words)
     assert status == 0, err
     plain = " ".join(out.split())
-    for start in ("Against full fine-tuning, test accuracy: lora ", "Effective rank of what training adds", "Merged, "):
+    for start in (
+        "Against full fine-tuning, test accuracy: lora ",
+        "Effective rank of what training adds",
+        "After merging, ",
+    ):
         assert plain.index(start) < plain.index("Best by validation:")
     assert "Optimizer steps to come within 0.5 points" in plain or "Steps to parity: " in plain

@@ -164,17 +164,17 @@ def _parity_sentence(parity: Parity) -> str:
     assert steps is not None and seconds is not None
     over = "one seed" if steps.seeds == 1 else f"the middle one of {steps.seeds} seeds"
     late = sum(race.own is None for race in parity.races if race.full.steps)
-    missed = f"with {late} of {units.plural(steps.seeds, 'seed')}"
+    missed = f" with {late} of {steps.seeds} seeds" if steps.seeds > 1 else ""
     if not steps.reached:
         return (
-            f"{parity.method} does not reach the mark within its {_most_steps(parity)} steps {missed}: it takes more "
+            f"{parity.method} does not reach the mark within its {_most_steps(parity)} steps{missed}: it takes more "
             f"than {steps.value:.3g} times the steps ({over})."
         )
     text = (
         f"{parity.method} takes {steps.value:.3g} times the optimizer steps and {seconds.value:.3g} times the seconds "
         f"of {_AGAINST} to reach the mark ({over})."
     )
-    return f"{text} It did not get there {missed}." if late else text
+    return f"{text} It did not get there{missed}." if late else text
 
 
 def _seeds(found: Questions) -> list[int]:
@@ -297,12 +297,12 @@ def _layers(board: Leaderboard, found: Questions) -> dict[str, Any]:
 
 def _merging_line(found: Questions) -> str:
     told = [f"{method} {_faster(merging)}" for method, merging in found.merging.items()]
-    return f"Merged, one sample alone is predicted in a share of the time before: {'; '.join(told)}." if told else ""
+    return f"After merging, one sample alone takes: {'; '.join(told)}." if told else ""
 
 
 def _faster(merging: Merging) -> str:
     share = merging.after.latency_s / merging.before.latency_s
-    return f"{100 * share:.0f} % ({_milliseconds(merging.after.latency_s)})"
+    return f"{100 * share:.0f} % of the time before ({_milliseconds(merging.after.latency_s)})"
 
 
 def _merging_told(method: str, merging: Merging) -> str:
