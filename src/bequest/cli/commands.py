@@ -268,13 +268,13 @@ def _training(options: Namespace) -> dict[str, Any]:
 def _closing(run: Run) -> None:
     from rich.console import Console
 
-    from bequest.report import affinity
+    from bequest.report import affinity, questions
     from bequest.report.verdict import criterion
     from bequest.ui.terminal import leaderboard_table
 
     console = Console()
     console.print(leaderboard_table(run.board, width=console.width))
-    for paragraph in affinity.in_words(run.board):
+    for paragraph in [*affinity.in_words(run.board), *questions.in_words(run.board)]:
         console.print("", paragraph, sep="\n", markup=False, highlight=False)
     best = run.board.best
     print(f"\nBest by {criterion(run.board)}: {best.method if best else 'none'}")

@@ -16,7 +16,9 @@ import bequest
 from bequest.comparison.cost import PeakMemory, inference_per_s
 from bequest.comparison.folder import BEST, RunFolder, digest
 from bequest.comparison.groups import group_scores, worst
+from bequest.comparison.questions import answer, concerned
 from bequest.comparison.statistics import RANKING, make_row, rank
+from bequest.comparison.weights import examine
 from bequest.core.errors import DataError, MethodError, RunError, SourceError, TrainingError
 from bequest.core.observe import Observer
 from bequest.core.plan import Part, Solve
@@ -199,7 +201,10 @@ class _Comparison:
                 self.context.observer.progress("trials", done, len(self.planned))
                 record = finished.get((entry.info.name, seed))
                 is_new = record is None
-                self.trials.append(self.trial(entry, seed, self.draws[seed]) if record is None else record)
+                record = self.trial(entry, seed, self.draws[seed]) if record is None else record
+                if self.asks_for_weights(record):
+                    record, is_new = self.examined(entry, record), True
+                self.trials.append(record)
                 board = self.board()
                 if is_new:
                     self.folder.write_board(board)
@@ -213,6 +218,11 @@ class _Comparison:
             if report is not None:
                 report(board, self.folder.path)
             return board
+
+    @property
+    def questioned(self) -> set[str]:
+        """Names of the methods that the open questions are about."""
+        return concerned({entry.info.name: entry.info.family for entry in self.entries})
 
     @property
     def planned(self) -> list[tuple[Entry, int]]:
@@ -293,6 +303,20 @@ class _Comparison:
             groups=groups,
         )
 
+    def asks_for_weights(self, record: TrialRecord) -> bool:
+        """Whether a question wants to look at them: of each method it is about, at the first seed that ended well."""
+        known = {trial.method for trial in self.trials if trial.weights is not None}
+        return record.method in self.questioned - known and record.error is None and record.weights is None
+
+    def examined(self, entry: Entry, record: TrialRecord) -> TrialRecord:
+        """The record with what its training did to the weights, kept in the folder."""
+        trained, head = self.folder.trained(record.method, record.seed)
+        plan = make_plan(self.context, entry.method, record.seed)
+        weights = examine(self.context, plan, trained, head, self.draws[record.seed].test)
+        record = replace(record, weights=weights)
+        self.folder.finish(record, self.trial_identity(entry, record.seed), trained, head)
+        return record
+
     def board(self) -> Leaderboard:
         by_method: dict[str, list[TrialRecord]] = {}
         for trial in self.trials:
@@ -320,6 +344,7 @@ class _Comparison:
                 "computed": sum(trial.frozen_samples for trial in self.trials),
             },
             trials=list(self.trials),
+            questions=answer(self.trials, self.questioned, self.context.objective),
         )
 
     def save_best(self, row: Row) -> None:

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import IO, Any, Literal
 
 from bequest.core.errors import RunError
+from bequest.core.questions import Questions, Weights
 
 SelectBy = Literal["metric", "worst-group"]
 
@@ -46,6 +47,7 @@ class Epoch:
         learning_rate: Of the last group (the head) at the epoch's last step.
         seconds: Training time of this epoch, validation included.
         optimizer_bytes: Bytes of the optimizer's state after the epoch.
+        steps: Optimizer steps of this epoch; None in records that do not tell.
     """
 
     stage: int
@@ -56,6 +58,7 @@ class Epoch:
     learning_rate: float | None
     seconds: float
     optimizer_bytes: int = 0
+    steps: int | None = None
 
 
 @dataclass(frozen=True)
@@ -94,6 +97,7 @@ class TrialRecord:
             forward pass that was so computed once.
         validation_worst_group: Worst-group accuracy on the held-out labels; None without groups.
         groups: Accuracy on the test part of each group that has samples there, by name; empty without groups.
+        weights: What training did to the weights; None where that was not measured.
     """
 
     method: str
@@ -125,6 +129,7 @@ class TrialRecord:
     frozen_shares: list[float] = field(default_factory=list[float])
     validation_worst_group: float | None = None
     groups: dict[str, GroupScore] = field(default_factory=dict[str, GroupScore])
+    weights: Weights | None = None
 
     def selection(self, select_by: SelectBy) -> float | None:
         """The score on held-out labels that a trial is chosen by."""
@@ -140,7 +145,8 @@ class TrialRecord:
         with _fields_of("a trial's record"):
             epochs = [Epoch(**e) for e in data.get("epochs", [])]
             groups = {name: GroupScore(**found) for name, found in data.get("groups", {}).items()}
-            values: dict[str, Any] = {**data, "epochs": epochs, "groups": groups}
+            weights = Weights.from_json(data["weights"]) if data.get("weights") else None
+            values: dict[str, Any] = {**data, "epochs": epochs, "groups": groups, "weights": weights}
             return cls(**values)
 
 
@@ -210,6 +216,7 @@ class Leaderboard:
         environment: Versions, machine, precision.
         passes: Samples asked of frozen bodies and samples computed, by all trials together.
         trials: Every trial.
+        questions: What parameter-efficient methods give up; None where full fine-tuning or all of them are missing.
     """
 
     rows: list[Row]
@@ -219,6 +226,7 @@ class Leaderboard:
     environment: dict[str, Any]
     passes: dict[str, int]
     trials: list[TrialRecord]
+    questions: Questions | None = None
 
     @property
     def best(self) -> Row | None:
@@ -255,6 +263,7 @@ class Leaderboard:
                 **data,
                 "rows": [_row(r) for r in data["rows"]],
                 "trials": [TrialRecord.from_json(t) for t in data["trials"]],
+                "questions": Questions.from_json(data["questions"]) if data.get("questions") else None,
             }
             return cls(**values)
 

@@ -242,8 +242,8 @@ class _Loop:
             self.best = {name: t.detach().clone() for name, t in self.moving().items()}
             self.best_epoch = epoch
         seconds = time.perf_counter() - began
-        kept = state_bytes(self.optimizer)
-        self.history.append(Epoch(self.number, epoch, train_loss, loss, metric, rate, seconds, kept))
+        steps, kept = self.batches_per_epoch if epoch else 0, state_bytes(self.optimizer)
+        self.history.append(Epoch(self.number, epoch, train_loss, loss, metric, rate, seconds, kept, steps))
 
     def validate(self) -> tuple[float, float]:
         """Loss and metric on the held-out part, everything in eval mode."""

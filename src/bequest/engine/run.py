@@ -111,14 +111,30 @@ def run(
     return trial.outcome(validation, test)
 
 
-def restore(plan: Plan, trained: dict[str, Tensor], head: dict[str, Any]) -> Network:
-    """The finished network of an earlier trial from its plan, made again with the same seed, and its tensors."""
+def reassemble(plan: Plan, trained: dict[str, Tensor], head: dict[str, Any]) -> Network:
+    """The network of an earlier trial as its last stage left it, before it is finished.
+
+    Args:
+        plan: Made again with the same seed.
+        trained: Its tensors.
+        head: Description of its head.
+    """
     network = plan.network
     network.head = build_head(head)
     tensors = plan.coding.decode(trained) if plan.coding else trained
     unexpected = network.load_state_dict(tensors, strict=False).unexpected_keys
     if unexpected:
         raise KeyError(f"the plan has no tensors named {unexpected}")
+    return network.eval().requires_grad_(False)
+
+
+def restore(plan: Plan, trained: dict[str, Tensor], head: dict[str, Any]) -> Network:
+    """The finished network of an earlier trial; arguments as for `reassemble`."""
+    return finished(plan, reassemble(plan, trained, head))
+
+
+def finished(plan: Plan, network: Network) -> Network:
+    """The plain network: what the plan merges is merged, in place."""
     return (plan.finish(network) if plan.finish else network).eval().requires_grad_(False)
 
 
@@ -282,9 +298,9 @@ class _Trial:
         return forward(self.context, self.halves.cut.scoring, items, collate=self.halves.collate, label="scoring")
 
     def outcome(self, validation: Tensor, test: Tensor) -> Outcome:
-        network = self.plan.finish(self.network) if self.plan.finish else self.network
+        network = finished(self.plan, self.network)
         return Outcome(
-            network=network.eval().requires_grad_(False),
+            network=network,
             trained=self.stored,
             head=describe_head(network.head),
             validation=validation,

@@ -26,12 +26,13 @@ class Objective:
 
     Attributes:
         loss: (outputs (batch, outputs), labels) → scalar.
-        metric: Name of the metric that rows are ranked by; higher is better.
+        metric: Name of the metric that rows are ranked by.
         score: The metric, of outputs and labels (samples, …).
         activate: Outputs (samples, outputs) → what they stand for: probabilities, or values in the targets' units.
         metrics: Further metrics by name.
         standardised: Networks are fitted on labels of zero mean and unit variance, and the inverse goes into the head.
         confusion: Whether a sample has one true class, so that classes can be taken for one another.
+        higher_is_better: The metric's direction; whatever compares scores goes by it.
     """
 
     loss: Callable[[Tensor, Tensor], Tensor]
@@ -41,6 +42,7 @@ class Objective:
     metrics: Mapping[str, Score] = field(default_factory=dict[str, Score])
     standardised: bool = False
     confusion: bool = False
+    higher_is_better: bool = True
 
 
 def accuracy(outputs: Tensor, labels: Tensor) -> float:

@@ -9,7 +9,7 @@ from typing import Any, cast
 from markupsafe import Markup, escape
 
 from bequest.core.results import WORST_GROUP, Leaderboard, Row, TrialRecord, atomic_open
-from bequest.report import plots, units
+from bequest.report import canvas, plots, questions, units
 from bequest.report.verdict import criterion, finished, sentences
 
 _MAX_PAIRS = 6
@@ -72,11 +72,12 @@ def _page(board: Leaderboard) -> dict[str, Any]:
         "rows": [_row(board, r) for r in board.rows],
         "groups": _groups(board),
         "purpose": _purpose(board),
-        "key": [{"name": m, **look.key} for m, look in plots.looks(board).items()],
-        "cost": {s.name: plots.cost_and_score(board, s) for s in (plots.WIDE, plots.NARROW)},
-        "curves": {s.name: plots.curves(board, s) for s in (plots.WIDE, plots.NARROW)},
+        "key": canvas.key(board, canvas.looks(board)),
+        "cost": {s.name: plots.cost_and_score(board, s) for s in (canvas.WIDE, canvas.NARROW)},
+        "curves": {s.name: plots.curves(board, s) for s in (canvas.WIDE, canvas.NARROW)},
         "cost_note": _cost_note(board),
         "curves_note": _curves_note(board),
+        "questions": questions.section(board),
         "confusion": _confusion(board),
         "scatter": _scatter(board),
         "classes": _classes(board.task),
