@@ -6,6 +6,9 @@ from dataclasses import replace
 from functools import partial
 from typing import Any
 
+from torch import nn
+
+from bequest.core.errors import MethodError
 from bequest.core.plan import Group, Recipe, Solve, Train
 from bequest.nn.head import new_head
 from bequest.nn.network import Network
@@ -17,11 +20,21 @@ _MLP_EPOCHS = 30
 
 
 def train(recipe: Recipe, groups: tuple[Group, ...]) -> Train:
-    """Gradient descent as the recipe says: AdamW, its schedule, the loss of the task's kind."""
+    """Gradient descent as the recipe says: AdamW, its schedule, the loss of the task's kind.
+
+    Raises:
+        MethodError: The groups are empty.
+    """
     import torch
 
+    filled = tuple(group for group in groups if group.names)
+    if not filled:
+        raise MethodError(
+            "These settings leave nothing to train: there is no new head, and all of the source is frozen. Train some "
+            "of its layers."
+        )
     return Train(
-        groups=groups,
+        groups=filled,
         epochs=_set(recipe.epochs),
         batch_size=_set(recipe.batch_size),
         schedule=SCHEDULES[_set(recipe.schedule)](_set(recipe.warmup)),
@@ -35,7 +48,11 @@ def with_new_head(network: Network, recipe: Recipe, width: int, num_classes: int
     """Give the network the recipe's head, and the stages that fit it on the source's features if it asks for that.
 
     A linear head is solved; one with a hidden layer has no closed optimum and is trained on the stored features.
+    A task without classes or targets (a language model's) needs no new head, and none is made: the source's own is kept.
     """
+    if num_classes == 0:
+        network.head = nn.Identity()
+        return ()
     network.head = new_head(_set(recipe.head), width, num_classes, hidden=recipe.hidden)
     if recipe.head_init == "random":
         return ()

@@ -14,7 +14,8 @@ class Network(nn.Module):
 
     Attributes:
         body: Inputs (one or more tensors, batch first) → embedding (batch, width).
-        head: Embedding (batch, width) → outputs (batch, classes).
+        head: Embedding (batch, width) → outputs (batch, classes). An Identity where nothing is new: a language model's
+            body ends in its own last layer.
     """
 
     def __init__(self, body: nn.Module, head: nn.Module) -> None:

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 EMBEDDED: dict[str, Callable[..., Source]] = {
     "minilm_l6": embedded.minilm_l6,
     "minilm_l3": embedded.minilm_l3,
+    "smollm2": embedded.smollm2,
     "efficientnet_lite0": embedded.efficientnet_lite0,
     "efficientnet_lite1": embedded.efficientnet_lite1,
     "efficientnet_lite2": embedded.efficientnet_lite2,
@@ -34,6 +35,7 @@ FORMS: dict[str, str] = {
     "torchvision:NAME": "an image classifier of torchvision, e.g. torchvision:convnext_tiny",
     "hf:NAME": "a text or image model of Hugging Face's hub, e.g. hf:distilbert-base-uncased",
     "hf:FOLDER": "the same from a folder that save_pretrained wrote, e.g. hf:./my-bert",
+    "hf:FILE.gguf": "a language model of a GGUF file, its weights in float32, e.g. hf:./model.Q4_1.gguf",
     "RUN": "the folder of an earlier run, or of a saved model: what it learned is the source for the next task",
 }
 
@@ -52,6 +54,7 @@ def get(
     pooling: str | None = None,
     cut_at: str | None = None,
     pretrained: bool = True,
+    kind: Kind = "classification",
 ) -> Source:
     """The source of that name.
 
@@ -64,6 +67,8 @@ def get(
         cut_at: Name of the layer at which the body ends (`bequest ls layers`); None for the whole body.
         pretrained: False for the same network with random weights, the same ones at each call: for trying things out
             where weights cannot be had.
+        kind: What it will be adapted to. For `causal-lm` a language model stays one, with its own last layer; for all
+            other kinds it is a body without a head.
 
     Raises:
         SourceError: The name is unknown (the nearest ones are given), an option does not apply, or the weights cannot
@@ -71,7 +76,9 @@ def get(
         RunError: The folder's model is damaged.
     """
     max_tokens, image_size = _whole("--max-tokens", max_tokens), _whole("--image-size", image_size)
-    source = _named(name, max_tokens=max_tokens, image_size=image_size, head=head, pooling=pooling)
+    source = _named(name, max_tokens=max_tokens, image_size=image_size, head=head, pooling=pooling, kind=kind)
+    if kind == "causal-lm":
+        refuse(f"{name} as a language model", "--cut-at", cut_at)
     if source.modality != "text":
         refuse(name, "--max-tokens", max_tokens)
     if cut_at is None and pooling is not None and pooling != source.description.get("pooling"):
@@ -94,6 +101,7 @@ def get(
         "pooling": pooling,
         "cut_at": cut_at,
         "pretrained": pretrained,
+        "kind": kind,
     }
     return replace(source, request=request)
 
@@ -124,7 +132,7 @@ def resolve(
     """
     options = {"max_tokens": max_tokens, "image_size": image_size, "head": head, "pooling": pooling, "cut_at": cut_at}
     if isinstance(source, str):
-        return get(source, **options)  # pyright: ignore[reportArgumentType]
+        return get(source, **options, kind=task.kind)  # pyright: ignore[reportArgumentType]
     if isinstance(source, Source):
         given = [name for name, value in options.items() if value is not None]
         if given:
@@ -146,19 +154,19 @@ def resolve(
 
 
 def _named(
-    name: str, *, max_tokens: int | None, image_size: int | None, head: str | None, pooling: str | None
+    name: str, *, max_tokens: int | None, image_size: int | None, head: str | None, pooling: str | None, kind: Kind
 ) -> Source:
     library, _, rest = name.partition(":")
     if name in EMBEDDED:
         refuse(name, "--source-head", head)
-        return EMBEDDED[name](max_tokens=max_tokens, image_size=image_size, pooling=pooling)
+        return EMBEDDED[name](max_tokens=max_tokens, image_size=image_size, pooling=pooling, kind=kind)
     if library == "timm":
         return timm.from_name(name, rest, image_size=image_size, head=head)
     if library == "torchvision":
         return torchvision.from_name(name, rest, image_size=image_size, head=head)
     if library == "hf":
         return transformers.from_pretrained(
-            name, rest, pooling=pooling, max_tokens=max_tokens, image_size=image_size, head=head
+            name, rest, pooling=pooling, max_tokens=max_tokens, image_size=image_size, head=head, kind=kind
         )
     if model_folder(Path(name)) is not None:
         refuse(name, "--image-size", image_size)
@@ -183,6 +191,6 @@ def _absolute(name: str) -> str:
     """The name, folders in full, so that it means the same from elsewhere."""
     library, colon, rest = name.partition(":")
     folder = Path(rest if library == "hf" else name)
-    if name in EMBEDDED or not folder.is_dir():
+    if name in EMBEDDED or not folder.exists():
         return name
     return f"hf:{folder.resolve()}" if library == "hf" and colon else str(folder.resolve())
