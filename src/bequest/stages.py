@@ -62,8 +62,17 @@ def with_new_head(network: Network, recipe: Recipe, width: int, num_classes: int
 
 
 def head_alone(network: Network, recipe: Recipe, epochs: int, learning_rate: float) -> Train:
-    """The network's head trained by gradient descent on the source's stored features."""
+    """The network's head trained by gradient descent on the source's stored features.
+
+    Raises:
+        MethodError: There is no new head.
+    """
     names = tuple(f"head.{name}" for name, _ in network.head.named_parameters())
+    if not names:
+        raise MethodError(
+            "The method begins with a new head alone, but a language model keeps its own, which knows the tokens "
+            "already; expected one that trains the network itself, e.g. full or lora."
+        )
     stage = train(replace(recipe, epochs=epochs), (Group(names, learning_rate, _set(recipe.weight_decay)),))
     return replace(stage, source_features=True)
 

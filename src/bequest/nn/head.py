@@ -83,7 +83,7 @@ def build_head(description: dict[str, Any]) -> nn.Module:
     if kind == "linear":
         return new_head(kind, **arguments)
     if kind not in kinds():
-        raise ValueError(f"a head of kind {kind!r}; expected none, steps, linear, {', '.join(kinds())}")
+        raise ValueError(f"a head of kind {kind!r}; expected steps, linear, none, {', '.join(kinds())}")
     return kinds()[kind](**arguments)
 
 

@@ -78,6 +78,11 @@ def get(
     max_tokens, image_size = _whole("--max-tokens", max_tokens), _whole("--image-size", image_size)
     source = _named(name, max_tokens=max_tokens, image_size=image_size, head=head, pooling=pooling, kind=kind)
     if kind == "causal-lm":
+        if source.head_kind != kind:
+            raise SourceError(
+                f"{name!r} is no language model, which --task causal-lm needs; expected e.g. smollm2, or hf:NAME of one. "
+                "Choose another source."
+            )
         refuse(f"{name} as a language model", "--cut-at", cut_at)
     if source.modality != "text":
         refuse(name, "--max-tokens", max_tokens)
