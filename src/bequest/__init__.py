@@ -29,7 +29,14 @@ if TYPE_CHECKING:
     from bequest.data import from_dataset as task_from_dataset
     from bequest.data import from_texts as task_from_texts
     from bequest.data import load as load_task
-    from bequest.engine.adapted import AdaptedModel, LabelsPrediction, Prediction, TextPrediction, ValuesPrediction, load
+    from bequest.engine.adapted import (
+        AdaptedModel,
+        LabelsPrediction,
+        Prediction,
+        TextPrediction,
+        ValuesPrediction,
+        load,
+    )
     from bequest.extractor import FeatureExtractor
     from bequest.sources import Source, from_module
     from bequest.sources import get as get_source

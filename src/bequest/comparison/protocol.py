@@ -434,8 +434,8 @@ def check_modality(task: Task, source: Source) -> None:
     if (task.kind == "causal-lm") != (source.head_kind == "causal-lm"):
         what = "a language model" if source.head_kind == "causal-lm" else "no language model"
         raise SourceError(
-            f"The source {source.name!r} is {what}, but {task.name!r} is a {task.kind} task; expected a source for that. "
-            f"Name one that can be either, e.g. smollm2, or get it for the task: bequest.get_source(…, "
+            f"The source {source.name!r} is {what}, but {task.name!r} is a {task.kind} task; expected a source for "
+            f"that. Name it rather than hand it over, e.g. smollm2, or get it for the task: bequest.get_source(…, "
             f"kind={task.kind!r})."
         )
 

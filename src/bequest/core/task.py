@@ -141,8 +141,8 @@ class Task:
             Python.
         kind: What is predicted: one class, any number of classes, numbers, or the next token.
         group_names: Names of the values of `groups`, which index them. Empty where they have none.
-        units: int64 (samples,), ascending: of which unit (a document) each sample is a piece. Units are drawn whole; None
-            where each sample is drawn by itself.
+        units: int64 (samples,), ascending: of which unit (a document) each sample is a piece. Units are drawn whole;
+            None where each sample is drawn by itself.
     """
 
     name: str

@@ -116,8 +116,9 @@ def recognise(table: Table, columns: Columns) -> tuple[Roles, list[str]]:
 
 
 def recognise_texts(table: Table, columns: Columns) -> tuple[Roles, list[str]]:
-    """As `recognise`, where texts have no labels: `text` is the column of texts, or of prompts, and `labels` then holds
-    that of completions.
+    """As `recognise`, where texts have no labels.
+
+    `text` is the column of texts, or of prompts, and `labels` then holds that of completions.
 
     Raises:
         DataError: A column is not there, is named for two purposes or for one that such data have not, or cannot be

@@ -112,7 +112,8 @@ def read_paragraphs(path: Path, *, encoding: str, origin: Mapping[str, Any]) -> 
     [whole] = read_texts([path], encoding)
     texts = [text for text in re.split(r"\n\s*\n", whole) if text.strip()]
     places = Lazy(len(texts), partial(_paragraph, path))
-    note = f"Divided {path.name} at blank lines into {counted(len(texts), 'text')}. To have it otherwise: a folder of files."
+    number = counted(len(texts), "text")
+    note = f"Divided {path.name} at blank lines into {number}. To have it otherwise: a folder of files."
     found = Labelled(Texts(texts, places), no_labels(len(texts)))
     return assemble(found, path.stem, notes=[note], origin=origin)
 

@@ -23,7 +23,8 @@ def from_texts(
     Exact duplicates are reduced to one; `Task.notes` says so.
 
     Args:
-        texts: Texts, of which every token is to be predicted, or pairs (prompt, completion), of which the completion is.
+        texts: Texts, of which every token is to be predicted, or pairs (prompt, completion), of which those of the
+            completion are.
         test: Of the given test part, as `texts`; empty where that is drawn.
         name: A short name for tables.
 

@@ -10,8 +10,8 @@ import numpy as np
 
 from bequest.core.errors import DataError
 from bequest.core.task import HashArray, IntArray, Modality, Samples, Task
-from bequest.data.messages import counted, listed
 from bequest.data.images import array_hash
+from bequest.data.messages import counted, listed
 from bequest.data.spool import Spool, spool_hashes
 from bequest.sources.language import LanguagePreprocess
 from bequest.sources.source import Source
@@ -84,7 +84,8 @@ def divided(task: Task, source: Source) -> Task:
             owners.append(i)
     if not owners:
         raise DataError(
-            f"No text of {task.name!r} has two tokens; expected texts in which a token follows another. Give longer ones."
+            f"No text of {task.name!r} has two tokens; expected texts in which a token follows another. Give longer "
+            "ones."
         )
     units, tokens = np.array(owners, np.int64), values.finish().view("<i4").reshape(-1, 2)
     notes = _notes(preprocess, len(task.samples), len(units), int(tokens[:, 1].sum()), num_long, num_cut, empty)

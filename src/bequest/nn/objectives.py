@@ -94,7 +94,7 @@ def token_loss(outputs: Tensor, labels: Tensor) -> Tensor:
 
 
 def perplexity(outputs: Tensor, labels: Tensor) -> float:
-    """exp of the mean negative log-likelihood of a token; arguments as for `token_loss`."""
+    """Exp of the mean negative log-likelihood of a token; arguments as for `token_loss`."""
     mean = float(token_loss(outputs.double(), labels))
     return math.exp(min(mean, _LARGEST_EXPONENT))
 

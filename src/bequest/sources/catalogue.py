@@ -20,7 +20,7 @@ from bequest.sources.source import Source
 if TYPE_CHECKING:
     from torch import nn
 
-    from bequest.core.task import Task
+    from bequest.core.task import Kind, Task
 
 EMBEDDED: dict[str, Callable[..., Source]] = {
     "minilm_l6": embedded.minilm_l6,
@@ -80,8 +80,8 @@ def get(
     if kind == "causal-lm":
         if source.head_kind != kind:
             raise SourceError(
-                f"{name!r} is no language model, which --task causal-lm needs; expected e.g. smollm2, or hf:NAME of one. "
-                "Choose another source."
+                f"{name!r} is no language model, which --task causal-lm needs; expected e.g. smollm2, or hf:NAME of "
+                "one. Choose another source."
             )
         refuse(f"{name} as a language model", "--cut-at", cut_at)
     if source.modality != "text":

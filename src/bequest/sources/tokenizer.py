@@ -92,8 +92,9 @@ def _converted(files: Files, config: Any) -> str:
         return tokenizer.to_str()
     except (OSError, ValueError, ImportError, AttributeError) as error:
         raise SourceError(
-            f"{files['pretrained_model_name_or_path']!r} has no tokenizer.json, and its tokenizer cannot be converted ({_first_line(error)}). Convert it "
-            "once where its library is installed: AutoTokenizer.from_pretrained(…).save_pretrained(folder)."
+            f"{files['pretrained_model_name_or_path']!r} has no tokenizer.json, and its tokenizer cannot be converted "
+            f"({_first_line(error)}). Convert it once where its library is installed: "
+            "AutoTokenizer.from_pretrained(…).save_pretrained(folder)."
         ) from error
 
 
