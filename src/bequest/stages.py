@@ -51,6 +51,8 @@ def with_new_head(network: Network, recipe: Recipe, width: int, num_classes: int
     A task without classes or targets (a language model's) needs no new head, and gets none: the source's own is kept.
     """
     if num_classes == 0:
+        if recipe.head == "mlp":
+            raise MethodError("head is 'mlp', but a language model keeps its own head; expected linear, the default.")
         network.head = nn.Identity()
         return ()
     network.head = new_head(_set(recipe.head), width, num_classes, hidden=recipe.hidden)

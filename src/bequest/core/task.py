@@ -375,13 +375,15 @@ def _draw(task: Task, seed: int, train_size: int | None, test_size: int | float,
 
 def _draw_units(task: Task, seed: int, train_size: int | None, test_size: int | float, split_seed: int) -> Draw:
     """Units are drawn as if each were one sample; their pieces follow them, in their order."""
-    _, first, counts = np.unique(task.units, return_index=True, return_counts=True)
-    split = tuple(task.split[i] for i in first) if task.split else ()
+    assert task.units is not None
+    first: IntArray = np.flatnonzero(np.diff(task.units, prepend=-1))
+    end: IntArray = np.append(first[1:], len(task.units))
+    split = tuple(task.split[int(i)] for i in first) if task.split else ()
     whole = replace(task, labels=task.labels[first], split=split, groups=None, units=None)
     drawn = _draw(whole, seed, train_size, test_size, split_seed)
 
     def pieces(chosen: IntArray) -> IntArray:
-        runs = [np.arange(first[unit], first[unit] + counts[unit]) for unit in chosen]
+        runs = [np.arange(first[unit], end[unit], dtype=np.int64) for unit in chosen]
         return np.concatenate([np.empty(0, np.int64), *runs])
 
     return Draw(pieces(drawn.train), pieces(drawn.validation), pieces(drawn.test))

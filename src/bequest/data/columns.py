@@ -98,10 +98,11 @@ def recognise(table: Table, columns: Columns) -> tuple[Roles, list[str]]:
     Raises:
         DataError: A column is not there, is named for two purposes, or cannot be told from others.
     """
-    if len(table.columns) < 2:
+    if len(table.columns) == 1:
         raise DataError(
             f"{table.place} has one column, {table.columns[0][:60]!r}; expected a column of texts and one of labels, "
-            "divided by commas, semicolons or tabs. Add the labels, or correct the delimiter."
+            "divided by commas, semicolons or tabs. Add the labels, or correct the delimiter; for a language model, which "
+            "needs none: --task causal-lm."
         )
     roles = _named_roles(table, columns)
     notes = _recognise_split(table, roles) if columns.split is None else []
@@ -308,6 +309,7 @@ def _refuse(table: Table, missing: Sequence[str]) -> NoReturn:
         f"{', '.join(map(repr, table.columns))}. Expected names such as text and label. Name them: "
         + " ".join(f"--{role}-column NAME" for role in missing)
         + (" (or --image-column NAME)" if "text" in missing else "")
+        + (". For texts without labels: --task causal-lm" if "label" in missing else "")
         + "."
     )
 

@@ -143,8 +143,10 @@ def _texts_task(table: Table, name: str, wanted: Wanted, origin: Mapping[str, An
     """The task in a table of texts, or of prompts and completions, without labels."""
     roles, notes = recognise_texts(table, wanted.columns)
     assert roles.text is not None
-    texts = [_texts(table, column, table.places) for column in (roles.text, *roles.labels)]
-    samples = Completions(*texts, table.places) if roles.labels else Texts(texts[0], table.places)
+    texts = _texts(table, roles.text, table.places)
+    samples: Samples = Texts(texts, table.places)
+    if roles.labels:
+        samples = Completions(texts, _texts(table, roles.labels[0], table.places), table.places)
     found = Labelled(samples, no_labels(len(table)), _given_parts(table, roles)[:])
     return assemble(found, name, notes=[*table.notes, *notes], origin=origin)
 
