@@ -101,8 +101,8 @@ def recognise(table: Table, columns: Columns) -> tuple[Roles, list[str]]:
     if len(table.columns) == 1:
         raise DataError(
             f"{table.place} has one column, {table.columns[0][:60]!r}; expected a column of texts and one of labels, "
-            "divided by commas, semicolons or tabs. Add the labels, or correct the delimiter; for a language model, which "
-            "needs none: --task causal-lm."
+            "divided by commas, semicolons or tabs. Add the labels, or correct the delimiter; for a language "
+            "model, which needs none: --task causal-lm."
         )
     roles = _named_roles(table, columns)
     notes = _recognise_split(table, roles) if columns.split is None else []
