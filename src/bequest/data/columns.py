@@ -309,8 +309,8 @@ def _refuse(table: Table, missing: Sequence[str]) -> NoReturn:
         f"{', '.join(map(repr, table.columns))}. Expected names such as text and label. Name them: "
         + " ".join(f"--{role}-column NAME" for role in missing)
         + (" (or --image-column NAME)" if "text" in missing else "")
-        + (". For texts without labels: --task causal-lm" if "label" in missing else "")
         + "."
+        + (" For texts without labels: --task causal-lm." if "label" in missing else "")
     )
 
 
