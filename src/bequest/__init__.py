@@ -29,8 +29,16 @@ if TYPE_CHECKING:
     )
     from bequest.data import from_arrays as task_from_arrays
     from bequest.data import from_dataset as task_from_dataset
+    from bequest.data import from_texts as task_from_texts
     from bequest.data import load as load_task
-    from bequest.engine.adapted import AdaptedModel, LabelsPrediction, Prediction, ValuesPrediction, load
+    from bequest.engine.adapted import (
+        AdaptedModel,
+        LabelsPrediction,
+        Prediction,
+        TextPrediction,
+        ValuesPrediction,
+        load,
+    )
     from bequest.extractor import FeatureExtractor
     from bequest.optim.galore import GaLore
     from bequest.sources import Source, from_module
@@ -52,9 +60,11 @@ _LAZY = {
     "load_task": ("bequest.data", "load"),
     "task_from_arrays": ("bequest.data", "from_arrays"),
     "task_from_dataset": ("bequest.data", "from_dataset"),
+    "task_from_texts": ("bequest.data", "from_texts"),
     "AdaptedModel": ("bequest.engine.adapted", "AdaptedModel"),
     "LabelsPrediction": ("bequest.engine.adapted", "LabelsPrediction"),
     "Prediction": ("bequest.engine.adapted", "Prediction"),
+    "TextPrediction": ("bequest.engine.adapted", "TextPrediction"),
     "ValuesPrediction": ("bequest.engine.adapted", "ValuesPrediction"),
     "load": ("bequest.engine.adapted", "load"),
     "FeatureExtractor": ("bequest.extractor", "FeatureExtractor"),
@@ -76,6 +86,7 @@ __all__ = [
     "RateSuggestion",
     "Run",
     "Source",
+    "TextPrediction",
     "ValuesPrediction",
     "__version__",
     "adapt",
@@ -91,6 +102,7 @@ __all__ = [
     "suggest_learning_rate",
     "task_from_arrays",
     "task_from_dataset",
+    "task_from_texts",
 ]
 
 

@@ -22,7 +22,7 @@ from bequest.comparison.probe import probe as run_probe
 from bequest.comparison.protocol import Protocol, check_modality, enter
 from bequest.comparison.protocol import compare as run_comparison
 from bequest.core.checks import check_count, check_seed, check_seeds, check_test_size, check_train_size
-from bequest.core.errors import MethodError, RunError
+from bequest.core.errors import DataError, MethodError, RunError
 from bequest.core.observe import Observer, Silent
 from bequest.core.probing import LayerRow, ProbeRecord
 from bequest.core.registry import get_method
@@ -38,6 +38,7 @@ from bequest.engine.features import embeddings
 from bequest.engine.range_test import RangeTest, range_test
 from bequest.engine.runtime import choose_runtime
 from bequest.engine.store import Store
+from bequest.engine.windows import divided
 from bequest.nn.taps import Tapped
 from bequest.sources import Source, resolve
 from bequest.sources import get as get_source
@@ -49,6 +50,7 @@ if TYPE_CHECKING:
 Precision = Literal["auto", "float32", "bfloat16"]
 
 DEFAULT_METHODS = ("linear_probe", "full", "freeze", "lora")
+"""Those of them that apply to the task are compared; `adapt` takes the first."""
 
 
 @dataclass(frozen=True)
@@ -137,7 +139,7 @@ class RateSuggestion:
 def compare(
     data: Any,
     source: str | Source | nn.Module,
-    methods: Sequence[str] = DEFAULT_METHODS,
+    methods: Sequence[str] | None = None,
     *,
     settings: Mapping[str, Mapping[str, Any]] | None = None,
     seeds: int | Sequence[int] = 3,
@@ -179,7 +181,7 @@ def compare(
             from `load_task`, `task_from_arrays` or `task_from_dataset`; a pair (inputs, labels); or a Hugging Face or
             PyTorch dataset.
         source: A source's name (`bequest ls sources`), a `Source`, or an `nn.Module`.
-        methods: Names (`bequest ls methods`).
+        methods: Names (`bequest ls methods`); None for linear_probe, full, freeze and lora, as far as they apply.
         settings: Hyperparameters by method, e.g. `{"lora": {"rank": 4}}`.
         seeds: How many, or which; each redraws labels, initialisation and order.
         train_size: How many labels a method may see before the test; None for all that are not test.
@@ -190,7 +192,8 @@ def compare(
         select_by: Which score on held-out labels ranks the rows: `metric`, or `worst-group` for the lowest accuracy of
             a group. Training, early stopping and finished trials do not depend on it.
         out: The run's folder; None for one under `runs/` that is named after the run.
-        task: `classification`, `multi-label` or `regression`; `auto` goes by the labels.
+        task: `classification`, `multi-label` or `regression`; `auto` goes by the labels. `causal-lm` is for texts
+            without labels, or prompts and completions, of which a language model predicts each token.
         text_column: A table's column of texts; None to recognise it.
         image_column: A table's column of paths of images; None to recognise it.
         label_column: A table's column of labels, or several with commas between; None to recognise it.
@@ -237,6 +240,9 @@ def compare(
         None if source_data is None else _task(source_data, "classification", {**options, "group_column": None})
     )
     source = _source(source, loaded, max_tokens, image_size, source_head, pooling, cut_at, adapter)
+    check_modality(loaded, source)
+    loaded = divided(loaded, source)
+    methods = _default_methods(loaded) if methods is None else methods
     entries = enter(methods, settings or {}, source, loaded)
     chosen_views = choose_views(views, augment, loaded.modality)
     protocol = Protocol(chosen, train_size, test_size, split_seed, precision, chosen_views, cut, source_task, select_by)
@@ -276,7 +282,7 @@ def compare(
 def adapt(
     data: Any,
     source: str | Source | nn.Module,
-    method: str = "linear_probe",
+    method: str | None = None,
     *,
     seed: int = 0,
     out: str | Path | None = None,
@@ -312,7 +318,7 @@ def adapt(
     Args:
         data: As for `compare`.
         source: As for `compare`.
-        method: The method's name.
+        method: The method's name; None for linear_probe, or full where there are no labels to solve for.
         seed: Redraws labels, initialisation and order.
         out: As for `compare`.
         train_size: As for `compare`.
@@ -348,6 +354,11 @@ def adapt(
     Raises:
         bequest.core.errors.BequestError: One of its kinds, as for `compare`.
     """
+    if method is None:
+        names = ("text_column", "image_column", "label_column", "split_column", "group_column")
+        columns = dict(zip(names, (text_column, image_column, label_column, split_column, group_column), strict=True))
+        data = _task(data, task, {**columns, "encoding": encoding, "skip_bad": skip_bad})
+        method = _default_methods(data)[0]
     get_method(method)
     return compare(
         data,
@@ -460,6 +471,7 @@ def probe(
         "group_column": group_column,
     }
     loaded = _task(data, task, {**columns, "encoding": encoding, "skip_bad": skip_bad})
+    _refuse_language(loaded, "probe")
     options = {"max_tokens": max_tokens, "image_size": image_size, "head": source_head}
     candidates = choose(
         _words(sources) if isinstance(sources, str) else sources if isinstance(sources, Sequence) else [sources],
@@ -494,6 +506,19 @@ def probe(
             report=_write_page,
         )
     return Probe(folder, record)
+
+
+def _default_methods(task: Task) -> list[str]:
+    """Those of the default methods that have something to fit on the task."""
+    return [name for name in DEFAULT_METHODS if task.kind != "causal-lm" or get_method(name).trains]
+
+
+def _refuse_language(task: Task, command: str) -> None:
+    if task.kind == "causal-lm":
+        raise DataError(
+            f"bequest {command} reads one embedding a sample, which a language model task has not; expected labelled "
+            "data. Name its kind: --task classification."
+        )
 
 
 def _words(text: str) -> list[str]:
@@ -582,6 +607,8 @@ def suggest_learning_rate(
     }
     loaded = _task(data, task, {**columns, "encoding": encoding, "skip_bad": skip_bad})
     source = _source(source, loaded, max_tokens, image_size, source_head, pooling, cut_at, adapter)
+    check_modality(loaded, source)
+    loaded = divided(loaded, source)
     [entry] = enter([method], {method: hyperparameters}, source, loaded)
     missing = {"learning_rate", "head_learning_rate"} - entry.settings.keys()
     if missing:
@@ -637,7 +664,8 @@ def replay(
             f"The run in {folder} was made from data or a module that only Python had; expected a data path and a "
             "named source. Call bequest.compare with them again; run.json holds all other settings."
         )
-    task = _load(settings["data"], data)
+    source = get_source(**settings["source"])
+    task = divided(_load(settings["data"], data), source)
     then = earlier.board()
     if task.fingerprint != then.task["fingerprint"]:
         raise RunError(
@@ -647,7 +675,7 @@ def replay(
     own = settings["source_data"]
     run = compare(
         task,
-        get_source(**settings["source"]),
+        source,
         settings["methods"],
         settings=settings["settings"],
         seeds=settings["seeds"],
@@ -762,6 +790,7 @@ def features(
         "group_column": group_column,
     }
     loaded = _task(data, task, {**columns, "encoding": encoding, "skip_bad": skip_bad})
+    _refuse_language(loaded, "features")
     source = _source(source, loaded, max_tokens, image_size, source_head, pooling, cut_at, adapter)
     check_modality(loaded, source)
     taps = named_taps(source, layers, target=pool_to, task=loaded)

@@ -24,7 +24,7 @@ def compare(options: Namespace) -> int:
     """`bequest compare`."""
     from bequest import api
 
-    names = [n.strip() for n in options.methods.split(",")] if options.methods else list(api.DEFAULT_METHODS)
+    names = [n.strip() for n in options.methods.split(",")] if options.methods else None
     settings = parse_settings(options.settings)
     own = {"seeds": options.seeds, "select_by": options.select_by, "out": options.out, **_training(options)}
     run = api.compare(methods=names, settings=settings, **own, **_shared(options))
@@ -115,8 +115,10 @@ def predict(options: Namespace) -> int:
 
 def _in_words(prediction: AnyPrediction) -> str:
     """A prediction as one cell or several with tabs between."""
-    from bequest.engine.adapted import LabelsPrediction, ValuesPrediction
+    from bequest.engine.adapted import LabelsPrediction, TextPrediction, ValuesPrediction
 
+    if isinstance(prediction, TextPrediction):
+        return prediction.text
     if isinstance(prediction, ValuesPrediction):
         return "\t".join(f"{target}={value:.6g}" for target, value in prediction.values.items())
     if isinstance(prediction, LabelsPrediction):

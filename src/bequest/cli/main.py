@@ -106,7 +106,8 @@ def _parser() -> ArgumentParser:
     compare.add_argument(
         "--methods",
         metavar="A,B,…",
-        help="which methods, by name (default: linear_probe,full,freeze,lora; `bequest ls methods` lists all)",
+        help="which methods, by name (default: linear_probe,full,freeze,lora, as far as they apply; `bequest ls "
+        "methods` lists all)",
     )
     compare.add_argument(
         "--set",
@@ -131,14 +132,16 @@ def _parser() -> ArgumentParser:
         "adapt",
         "adapt a source by one method, every hyperparameter within reach",
         "  bequest adapt reviews.csv --source minilm_l6 --method lora --rank 4 --epochs 5\n"
-        "  bequest adapt photos/ --source efficientnet_lite0 --method freeze --from-depth 0.8\n",
+        "  bequest adapt photos/ --source efficientnet_lite0 --method freeze --from-depth 0.8\n"
+        "  bequest adapt letters/ --source smollm2 --task causal-lm --method lora\n",
     )
     add_data(adapt)
     add_sizes(adapt)
     add_source(adapt)
     add_source_data(adapt)
     adapt.add_argument(
-        "--method", default="linear_probe", help="which method (default: linear_probe; `bequest ls methods`)"
+        "--method",
+        help="which method (default: linear_probe, for a language model full; `bequest ls methods`)",
     )
     add_training(adapt)
     add_run(adapt, seeds=False)
@@ -228,7 +231,8 @@ def _parser() -> ArgumentParser:
         "predict with the best model of a run",
         "  bequest predict runs/photos a.jpg b.jpg\n"
         "  bequest predict runs/reviews letter.txt\n"
-        "  echo 'arrived broken' | bequest predict runs/reviews -\n",
+        "  echo 'arrived broken' | bequest predict runs/reviews -\n"
+        "  echo 'Dear Sir' | bequest predict runs/letters -      a language model goes on\n",
     )
     predict.add_argument("run", metavar="RUN", help="folder of a run, or of a saved model")
     predict.add_argument(

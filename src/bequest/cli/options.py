@@ -22,9 +22,11 @@ def add_data(parser: ArgumentParser) -> None:
     )
     group.add_argument(
         "--task",
-        choices=("auto", "classification", "multi-label", "regression"),
+        choices=("auto", "classification", "multi-label", "regression", "causal-lm"),
         default="auto",
-        help="what is predicted: one class, any number of classes, or numbers (default: auto, by the labels)",
+        help="what is predicted: one class, any number of classes, or numbers (default: auto, by the labels); "
+        "causal-lm: the next token, of texts without labels (a .txt file, a folder of them, a column of texts) or of "
+        "what completes prompts (columns prompt and completion)",
     )
     group.add_argument("--text-column", metavar="NAME", help="a table's column of texts (default: recognised)")
     group.add_argument(

@@ -21,7 +21,7 @@ from bequest.comparison.statistics import RANKING, make_row, rank
 from bequest.comparison.weights import examine
 from bequest.core.errors import DataError, MethodError, RunError, SourceError, TrainingError
 from bequest.core.observe import Observer
-from bequest.core.plan import Part, Solve
+from bequest.core.plan import Part, Plan, Solve
 from bequest.core.registry import MethodInfo, get_method
 from bequest.core.results import WORST_GROUP, Leaderboard, Row, SelectBy, TrialRecord
 from bequest.core.task import Draw, Task
@@ -106,8 +106,10 @@ def enter(names: Sequence[str], settings: Mapping[str, Mapping[str, Any]], sourc
     for name in dict.fromkeys(names):
         info = get_method(name)
         try:
+            check_applies(info, task)
             built = info.build(settings.get(name, {}))
             plan = built.plan(source, task)
+            _check_stages(name, plan, task)
         except MethodError as error:
             faults.append(str(error))
             continue
@@ -118,6 +120,23 @@ def enter(names: Sequence[str], settings: Mapping[str, Mapping[str, Any]], sourc
     if faults:
         raise MethodError("\n".join(faults))
     return entries
+
+
+def check_applies(info: MethodInfo, task: Task) -> None:
+    """Raise `MethodError` if a method has nothing to fit on the task: a language model's texts carry no labels."""
+    if task.kind == "causal-lm" and not info.trains:
+        raise MethodError(
+            f"{info.name} fits a head on one embedding a sample, but a language model predicts every token by the head "
+            "that it has; expected a method that trains, e.g. full or lora. Choose one: `bequest ls methods`."
+        )
+
+
+def _check_stages(name: str, plan: Plan, task: Task) -> None:
+    if task.kind == "causal-lm" and any(isinstance(s, Solve) or s.source_features for s in plan.stages):
+        raise MethodError(
+            f"{name} begins with a new head on stored features, but a language model keeps its own head, which knows "
+            "the tokens already; expected a method that trains the network itself, e.g. full or lora."
+        )
 
 
 def compare(
@@ -255,7 +274,8 @@ class _Comparison:
             reason = str(error) or type(error).__name__
             if isinstance(error, TrainingError):
                 reason += f" The weights kept: {(folder / LAST_GOOD).relative_to(self.folder.path)}."
-            record, outcome = TrialRecord(name, seed, entry.settings, reason, self.context.objective.metric), None
+            record = replace(self.blank(entry, seed), error=reason)
+            outcome = None
         else:
             record = replace(self.record(entry, seed, draw, outcome), peak_memory_bytes=peak.bytes)
         passes = self.context.passes.trial.values()
@@ -263,6 +283,12 @@ class _Comparison:
         if outcome is not None:
             self.folder.finish(record, identity, outcome.trained, outcome.head)
         return record
+
+    def blank(self, entry: Entry, seed: int) -> TrialRecord:
+        """A trial's record before anything came of it."""
+        objective = self.context.objective
+        about = {"metric": objective.metric, "higher_is_better": objective.higher_is_better}
+        return TrialRecord(entry.info.name, seed, entry.settings, **about)
 
     def record(self, entry: Entry, seed: int, draw: Draw, outcome: Outcome) -> TrialRecord:
         context, objective = self.context, self.context.objective
@@ -272,11 +298,8 @@ class _Comparison:
         fastest = None
         if seed == self.protocol.seeds[0]:
             fastest = inference_per_s(context, outcome.network, draw.test)
-        return TrialRecord(
-            method=entry.info.name,
-            seed=seed,
-            settings=entry.settings,
-            metric=objective.metric,
+        return replace(
+            self.blank(entry, seed),
             validation=objective.score(outcome.validation, validation),
             validation_loss=float(objective.loss(outcome.validation, validation)),
             test=objective.score(outcome.test, test),
@@ -428,11 +451,18 @@ def _check_source_task(source_task: Task | None, source: Source, entries: Sequen
 
 
 def check_modality(task: Task, source: Source) -> None:
-    """Raise `SourceError` if the source takes other samples than the task's."""
+    """Raise `SourceError` if the source takes other samples than the task's, or predicts what the task does not ask."""
     if task.modality != source.modality:
         raise SourceError(
             f"The source {source.name!r} takes samples of kind {source.modality!r}, but {task.name!r} holds "
             f"{task.modality!r}. Choose a source for {task.modality}: `bequest ls sources`."
+        )
+    if (task.kind == "causal-lm") != (source.head_kind == "causal-lm"):
+        what = "a language model" if source.head_kind == "causal-lm" else "no language model"
+        raise SourceError(
+            f"The source {source.name!r} is {what}, but {task.name!r} is a {task.kind} task; expected a source for "
+            f"that. Name it rather than hand it over, e.g. smollm2, or get it for the task: bequest.get_source(…, "
+            f"kind={task.kind!r})."
         )
 
 
@@ -452,11 +482,16 @@ def describe_task(task: Task) -> dict[str, Any]:
 
 
 def _describe_labels(task: Task) -> dict[str, Any]:
-    """Samples of each class, of multi-label tasks those that carry it; of a regression each target's range."""
+    """Samples of each class, of multi-label tasks those that carry it; of a regression each target's range.
+
+    Of a language model's texts the number of documents.
+    """
     if task.kind == "classification":
         return {"class_counts": np.bincount(task.labels, minlength=len(task.classes)).tolist()}
     if task.kind == "multi-label":
         return {"class_counts": (task.labels > 0).sum(0).tolist()}
+    if task.kind == "causal-lm":
+        return {"documents": len(np.unique(task.units))} if task.units is not None else {}
     labels = task.labels.astype(np.float64)
     numbers = {"mean": labels.mean(0), "sd": labels.std(0), "min": labels.min(0), "max": labels.max(0)}
     return {"targets": [{k: float(v[i]) for k, v in numbers.items()} for i in range(len(task.classes))]}

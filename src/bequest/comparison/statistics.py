@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from bequest.core.registry import methods
-from bequest.core.results import Interval, Row, SelectBy, TrialRecord
+from bequest.core.results import Interval, Row, SelectBy, TrialRecord, goodness
 
 _HELD_OUT = "on held-out labels that the scored model was not fitted on"
 
@@ -55,6 +55,7 @@ def make_row(trials: Sequence[TrialRecord], select_by: SelectBy = "metric") -> R
         validation_worst_group=_interval([t.validation_worst_group for t in done]),
         groups={name: interval([t.groups[name].score for t in done]) for name in first.groups},
         notes=list(dict.fromkeys(str(record["note"]) for t in done for record in t.solved if record.get("note"))),
+        higher_is_better=first.higher_is_better,
     )
 
 
@@ -66,7 +67,7 @@ def rank(rows: Sequence[Row], select_by: SelectBy = "metric") -> list[Row]:
         selection = row.selection(select_by)
         if selection is None or row.validation is None:
             return (float("inf"), 0.0, 0)
-        return (-selection.mean, -row.validation.mean, row.trainable_parameters)
+        return (-goodness(row, selection.mean), -goodness(row, row.validation.mean), row.trainable_parameters)
 
     return sorted(rows, key=key)
 
@@ -75,7 +76,7 @@ def _median_seed(done: Sequence[TrialRecord], select_by: SelectBy) -> int | None
     """The seed in the middle by the criterion, the worse of two middles."""
 
     def key(trial: TrialRecord) -> tuple[float, float, float, int]:
-        score, validation = trial.selection(select_by) or 0.0, trial.validation or 0.0
+        score, validation = (goodness(trial, v or 0.0) for v in (trial.selection(select_by), trial.validation))
         return (score, validation, -(trial.validation_loss or 0.0), trial.seed)
 
     ordered = sorted(done, key=key)

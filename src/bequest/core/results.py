@@ -21,6 +21,11 @@ WORST_GROUP = "worst_group_accuracy"
 """In a record's further metrics: the lowest accuracy of a group that has samples in the part."""
 
 
+def goodness(scored: TrialRecord | Row, value: float) -> float:
+    """A value of the metric as a number that is the higher the better, whatever the metric's direction."""
+    return value if scored.higher_is_better else -value
+
+
 @dataclass(frozen=True)
 class GroupScore:
     """The accuracy of a group.
@@ -98,6 +103,7 @@ class TrialRecord:
         validation_worst_group: Worst-group accuracy on the held-out labels; None without groups.
         groups: Accuracy on the test part of each group that has samples there, by name; empty without groups.
         weights: What training did to the weights; None where that was not measured.
+        higher_is_better: The metric's direction.
     """
 
     method: str
@@ -130,6 +136,7 @@ class TrialRecord:
     validation_worst_group: float | None = None
     groups: dict[str, GroupScore] = field(default_factory=dict[str, GroupScore])
     weights: Weights | None = None
+    higher_is_better: bool = True
 
     def selection(self, select_by: SelectBy) -> float | None:
         """The score on held-out labels that a trial is chosen by."""
@@ -172,7 +179,7 @@ class Row:
     """One method over its seeds; costs are means over them, memory their maximum.
 
     `metrics` holds further metrics on the test part by name, `groups` the accuracy there by group, `notes` what solvers
-    say of a fit that a reader must know.
+    say of a fit that a reader must know, `higher_is_better` the metric's direction.
     """
 
     method: str
@@ -198,6 +205,7 @@ class Row:
     groups: dict[str, Interval] = field(default_factory=dict[str, Interval])
     notes: list[str] = field(default_factory=list[str])
     optimizer_bytes: int = 0
+    higher_is_better: bool = True
 
     def selection(self, select_by: SelectBy) -> Interval | None:
         """The score on held-out labels that rows are ranked by."""

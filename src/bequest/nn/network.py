@@ -56,7 +56,8 @@ class Network(nn.Module):
 
     Attributes:
         body: Inputs (one or more tensors, batch first) → embedding (batch, width).
-        head: Embedding (batch, width) → outputs (batch, classes).
+        head: Embedding (batch, width) → outputs (batch, classes). An Identity where nothing is new: a language model's
+            body ends in its own last layer.
         origin: Where both lay in the network that they were taken from.
     """
 

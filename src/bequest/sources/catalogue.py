@@ -21,11 +21,12 @@ from bequest.sources.source import Source
 if TYPE_CHECKING:
     from torch import nn
 
-    from bequest.core.task import Task
+    from bequest.core.task import Kind, Task
 
 EMBEDDED: dict[str, Callable[..., Source]] = {
     "minilm_l6": embedded.minilm_l6,
     "minilm_l3": embedded.minilm_l3,
+    "smollm2": embedded.smollm2,
     "efficientnet_lite0": embedded.efficientnet_lite0,
     "efficientnet_lite1": embedded.efficientnet_lite1,
     "efficientnet_lite2": embedded.efficientnet_lite2,
@@ -35,6 +36,7 @@ FORMS: dict[str, str] = {
     "torchvision:NAME": "an image classifier of torchvision, e.g. torchvision:convnext_tiny",
     "hf:NAME": "a text or image model of Hugging Face's hub, e.g. hf:distilbert-base-uncased",
     "hf:FOLDER": "the same from a folder that save_pretrained wrote, e.g. hf:./my-bert",
+    "hf:FILE.gguf": "a language model of a GGUF file, its weights in float32, e.g. hf:./model.Q4_1.gguf",
     "RUN": "the folder of an earlier run, or of a saved model: what it learned is the source for the next task",
 }
 
@@ -54,6 +56,7 @@ def get(
     cut_at: str | None = None,
     adapter: str | Path | None = None,
     pretrained: bool = True,
+    kind: Kind = "classification",
 ) -> Source:
     """The source of that name.
 
@@ -68,6 +71,8 @@ def get(
             weights, and its head, if it has one, is the source's own.
         pretrained: False for the same network with random weights, the same ones at each call: for trying things out
             where weights cannot be had.
+        kind: What it will be adapted to. For `causal-lm` a language model stays one, with its own last layer; for all
+            other kinds it is a body without a head.
 
     Raises:
         SourceError: The name is unknown (the nearest ones are given), an option does not apply, the weights cannot be
@@ -76,10 +81,22 @@ def get(
     """
     max_tokens, image_size = _whole("--max-tokens", max_tokens), _whole("--image-size", image_size)
     found = None if adapter is None else adapters.read(adapter)
-    classifier = found is not None and found.has_classifier
     source = _named(
-        name, max_tokens=max_tokens, image_size=image_size, head=head, pooling=pooling, classifier=classifier
+        name,
+        max_tokens=max_tokens,
+        image_size=image_size,
+        head=head,
+        pooling=pooling,
+        classifier=found is not None and found.has_classifier,
+        kind=kind,
     )
+    if kind == "causal-lm":
+        if source.head_kind != kind:
+            raise SourceError(
+                f"{name!r} is no language model, which --task causal-lm needs; expected e.g. smollm2, or hf:NAME of "
+                "one. Choose another source."
+            )
+        refuse(f"{name} as a language model", "--cut-at", cut_at)
     if source.modality != "text":
         refuse(name, "--max-tokens", max_tokens)
     if cut_at is None and pooling is not None and pooling != source.description.get("pooling"):
@@ -107,6 +124,7 @@ def get(
         "cut_at": cut_at,
         "adapter": adapter and str(Path(adapter).resolve()),
         "pretrained": pretrained,
+        "kind": kind,
     }
     return replace(source, request=request)
 
@@ -140,7 +158,7 @@ def resolve(
     options = {"max_tokens": max_tokens, "image_size": image_size, "head": head, "pooling": pooling, "cut_at": cut_at}
     options["adapter"] = adapter
     if isinstance(source, str):
-        return get(source, **options)  # pyright: ignore[reportArgumentType]
+        return get(source, **options, kind=task.kind)  # pyright: ignore[reportArgumentType]
     if isinstance(source, Source):
         given = [name for name, value in options.items() if value is not None]
         if given:
@@ -171,11 +189,14 @@ def _named(
     head: str | None,
     pooling: str | None,
     classifier: bool,
+    kind: Kind,
 ) -> Source:
     library, _, rest = name.partition(":")
     if name in EMBEDDED:
         refuse(name, "--source-head", head)
-        return EMBEDDED[name](max_tokens=max_tokens, image_size=image_size, pooling=pooling, classifier=classifier)
+        return EMBEDDED[name](
+            max_tokens=max_tokens, image_size=image_size, pooling=pooling, classifier=classifier, kind=kind
+        )
     if library == "timm":
         return timm.from_name(name, rest, image_size=image_size, head=head)
     if library == "torchvision":
@@ -189,6 +210,7 @@ def _named(
             image_size=image_size,
             head=head,
             classifier=classifier,
+            kind=kind,
         )
     if model_folder(Path(name)) is not None:
         refuse(name, "--image-size", image_size)
@@ -215,6 +237,6 @@ def _absolute(name: str) -> str:
     """The name, folders in full, so that it means the same from elsewhere."""
     library, colon, rest = name.partition(":")
     folder = Path(rest if library == "hf" else name)
-    if name in EMBEDDED or not folder.is_dir():
+    if name in EMBEDDED or not folder.exists():
         return name
     return f"hf:{folder.resolve()}" if library == "hf" and colon else str(folder.resolve())

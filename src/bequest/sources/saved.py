@@ -18,6 +18,7 @@ from bequest.nn.network import Network
 from bequest.nn.peft_tuners import Wrapped
 from bequest.nn.taps import Tap, Tapped
 from bequest.sources import cut, preprocess, timm, torchvision, transformers
+from bequest.sources.language import LanguagePreprocess
 from bequest.sources.preprocess import TextPreprocess
 from bequest.sources.source import Source
 
@@ -101,9 +102,9 @@ def from_run(name: str, folder: str | Path, *, max_tokens: int | None = None, so
     """
     model = read(folder, source)
     prepared = model.source.preprocess
-    if max_tokens is not None and isinstance(prepared, TextPreprocess):
+    if max_tokens is not None and isinstance(prepared, TextPreprocess | LanguagePreprocess):
         limit = transformers.check_max_tokens(name, model.source.description, max_tokens)
-        prepared = replace(prepared, max_tokens=limit)
+        prepared = prepared.limited(limit)
     return replace(model.source, name=name, preprocess=prepared, pretrained=lambda: model.network, head_kind=model.kind)
 
 

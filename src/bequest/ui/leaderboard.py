@@ -135,6 +135,8 @@ def _caption(board: Leaderboard, num_rows: int, columns: list[_Column]) -> str |
     """What the numbers are, and what had no room."""
     metrics = dict.fromkeys(units.metric_name(row.metric) for row in board.rows)
     parts = [f"{' and '.join(metrics)}: mean ± standard error over the seeds"] if metrics else []
+    if any(not row.higher_is_better for row in board.rows):
+        parts[0] += ", lower is better"
     if board.select_by == "worst-group":
         parts.append("ranked by the worst group on validation")
     hidden = [c.header.replace("\n", " ") for c in _told(board) if c not in columns]
