@@ -34,6 +34,8 @@ from bequest.optim.subspaces import subspace
 EVERY = 200
 BATCH = 16
 WARM_UP = 6
+MATRICES = 36
+"""In a step at width 384, as many as MiniLM-L6 has; in proportion fewer where they are wider."""
 
 
 class Block(nn.Module):
@@ -151,11 +153,12 @@ def refresh(found: list[list[Tensor]], width: int, rank: int, repeats: int) -> t
 def step(
     gradients: list[Tensor], width: int, rank: int, repeats: int, refreshes: dict[str, list[float]]
 ) -> dict[str, Any]:
-    """Both optimizers on one set of gradients, the refreshes' seconds as they were measured."""
+    """Both optimizers on a network's worth of the gradients, the refreshes' seconds as they were measured."""
+    copies = max(1, round(MATRICES * 384 / width / len(gradients)))
 
     def side(make: Callable[[list[nn.Parameter]], Any]) -> Any:
-        parameters = [nn.Parameter(torch.randn_like(g) / width) for g in gradients]
-        for parameter, gradient in zip(parameters, gradients, strict=True):
+        parameters = [nn.Parameter(torch.randn_like(g) / width) for g in gradients * copies]
+        for parameter, gradient in zip(parameters, gradients * copies, strict=True):
             parameter.grad = gradient.clone()
         optimizer = make(parameters)
         optimizer.step()  # has the first refresh
@@ -172,9 +175,12 @@ def step(
     for _ in range(repeats):
         for name, optimizer in sides.items():
             between = float(np.median([seconds(optimizer.step) for _ in range(20)]))
-            taken[name].append(between + float(np.median(refreshes[name])) / EVERY)
+            taken[name].append(between + float(np.median(refreshes[name])) * copies / EVERY)
     for name, times in taken.items():
-        print(f"  {name:14s} {1000 * float(np.median(times)):8.2f} ms a step of {len(gradients)} matrices", flush=True)
+        print(
+            f"  {name:14s} {1000 * float(np.median(times)):8.2f} ms a step of {copies * len(gradients)} matrices",
+            flush=True,
+        )
     name = f"GaLore step with its share of a refresh in {EVERY}, width {width}, rank {rank}: ours / galore-torch's time"
     return ratio(name, taken["ours"], taken["galore-torch"], 0.5, "lower")
 
