@@ -37,7 +37,7 @@ def mask(like: Tensor, p: float, place: Tensor) -> Tensor:
 def _window(like: Tensor, p: float, place: Tensor) -> Tensor:
     rows, width = like.shape
     # Rows of a matrix larger than the table overlap, each shifted against the one before.
-    stride = min(width, (_SIZE - _PLACES - width) // rows)
+    stride = min(width, (_SIZE - _PLACES - width) // max(1, rows))
     if stride < 1:
         raise ValueError(f"dropout has no mask for a matrix of {rows:,} × {width:,}; expected fewer rows")
     return _table(p, like.dtype, like.device).as_strided((rows, width), (stride, 1), int(place))
