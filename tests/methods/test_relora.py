@@ -146,16 +146,15 @@ def test_a_warm_start_trains_the_plain_network_first(context_of: Callable[..., A
     names = {name for group in first.groups for name in group.names}
     body = {f"body.{name}" for name, _ in context.source.network().body.named_parameters()}
     assert {name.replace(".base.", ".") for name in names if name.startswith("body.")} == body
-    assert {group.learning_rate for group in first.groups} == {pytest.approx(2e-3), 1e-3}
+    assert sorted({group.learning_rate for group in first.groups}) == pytest.approx([1e-3, 2e-3])
     outcome = trial(context, **settings)
     assert {e.stage for e in outcome.history} == {0, 1}
     after, before = outcome.network.state_dict(), context.source.network().state_dict()
-    dense = "body.encoder.layer.0.output.dense.weight"
+    dense = next(name for name in before if name.endswith("layer.0.output.dense.weight"))
     rank = int((torch.linalg.svdvals((after[dense] - before[dense]).double()) > 1e-5).sum())
     assert rank > 4, "full rank, where cycles of rank 1 come to four"
-    assert not torch.equal(
-        after["body.embeddings.word_embeddings.weight"], before["body.embeddings.word_embeddings.weight"]
-    )
+    words = next(name for name in before if name.endswith("word_embeddings.weight"))
+    assert not torch.equal(after[words], before[words])
 
 
 def test_faults_are_named_at_once(tiny_sources: dict[str, Any]) -> None:
