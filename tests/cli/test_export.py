@@ -35,6 +35,15 @@ def test_export_and_take_up_again(table: Path, bert: Path, bequest: Bequest, tmp
 
     status, _, error = bequest("export", tmp_path / "again", folder)
     assert status == 1 and "None of its methods has no low-rank layers" in error
+    words = ("adapt", table, *source, "--adapter", folder, "--cut-at", "layer.1", *sizes)
+    status, _, _ = bequest(*words, "--method", "lora", "--epochs", 1, "--out", tmp_path / "cut")
+    status, out, error = bequest("export", tmp_path / "cut", tmp_path / "second")
+    assert (status, error) == (0, "")
+    assert "The updates add to the network with the adapter adapter in it: merge that one first." in out
+    assert "The embedding is the output of the layer `encoder.layer.1`" in (tmp_path / "second/README.md").read_text()
+    merged = peft.PeftModel.from_pretrained(AutoModel.from_pretrained(bert), folder).merge_and_unload()
+    assert peft.PeftModel.from_pretrained(merged, tmp_path / "second").peft_config["default"].r == 8
+
     status, _, error = bequest("adapt", table, *source, "--adapter", bert, *sizes)
     assert status == 1 and f"There is no adapter in {bert}; expected adapter_config.json" in error
 

@@ -19,6 +19,7 @@ from bequest.nn.head import build_head, describe_head
 from bequest.nn.lowrank import merge_low_rank
 from bequest.nn.network import Network
 from bequest.nn.peft_layout import Adapter, apply, merge_first, to_adapter
+from bequest.sources.cut import CutBody
 from bequest.sources.source import Source
 
 CONFIG_FILE, TENSORS_FILE = "adapter_config.json", "adapter_model.safetensors"
@@ -143,7 +144,7 @@ def write(folder: str | Path, network: Network, source: Source, classes: tuple[s
             f"The updates of {source.name!r} cannot be written for PEFT: {error}. Adapt other layers: --targets."
         ) from None
     beside = not with_head and any(True for _ in network.head.state_dict())
-    notes = _notes(network, beside)
+    notes = _notes(network, source, beside)
     try:
         folder.mkdir(parents=True, exist_ok=True)
         (folder / HEAD_FILE).unlink(missing_ok=True)
@@ -191,13 +192,19 @@ def _save(file: Path, tensors: dict[str, torch.Tensor], metadata: dict[str, str]
 
 
 def _base(source: Source) -> str | None:
-    """The name by which transformers finds the original; None where it is not one of its models."""
+    """The name by which transformers finds the original; None where it is not one of its models as they are."""
     kind, name = source.description.get("kind"), str(source.request.get("name", ""))
-    return name.removeprefix("hf:") if kind == "transformers" and name.startswith("hf:") else None
+    found = kind == "transformers" and name.startswith("hf:") and not source.request.get("adapter")
+    return name.removeprefix("hf:") if found else None
 
 
-def _notes(network: Network, beside: bool) -> list[str]:
+def _notes(network: Network, source: Source, beside: bool) -> list[str]:
     notes: list[str] = []
+    earlier = source.request.get("adapter")
+    if earlier:
+        notes.append(
+            f"The updates add to the network with the adapter {Path(earlier).name} in it: merge that one first."
+        )
     if beside:
         notes.append(
             f"The original network has no place for this head, so it lies in {HEAD_FILE}: PEFT adapts the network, and "
@@ -254,5 +261,7 @@ def _pooled(network: Network) -> str:
         "last": "the last token of `last_hidden_state` that the attention mask keeps",
     }
     embedding = ways.get(str(pooling), "what the network makes without its last layer")
+    if isinstance(network.body, CutBody):
+        embedding = f"the output of the layer `{network.origin.original(f'body.{network.body.cut.at}')}`, pooled"
     linear = " (`weight` and `bias` of a linear layer)" if isinstance(network.head, nn.Linear) else ""
     return f"The embedding is {embedding}; the head{linear} takes it."
