@@ -1,4 +1,4 @@
-"""The product x·(W + s·B·A)ᵀ of a low-rank layer, with gradients for x, A and B alone.
+"""The product x·(W + s·B·A)ᵀ of a low-rank layer, with gradients for what is trained alone: as a rule x, A and B.
 
 Both are operations of torch's own kind, so that an exported graph holds them whole and trains with the same backward
 pass. They keep x and the parameters for it; with dropout also the r-wide product, and never a mask.
@@ -29,7 +29,7 @@ def low_rank_linear(x: Tensor, weight: Tensor, bias: Tensor | None, A: Tensor, B
 
     Args:
         x: (…, in).
-        weight: W (out, in), which gets no gradient.
+        weight: W (out, in), as a rule frozen.
         bias: (out,) or None.
         A: (rank, in).
         B: (out, rank).
@@ -71,8 +71,9 @@ def _backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
             inner = inner.view(x.shape).to(x.dtype)
         to_A = (reduced.t() @ rows).to(factors[1].dtype) if wanted[3] else None
         to_B = ((rows @ A.t()).mul_(ctx.scale).t() @ outer).t().to(factors[2].dtype) if wanted[4] else None
+        to_weight = (outer.t() @ rows).to(factors[0].dtype) if wanted[1] else None
         to_bias = outer.sum(0) if ctx.has_bias and wanted[2] else None
-    return inner, None, to_bias, to_A, to_B, None
+    return inner, to_weight, to_bias, to_A, to_B, None
 
 
 low_rank_linear.register_autograd(_backward, setup_context=_keep)
@@ -116,8 +117,9 @@ def _backward_with_dropout(ctx: Any, gradient: Tensor, _: Any) -> tuple[Tensor |
         kept = mask(rows, ctx.p, place)
         to_A = (back.t() @ (rows * kept)).to(factors[1].dtype) if wanted[3] else None
         inner = (back @ A).mul_(kept).addmm_(outer, weight).view(x.shape).to(x.dtype) if wanted[0] else None
+        to_weight = (outer.t() @ rows).to(factors[0].dtype) if wanted[1] else None
         to_bias = outer.sum(0) if ctx.has_bias and wanted[2] else None
-    return inner, None, to_bias, to_A, to_B, None, None, None
+    return inner, to_weight, to_bias, to_A, to_B, None, None, None
 
 
 low_rank_linear_dropout.register_autograd(_backward_with_dropout, setup_context=_keep_with_dropout)
