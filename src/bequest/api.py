@@ -38,6 +38,7 @@ from bequest.engine.range_test import RangeTest, range_test
 from bequest.engine.runtime import choose_runtime
 from bequest.engine.store import Store
 from bequest.nn.taps import Tapped
+from bequest.nn.weight_selection import Selection
 from bequest.sources import Source, resolve
 from bequest.sources import get as get_source
 from bequest.sources.taps import column_names, named_taps
@@ -159,6 +160,10 @@ def compare(
     source_head: str | None = None,
     pooling: str | None = None,
     cut_at: str | None = None,
+    init_from: str | None = None,
+    init_layers: int | None = None,
+    init_width: int | None = None,
+    selection: Selection | None = None,
     precision: Precision = "auto",
     views: int | str | None = None,
     augment: str | None = None,
@@ -201,6 +206,11 @@ def compare(
         source_head: Name of the source's own last layer, which is taken off; None to find it.
         pooling: From a source's tokens to one vector: `mean`, `cls` or `last`; None as it was trained.
         cut_at: Name of the layer at which the source's body ends (`bequest ls layers`); None for the whole.
+        init_from: Name of a larger source of the same family, of whose weights the source's are a selection; None for
+            the source's own.
+        init_layers: The source is cut down to its first layers, its weights a selection; for transformers' networks.
+        init_width: The source is cut down to this width, its weights a selection; for transformers' networks.
+        selection: Which units a smaller network keeps: `uniform` (the default), `first`, `random` or `inconsistent`.
         precision: `auto`, `float32` or `bfloat16`.
         views: How many augmented views of each image training sees, the plain one among them, each computed once;
             `unlimited` for fresh ones in every epoch; None for the default. Texts and arrays have one.
@@ -233,7 +243,19 @@ def compare(
     source_task = (
         None if source_data is None else _task(source_data, "classification", {**options, "group_column": None})
     )
-    source = _source(source, loaded, max_tokens, image_size, source_head, pooling, cut_at)
+    source = _source(
+        source,
+        loaded,
+        max_tokens,
+        image_size,
+        source_head,
+        pooling,
+        cut_at,
+        init_from=init_from,
+        init_layers=init_layers,
+        init_width=init_width,
+        selection=selection,
+    )
     entries = enter(methods, settings or {}, source, loaded)
     chosen_views = choose_views(views, augment, loaded.modality)
     protocol = Protocol(chosen, train_size, test_size, split_seed, precision, chosen_views, cut, source_task, select_by)
@@ -294,6 +316,10 @@ def adapt(
     source_head: str | None = None,
     pooling: str | None = None,
     cut_at: str | None = None,
+    init_from: str | None = None,
+    init_layers: int | None = None,
+    init_width: int | None = None,
+    selection: Selection | None = None,
     precision: Precision = "auto",
     views: int | str | None = None,
     augment: str | None = None,
@@ -328,6 +354,10 @@ def adapt(
         source_head: As for `compare`.
         pooling: As for `compare`.
         cut_at: As for `compare`.
+        init_from: As for `compare`.
+        init_layers: As for `compare`.
+        init_width: As for `compare`.
+        selection: As for `compare`.
         precision: As for `compare`.
         views: As for `compare`.
         augment: As for `compare`.
@@ -368,6 +398,10 @@ def adapt(
         source_head=source_head,
         pooling=pooling,
         cut_at=cut_at,
+        init_from=init_from,
+        init_layers=init_layers,
+        init_width=init_width,
+        selection=selection,
         precision=precision,
         views=views,
         augment=augment,
@@ -520,6 +554,10 @@ def suggest_learning_rate(
     source_head: str | None = None,
     pooling: str | None = None,
     cut_at: str | None = None,
+    init_from: str | None = None,
+    init_layers: int | None = None,
+    init_width: int | None = None,
+    selection: Selection | None = None,
     precision: Precision = "auto",
     cache: str | Path | None = None,
     observer: Observer | None = None,
@@ -556,6 +594,10 @@ def suggest_learning_rate(
         source_head: As for `compare`.
         pooling: As for `compare`.
         cut_at: As for `compare`.
+        init_from: As for `compare`.
+        init_layers: As for `compare`.
+        init_width: As for `compare`.
+        selection: As for `compare`.
         precision: As for `compare`.
         cache: As for `compare`.
         observer: As for `compare`.
@@ -573,7 +615,19 @@ def suggest_learning_rate(
         "group_column": group_column,
     }
     loaded = _task(data, task, {**columns, "encoding": encoding, "skip_bad": skip_bad})
-    source = _source(source, loaded, max_tokens, image_size, source_head, pooling, cut_at)
+    source = _source(
+        source,
+        loaded,
+        max_tokens,
+        image_size,
+        source_head,
+        pooling,
+        cut_at,
+        init_from=init_from,
+        init_layers=init_layers,
+        init_width=init_width,
+        selection=selection,
+    )
     [entry] = enter([method], {method: hyperparameters}, source, loaded)
     missing = {"learning_rate", "head_learning_rate"} - entry.settings.keys()
     if missing:
@@ -827,10 +881,10 @@ def _source(
     head: str | None,
     pooling: str | None,
     cut_at: str | None,
+    **start: Any,
 ) -> Source:
-    return resolve(
-        source, task, max_tokens=max_tokens, image_size=image_size, head=head, pooling=pooling, cut_at=cut_at
-    )
+    options = {"max_tokens": max_tokens, "image_size": image_size, "head": head, "pooling": pooling, "cut_at": cut_at}
+    return resolve(source, task, **options, **start)
 
 
 def _default_folder(task: Task, what: str, recorded: dict[str, Any]) -> Path:
