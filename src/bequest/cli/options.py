@@ -135,8 +135,7 @@ def add_start(parser: ArgumentParser) -> None:
     group.add_argument(
         "--selection",
         choices=("uniform", "first", "random", "inconsistent"),
-        help="which units are kept: spread evenly, the first ones, drawn ones, or drawn anew for every tensor (default: "
-        "uniform)",
+        help="which units are kept: spread evenly, the first, drawn, or drawn for each tensor anew (default: uniform)",
     )
 
 

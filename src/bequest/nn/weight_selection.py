@@ -82,10 +82,11 @@ def select_weights(larger: nn.Module, smaller: nn.Module, selection: Selection =
     there, here = larger.state_dict(), smaller.state_dict()
     with torch.no_grad():
         for name, chosen in indices.items():
-            tensor = there[name]
+            # A convolution of single places is as a Linear, and in some families a member has one for the other.
+            tensor = there[name].flatten(len(chosen) - 1) if chosen else there[name]
             for dim, index in enumerate(chosen):
                 tensor = tensor.index_select(dim, index.to(tensor.device))
-            here[name].copy_(tensor)
+            here[name].copy_(tensor.reshape(here[name].shape))
 
 
 def selected_indices(
@@ -126,16 +127,21 @@ def selected_indices(
 
 
 def layout(network: nn.Module) -> Layout:
-    """What the dimensions of every weight are made of, by the weight's name; buffers of whole numbers are left out."""
+    """What the dimensions of every weight are made of, by the weight's name.
+
+    A kernel of one place has two dimensions, as a Linear's weight. Buffers of whole numbers are left out.
+    """
     parts = {**_flattened(network), **_attention(network)}
     found: Layout = {}
     for path, module in network.named_modules():
         for own, tensor in _weights(module):
             name = f"{path}.{own}".lstrip(".")
-            found[name] = tuple(
+            axes = (
                 Axis(parts.get((name, dim), (size,)), _counts_places(module, own, dim, tensor.ndim))
                 for dim, size in enumerate(tensor.shape)
             )
+            pointwise = isinstance(module, _CONVOLUTION) and tensor.shape[2:].numel() == 1
+            found[name] = tuple(axes)[:2] if pointwise else tuple(axes)
     return found
 
 
