@@ -259,7 +259,8 @@ def test_members_of_timms_families(large: str, small: str):
 def test_minilm_and_a_member_of_three_layers():
     sizes = {"vocab_size": 30522, "max_position_embeddings": 512}
     with torch.device("meta"):
-        chosen = selected_indices(bert(384, 12, 6, **sizes), bert(192, 6, 3, **sizes))
+        networks = bert(384, 12, 6, **sizes), bert(192, 6, 3, **sizes)
+    chosen = selected_indices(*networks)
     assert {name.split(".")[2] for name in chosen if name.startswith("encoder.layer")} == {"0", "1", "2"}
     words = chosen["embeddings.word_embeddings.weight"]
     assert torch.equal(words[0], torch.arange(30522)) and words[1].tolist() == uniform(384, 192)
@@ -290,8 +291,12 @@ def test_what_does_not_fit_is_named():
     assert "weight is (2, 4, 3, 3), in the larger network (3, 4); expected as many dimensions, made of" in refused(
         nn.Linear(4, 3), nn.Conv2d(4, 2, 3)
     )
-    assert "bias (2) is not in the larger network" in refused(nn.Linear(4, 3, bias=False), nn.Linear(4, 2))
-    assert "bias (3) is in the larger network alone" in refused(nn.Linear(4, 3), nn.Linear(4, 2, bias=False))
+    assert "bias is (2), but the larger network has no tensor of that name" in refused(
+        nn.Linear(4, 3, bias=False), nn.Linear(4, 2)
+    )
+    assert "bias is (3) in the larger network, but the smaller one has none of that name" in refused(
+        nn.Linear(4, 3), nn.Linear(4, 2, bias=False)
+    )
     deeper = refused(bert(24, 2, 1), bert(12, 2, 2))
     assert (
         "encoder.layer.1.attention.output.LayerNorm.bias (12) is not in the larger network, encoder.layer.0" in deeper

@@ -7,6 +7,8 @@
 from __future__ import annotations
 
 import json
+import re
+import shlex
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -19,6 +21,7 @@ from torch import nn
 
 import bequest
 from bequest import sources
+from bequest.cli import main as command_line
 from bequest.core.errors import SourceError
 from bequest.nn.weight_selection import select_weights
 
@@ -26,6 +29,7 @@ CONFIG = {"vocab_size": 64, "max_position_embeddings": 40, "pad_token_id": 0}
 LARGE = {**CONFIG, "hidden_size": 16, "num_hidden_layers": 3, "num_attention_heads": 4, "intermediate_size": 40}
 SMALL = {**CONFIG, "hidden_size": 8, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 20}
 TEXTS = ["ball goal", "soup bread salt"]
+GUIDE = (Path(__file__).parents[2] / "docs" / "weight_selection.md").read_text(encoding="utf-8")
 
 
 @pytest.fixture
@@ -62,6 +66,9 @@ def test_a_named_source_starts_from_a_larger_one(small: str, large: str):
     prints = {s.fingerprint for s in (plain, found, first, sources.get(large))}
     assert len(prints) == 4
     assert sources.get(**found.request).fingerprint == found.fingerprint
+    by_hand = sources.initialise(plain, sources.get(large))
+    assert by_hand.fingerprint == found.fingerprint
+    assert not by_hand.request, "a replay would not know of the larger one"
     cut = sources.get(small, init_from=large, cut_at="layer.0")
     assert same(cut.body.body.encoder.encoder.layer[0], found.body.encoder.encoder.layer[0])
 
@@ -184,3 +191,26 @@ def test_modules_take_no_names_of_larger_ones():
         sources.resolve(nn.Linear(3, 2), tiny.image_task(), init_from="minilm_l6")
     with pytest.raises(SourceError, match="init_layers is for a source's name"):
         sources.resolve(tiny.image_source(), tiny.image_task(), init_layers=1)
+
+
+def test_the_guides_program_runs():
+    [program] = re.findall(r"^```python\n(.*?)^```$", GUIDE, re.M | re.S)
+    exec(compile(program, "docs/weight_selection.md", "exec"), {})
+
+
+def test_command_lines_reach_it(large: str, small: str, tmp_path: Path, cache: Path, capsys: Any):
+    commands = re.findall(r"^\$ bequest (.*)$", GUIDE, re.M)
+    assert len(commands) == 3
+    for command in commands:
+        options, unknown = command_line._parser().parse_known_args(shlex.split(command))
+        assert not unknown and (options.init_from or options.init_width)
+
+    data = tmp_path / "words.csv"
+    task = tiny.text_task()
+    rows = [f"{task.samples[i]},{task.classes[label]}" for i, label in enumerate(task.labels)]
+    data.write_text("\n".join(["text,label", *rows]) + "\n", encoding="utf-8")
+    words = f"adapt {data} --source {small} --init-from {large} --selection first --train-size 30 --quiet"
+    assert command_line.main([*words.split(), "--out", str(tmp_path / "run")]) == 0
+    assert same(bequest.load(tmp_path / "run").network.body, expected(small, large, "first"))
+    assert command_line.main([*words.split(), "--init-layers", "1"]) == 1
+    assert "Give one or the other" in capsys.readouterr().err

@@ -29,7 +29,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from bequest.core.errors import SourceError, near
+from bequest.core.errors import SourceError
 
 Selection = Literal["uniform", "first", "random", "inconsistent"]
 
@@ -274,12 +274,11 @@ def _pick(of: int, kept: int, selection: Selection, key: str) -> Tensor:
 def _other_tensors(there: Layout, here: Layout) -> Iterator[str]:
     """Tensors that a layer has in one network alone; layers of the larger one alone are those that are left out."""
     for name in here.keys() - there.keys():
-        alike = near(name, there)
-        yield f"{name} {_shape(here[name])} is not in the larger network" + (f", {alike[0]} is" if alike else "")
+        yield f"{name} is {_shape(here[name])}, but the larger network has no tensor of that name"
     layers = {name.rpartition(".")[0] for name in here}
     for name in there.keys() - here.keys():
         if name.rpartition(".")[0] in layers:
-            yield f"{name} {_shape(there[name])} is in the larger network alone"
+            yield f"{name} is {_shape(there[name])} in the larger network, but the smaller one has none of that name"
 
 
 def _other_sizes(there: Layout, here: Layout) -> Iterator[str]:

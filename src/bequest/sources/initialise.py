@@ -41,6 +41,7 @@ def initialise(smaller: Source, larger: Source, selection: Selection = "uniform"
         preprocess=_preprocess(smaller, larger),
         pretrained=lambda: Network(body, nn.Identity()),
         licence=larger.licence,
+        request={},
     )
 
 
