@@ -3,6 +3,7 @@
 # Types of modules' parts and of transformers' configurations say less than tests know.
 # pyright: reportIndexIssue=false, reportAttributeAccessIssue=false, reportArgumentType=false, reportCallIssue=false
 # pyright: reportGeneralTypeIssues=false, reportOptionalMemberAccess=false, reportOptionalSubscript=false
+# pyright: reportOptionalIterable=false, reportPrivateUsage=false
 
 from __future__ import annotations
 

@@ -178,12 +178,13 @@ def smaller(name: str, description: dict[str, Any], num_layers: int | None, widt
         SourceError: There is no such member.
     """
     config = _config(description)
-    layers, units, heads = (getattr(config, n, None) for n in _SHAPE)
-    if not all(isinstance(number, int) for number in (layers, units, heads)):
+    shape = [n for n in (getattr(config, name, None) for name in _SHAPE) if isinstance(n, int)]
+    if len(shape) < len(_SHAPE):
         raise SourceError(
             f"{name!r} has no one width and number of heads for all layers, so no smaller member can be made by "
             "--init-layers and --init-width. Name the smaller network: --source SMALL --init-from LARGE."
         )
+    layers, units, heads = shape
     num_layers, width = layers if num_layers is None else num_layers, units if width is None else width
     if not 1 <= num_layers <= layers:
         raise SourceError(f"--init-layers is {num_layers}, expected from 1 to {layers}, the layers of {name!r}.")
