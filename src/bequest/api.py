@@ -40,6 +40,7 @@ from bequest.engine.runtime import choose_runtime
 from bequest.engine.store import Store
 from bequest.engine.windows import divided
 from bequest.nn.taps import Tapped
+from bequest.nn.weight_selection import Selection
 from bequest.sources import Source, resolve
 from bequest.sources import get as get_source
 from bequest.sources.taps import column_names, named_taps
@@ -163,6 +164,10 @@ def compare(
     pooling: str | None = None,
     cut_at: str | None = None,
     adapter: str | Path | None = None,
+    init_from: str | None = None,
+    init_layers: int | None = None,
+    init_width: int | None = None,
+    selection: Selection | None = None,
     precision: Precision = "auto",
     views: int | str | None = None,
     augment: str | None = None,
@@ -207,6 +212,11 @@ def compare(
         pooling: From a source's tokens to one vector: `mean`, `cls` or `last`; None as it was trained.
         cut_at: Name of the layer at which the source's body ends (`bequest ls layers`); None for the whole.
         adapter: Folder of a LoRA adapter in the PEFT library's files, trained on the source: it becomes part of it.
+        init_from: Name of a larger source of the same family, of whose weights the source's are a selection; None for
+            the source's own.
+        init_layers: The source is cut down to its first layers, its weights a selection; for transformers' networks.
+        init_width: The source is cut down to this width, its weights a selection; for transformers' networks.
+        selection: Which units a smaller network keeps: `uniform` (the default), `first`, `random` or `inconsistent`.
         precision: `auto`, `float32` or `bfloat16`.
         views: How many augmented views of each image training sees, the plain one among them, each computed once;
             `unlimited` for fresh ones in every epoch; None for the default. Texts and arrays have one.
@@ -239,7 +249,20 @@ def compare(
     source_task = (
         None if source_data is None else _task(source_data, "classification", {**options, "group_column": None})
     )
-    source = _source(source, loaded, max_tokens, image_size, source_head, pooling, cut_at, adapter)
+    source = _source(
+        source,
+        loaded,
+        max_tokens,
+        image_size,
+        source_head,
+        pooling,
+        cut_at,
+        adapter=adapter,
+        init_from=init_from,
+        init_layers=init_layers,
+        init_width=init_width,
+        selection=selection,
+    )
     check_modality(loaded, source)
     loaded = divided(loaded, source)
     methods = _default_methods(loaded) if methods is None else methods
@@ -304,6 +327,10 @@ def adapt(
     pooling: str | None = None,
     cut_at: str | None = None,
     adapter: str | Path | None = None,
+    init_from: str | None = None,
+    init_layers: int | None = None,
+    init_width: int | None = None,
+    selection: Selection | None = None,
     precision: Precision = "auto",
     views: int | str | None = None,
     augment: str | None = None,
@@ -339,6 +366,10 @@ def adapt(
         pooling: As for `compare`.
         cut_at: As for `compare`.
         adapter: As for `compare`.
+        init_from: As for `compare`.
+        init_layers: As for `compare`.
+        init_width: As for `compare`.
+        selection: As for `compare`.
         precision: As for `compare`.
         views: As for `compare`.
         augment: As for `compare`.
@@ -385,6 +416,10 @@ def adapt(
         pooling=pooling,
         cut_at=cut_at,
         adapter=adapter,
+        init_from=init_from,
+        init_layers=init_layers,
+        init_width=init_width,
+        selection=selection,
         precision=precision,
         views=views,
         augment=augment,
@@ -552,6 +587,10 @@ def suggest_learning_rate(
     pooling: str | None = None,
     cut_at: str | None = None,
     adapter: str | Path | None = None,
+    init_from: str | None = None,
+    init_layers: int | None = None,
+    init_width: int | None = None,
+    selection: Selection | None = None,
     precision: Precision = "auto",
     cache: str | Path | None = None,
     observer: Observer | None = None,
@@ -589,6 +628,10 @@ def suggest_learning_rate(
         pooling: As for `compare`.
         cut_at: As for `compare`.
         adapter: As for `compare`.
+        init_from: As for `compare`.
+        init_layers: As for `compare`.
+        init_width: As for `compare`.
+        selection: As for `compare`.
         precision: As for `compare`.
         cache: As for `compare`.
         observer: As for `compare`.
@@ -606,7 +649,20 @@ def suggest_learning_rate(
         "group_column": group_column,
     }
     loaded = _task(data, task, {**columns, "encoding": encoding, "skip_bad": skip_bad})
-    source = _source(source, loaded, max_tokens, image_size, source_head, pooling, cut_at, adapter)
+    source = _source(
+        source,
+        loaded,
+        max_tokens,
+        image_size,
+        source_head,
+        pooling,
+        cut_at,
+        adapter=adapter,
+        init_from=init_from,
+        init_layers=init_layers,
+        init_width=init_width,
+        selection=selection,
+    )
     check_modality(loaded, source)
     loaded = divided(loaded, source)
     [entry] = enter([method], {method: hyperparameters}, source, loaded)
@@ -791,7 +847,7 @@ def features(
     }
     loaded = _task(data, task, {**columns, "encoding": encoding, "skip_bad": skip_bad})
     _refuse_language(loaded, "features")
-    source = _source(source, loaded, max_tokens, image_size, source_head, pooling, cut_at, adapter)
+    source = _source(source, loaded, max_tokens, image_size, source_head, pooling, cut_at, adapter=adapter)
     check_modality(loaded, source)
     taps = named_taps(source, layers, target=pool_to, task=loaded)
     with _watching(observer, progress) as watcher:
@@ -899,18 +955,10 @@ def _source(
     head: str | None,
     pooling: str | None,
     cut_at: str | None,
-    adapter: str | Path | None,
+    **start: Any,
 ) -> Source:
-    return resolve(
-        source,
-        task,
-        max_tokens=max_tokens,
-        image_size=image_size,
-        head=head,
-        pooling=pooling,
-        cut_at=cut_at,
-        adapter=adapter,
-    )
+    options = {"max_tokens": max_tokens, "image_size": image_size, "head": head, "pooling": pooling, "cut_at": cut_at}
+    return resolve(source, task, **options, **start)
 
 
 def _default_folder(task: Task, what: str, recorded: dict[str, Any]) -> Path:

@@ -27,7 +27,7 @@ def compare(options: Namespace) -> int:
     names = [n.strip() for n in options.methods.split(",")] if options.methods else None
     settings = parse_settings(options.settings)
     own = {"seeds": options.seeds, "select_by": options.select_by, "out": options.out, **_training(options)}
-    run = api.compare(methods=names, settings=settings, **own, **_shared(options))
+    run = api.compare(methods=names, settings=settings, **own, **_start(options), **_shared(options))
     _closing(run)
     return 0
 
@@ -37,7 +37,7 @@ def adapt(options: Namespace) -> int:
     from bequest import api
 
     own = {"method": options.method, "seed": options.seed, "out": options.out, **_training(options)}
-    run = api.adapt(**own, **{**_shared(options), **hyperparameters(options)})
+    run = api.adapt(**own, **_start(options), **{**_shared(options), **hyperparameters(options)})
     _closing(run)
     return 0
 
@@ -75,7 +75,7 @@ def suggest_lr(options: Namespace) -> int:
 
     given = hyperparameters(options)
     own = {name: getattr(options, name) for name in ("method", "seed", "start", "end", "num_steps")}
-    suggestion = api.suggest_learning_rate(**{**own, **_shared(options), **given})
+    suggestion = api.suggest_learning_rate(**{**own, **_start(options), **_shared(options), **given})
     plot = Path(options.plot or f"runs/{Path(options.data[0]).stem}-{options.method}-rates.svg")
     suggestion.write_plot(plot)
     settings = {**given, **suggestion.settings}
@@ -246,6 +246,10 @@ def demo(options: Namespace) -> int:
 
 def _shared(options: Namespace) -> dict[str, Any]:
     return {**_data(options), **{n: getattr(options, n) for n in ("train_size", "test_size", "split_seed")}}
+
+
+def _start(options: Namespace) -> dict[str, Any]:
+    return {n: getattr(options, n) for n in ("init_from", "init_layers", "init_width", "selection")}
 
 
 def _data(options: Namespace) -> dict[str, Any]:

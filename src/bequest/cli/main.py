@@ -21,6 +21,7 @@ from bequest.cli.options import (
     add_source,
     add_source_data,
     add_source_options,
+    add_start,
     add_training,
 )
 from bequest.core.errors import BequestError, nearest
@@ -102,6 +103,7 @@ def _parser() -> ArgumentParser:
     add_data(compare)
     add_sizes(compare)
     add_source(compare)
+    add_start(compare)
     add_source_data(compare)
     compare.add_argument(
         "--methods",
@@ -138,6 +140,7 @@ def _parser() -> ArgumentParser:
     add_data(adapt)
     add_sizes(adapt)
     add_source(adapt)
+    add_start(adapt)
     add_source_data(adapt)
     adapt.add_argument(
         "--method",
@@ -180,6 +183,7 @@ def _parser() -> ArgumentParser:
     add_data(suggest)
     add_sizes(suggest)
     add_source(suggest)
+    add_start(suggest)
     suggest.add_argument("--method", default="full", help="which method (default: full; `bequest ls methods`)")
     suggest.add_argument(
         "--from", dest="start", type=float, default=1e-7, metavar="RATE", help="first rate (default: 1e-07)"

@@ -123,6 +123,31 @@ def add_source_options(group: Any) -> None:
     )
 
 
+def add_start(parser: ArgumentParser) -> None:
+    """Which larger network the source starts from."""
+    group = parser.add_argument_group(
+        "weight selection", "The source starts from some of the weights of a larger network of its family."
+    )
+    group.add_argument("--init-from", metavar="LARGE", help="the larger network, as for --source (default: none)")
+    group.add_argument(
+        "--init-layers",
+        type=int,
+        metavar="N",
+        help="instead, of a transformers network as --source: its own first layers (default: all)",
+    )
+    group.add_argument(
+        "--init-width",
+        type=int,
+        metavar="N",
+        help="instead, of a transformers network as --source: itself with tokens of this width (default: all)",
+    )
+    group.add_argument(
+        "--selection",
+        choices=("uniform", "first", "random", "inconsistent"),
+        help="which units are kept: spread evenly, the first, drawn, or drawn for each tensor anew (default: uniform)",
+    )
+
+
 def add_run(parser: ArgumentParser, *, seeds: bool, folder: bool = True) -> None:
     """How the run goes, and where it is kept if it is."""
     group = parser.add_argument_group("run")

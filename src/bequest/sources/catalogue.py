@@ -5,14 +5,16 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, get_args
 
 from bequest.core.checks import as_whole
 from bequest.core.errors import SourceError, nearest
+from bequest.nn.weight_selection import Selection
 from bequest.sources import adapter as adapters
 from bequest.sources import embedded, timm, torchvision, transformers
 from bequest.sources.checks import refuse
 from bequest.sources.cut import cut_source
+from bequest.sources.initialise import initialise, member
 from bequest.sources.module import from_module
 from bequest.sources.preprocess import FunctionPreprocess
 from bequest.sources.saved import from_run, model_folder
@@ -55,6 +57,10 @@ def get(
     pooling: str | None = None,
     cut_at: str | None = None,
     adapter: str | Path | None = None,
+    init_from: str | None = None,
+    init_layers: int | None = None,
+    init_width: int | None = None,
+    selection: Selection | None = None,
     pretrained: bool = True,
     kind: Kind = "classification",
 ) -> Source:
@@ -69,6 +75,12 @@ def get(
         cut_at: Name of the layer at which the body ends (`bequest ls layers`); None for the whole body.
         adapter: Folder of a LoRA adapter in the PEFT library's files, trained on this network: it is written into the
             weights, and its head, if it has one, is the source's own.
+        init_from: Name of a larger source of the same family from which the weights are selected
+            (docs/weight_selection.md); None for the source's own weights.
+        init_layers: Instead of `init_from`: the first layers of this source, a transformers network.
+        init_width: Instead of `init_from`: this source, a transformers network, with fewer units.
+        selection: Which units a smaller network keeps: `uniform` (the default), `first`, `random`, or `inconsistent`,
+            which shows what it is worth that all layers keep the same ones.
         pretrained: False for the same network with random weights, the same ones at each call: for trying things out
             where weights cannot be had.
         kind: What it will be adapted to. For `causal-lm` a language model stays one, with its own last layer; for all
@@ -80,6 +92,7 @@ def get(
         RunError: The folder's model is damaged.
     """
     max_tokens, image_size = _whole("--max-tokens", max_tokens), _whole("--image-size", image_size)
+    init_layers, init_width = _whole("--init-layers", init_layers), _whole("--init-width", init_width)
     found = None if adapter is None else adapters.read(adapter)
     source = _named(
         name,
@@ -110,7 +123,15 @@ def get(
         raise SourceError("adapter is given, but pretrained is False; expected pretrained weights to write it into.")
     if found is not None and adapter is not None:
         source = adapters.with_adapter(source, adapter, found)
-    if not pretrained:
+    if (init_from, init_layers, init_width) != (None, None, None):
+        smaller, larger = _pair(source, init_from, init_layers, init_width, image_size, pretrained)
+        source = initialise(smaller, larger, _selection(selection))
+    elif selection is not None:
+        raise SourceError(
+            "--selection says which units of a larger network are kept, but none was named. Name one: --init-from "
+            "LARGE, or give --init-layers or --init-width."
+        )
+    elif not pretrained:
         whole = source
         source = replace(source, name=f"{name} (untrained)", pretrained=lambda: whole.scratch(0))
     if cut_at is not None:
@@ -123,6 +144,10 @@ def get(
         "pooling": pooling,
         "cut_at": cut_at,
         "adapter": adapter and str(Path(adapter).resolve()),
+        "init_from": None if init_from is None else _absolute(init_from),
+        "init_layers": init_layers,
+        "init_width": init_width,
+        "selection": selection,
         "pretrained": pretrained,
         "kind": kind,
     }
@@ -139,6 +164,10 @@ def resolve(
     pooling: str | None = None,
     cut_at: str | None = None,
     adapter: str | Path | None = None,
+    init_from: str | None = None,
+    init_layers: int | None = None,
+    init_width: int | None = None,
+    selection: Selection | None = None,
 ) -> Source:
     """The source that a user means by a name, a `Source` or a module.
 
@@ -151,11 +180,22 @@ def resolve(
         pooling: As for `get`; for a module only where it is cut.
         cut_at: As for `get`.
         adapter: As for `get`.
+        init_from: As for `get`; not for a module, as the other three.
+        init_layers: As for `get`.
+        init_width: As for `get`.
+        selection: As for `get`.
 
     Raises:
         SourceError: An option does not apply; or as for `get` and `from_module`.
     """
+    start = {
+        "init_from": init_from,
+        "init_layers": init_layers,
+        "init_width": init_width,
+        "selection": selection,
+    }
     options = {"max_tokens": max_tokens, "image_size": image_size, "head": head, "pooling": pooling, "cut_at": cut_at}
+    options |= start
     options["adapter"] = adapter
     if isinstance(source, str):
         return get(source, **options, kind=task.kind)  # pyright: ignore[reportArgumentType]
@@ -171,6 +211,8 @@ def resolve(
     refuse(name, "max_tokens", max_tokens)
     refuse(name, "image_size", image_size)
     refuse(name, "pooling", None if cut_at else pooling)
+    for flag, value in start.items():
+        refuse(name, flag, value)
     example = None
     if task.modality == "array":
         plain = FunctionPreprocess()
@@ -224,6 +266,34 @@ def _named(
     raise SourceError(
         f"There is no source {name!r}. {told} Others: {', '.join(FORMS)}. `bequest ls sources` explains them."
     )
+
+
+def _pair(
+    source: Source,
+    init_from: str | None,
+    num_layers: int | None,
+    width: int | None,
+    image_size: int | None,
+    pretrained: bool,
+) -> tuple[Source, Source]:
+    """The smaller source and the larger one that it starts from."""
+    if init_from is None:
+        larger = source if pretrained else replace(source, pretrained=lambda: source.scratch(0))
+        return member(source, num_layers, width), larger
+    if num_layers is not None or width is not None:
+        raise SourceError(
+            "--init-layers and --init-width make a smaller member of --source itself, --init-from names a larger "
+            "network. Give one or the other."
+        )
+    # A run keeps the size that it was trained at.
+    size = None if model_folder(Path(init_from)) is not None or source.modality != "image" else image_size
+    return source, get(init_from, image_size=size, pretrained=pretrained)
+
+
+def _selection(selection: str | None) -> Selection:
+    if selection is not None and selection not in get_args(Selection):
+        raise SourceError(f"--selection is {selection!r}. {nearest(selection, get_args(Selection))}")
+    return selection or "uniform"  # pyright: ignore[reportReturnType]
 
 
 def _whole(flag: str, value: int | None) -> int | None:

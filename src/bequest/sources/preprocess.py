@@ -106,6 +106,11 @@ class TextPreprocess:
         """The same with another token limit."""
         return replace(self, max_tokens=max_tokens)
 
+    @property
+    def words(self) -> dict[str, int]:
+        """The vocabulary: ids by token."""
+        return self._tokenizer.get_vocab()
+
     def encode(self, sample: str) -> np.ndarray[Any, Any]:
         """Token ids, int32 (tokens,); one padding token where a text has none."""
         ids = self._tokenizer.encode(sample).ids or [self._tokenizer.token_to_id(self.pad_token)]

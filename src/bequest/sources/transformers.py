@@ -29,6 +29,9 @@ from bequest.sources.tokenizer import Files, end_token, sentence_pooling, text_p
 
 DEFAULT_MAX_TOKENS = 128
 _TRIED_TOKENS = 8
+_SHAPE = ("num_hidden_layers", "hidden_size", "num_attention_heads")
+_HIDDEN = ("intermediate_size", "hidden_dim", "d_ff", "ffn_dim", "n_inner")
+"""What configurations call the width of a block's hidden layer."""
 
 
 class PooledEncoder(nn.Module):
@@ -188,6 +191,50 @@ def from_state(
 def from_description(name: str, description: dict[str, Any], preprocess: Preprocess) -> Source:
     """The source whose weights are random until a saved state is loaded into it."""
     return _source(name, description, preprocess, lambda: _untrained(description))
+
+
+def smaller(name: str, description: dict[str, Any], num_layers: int | None, width: int | None) -> dict[str, Any]:
+    """The description of a smaller member of a network's family.
+
+    Args:
+        name: Of the network.
+        description: Of the network.
+        num_layers: None for as many as it has.
+        width: Of a token's vector; heads keep their width, hidden layers the proportion to their input. None for the
+            network's.
+
+    Raises:
+        SourceError: There is no such member.
+    """
+    config = _config(description)
+    shape = [n for n in (getattr(config, name, None) for name in _SHAPE) if isinstance(n, int)]
+    if len(shape) < len(_SHAPE):
+        raise SourceError(
+            f"{name!r} has no one width and number of heads for all layers, so no smaller member can be made by "
+            "--init-layers and --init-width. Name the smaller network: --source SMALL --init-from LARGE."
+        )
+    layers, units, heads = shape
+    num_layers, width = layers if num_layers is None else num_layers, units if width is None else width
+    if not 1 <= num_layers <= layers:
+        raise SourceError(f"--init-layers is {num_layers}, expected from 1 to {layers}, the layers of {name!r}.")
+    shared = getattr(config, "num_key_value_heads", None) or heads
+    least = units // shared
+    if not least <= width <= units or width % least:
+        raise SourceError(
+            f"--init-width is {width}, expected a multiple of {least} up to {units}: the heads of {name!r} keep their "
+            "width."
+        )
+    config.hidden_size, config.num_attention_heads = width, heads * width // units
+    config.num_hidden_layers = num_layers
+    if hasattr(config, "num_key_value_heads"):
+        config.num_key_value_heads = shared * width // units
+    for inner in _HIDDEN:
+        size = getattr(config, inner, None)
+        if isinstance(size, int):
+            setattr(config, inner, round(size * width / units))
+    if getattr(config, "layer_types", None):
+        config.layer_types = config.layer_types[:num_layers]
+    return {**description, "config": config.to_dict()}
 
 
 def _source(
