@@ -385,6 +385,10 @@ def adapt(
     Raises:
         bequest.core.errors.BequestError: One of its kinds, as for `compare`.
     """
+    # Before the data are read for a method's sake; `compare` does what remains.
+    check_seed("--seed", seed)
+    check_train_size(train_size)
+    check_test_size(test_size)
     if method is None:
         names = ("text_column", "image_column", "label_column", "split_column", "group_column")
         columns = dict(zip(names, (text_column, image_column, label_column, split_column, group_column), strict=True))
@@ -396,7 +400,7 @@ def adapt(
         source,
         [method],
         settings={method: hyperparameters},
-        seeds=[check_seed("--seed", seed)],
+        seeds=[seed],
         train_size=train_size,
         test_size=test_size,
         split_seed=split_seed,

@@ -100,7 +100,7 @@ def test_what_cannot_be_exported(run: bequest.Run, tmp_path: Path) -> None:
     with pytest.raises(RunError, match=r"no finished trial of 'lroa'\. Did you mean 'lora'"):
         bequest.export(run.folder, tmp_path / "adapter", method="lroa", source=source)
     with pytest.raises(RunError, match="no finished trial of 'lora' with seed 7; expected one of 0, 1"):
-        bequest.export(run, tmp_path / "adapter", seed=7)
+        bequest.export(run, tmp_path / "adapter", method="lora", seed=7)
     with pytest.raises(RunError, match="--format is 'onnx', expected peft"):
         bequest.export(run, tmp_path / "adapter", format="onnx")  # pyright: ignore[reportArgumentType]
     other = network(5)

@@ -26,7 +26,7 @@ BOTH = {"full", "lora"}
 def trial(method: str, seed: int, metrics: list[float], steps: int | None = 10, test: float = 0.5) -> TrialRecord:
     """Epochs of so many steps, each of 2 seconds for full fine-tuning and 3 for others."""
     seconds = 2.0 if method == "full" else 3.0
-    course = [Epoch(0, i, None, 1.0, m, None, seconds, steps if i else 0) for i, m in enumerate(metrics)]
+    course = [Epoch(0, i, None, 1.0, m, None, seconds, steps=steps if i else 0) for i, m in enumerate(metrics)]
     return TrialRecord(method, seed, {}, test=test, epochs=course)
 
 

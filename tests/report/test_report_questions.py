@@ -180,7 +180,7 @@ def test_a_metric_of_any_size_has_a_mark_in_per_cent(board: Leaderboard) -> None
         board, metric="perplexity", higher_is_better=False, relative=True, gaps=[Gap("lora", 1.5, 1.0, 2.0, 3)]
     )
     lines = in_words(asked)
-    assert lines[0] == "Against full fine-tuning, test perplexity: lora +1.500, worse."
+    assert lines[0] == "Against full fine-tuning, test perplexity: lora +1.50, worse."
     assert "to come within 0.5 % of full fine-tuning's best validation perplexity" in lines[1]
     assert_sound(render(asked))
 

@@ -34,7 +34,7 @@ class Recipe:
         weight_decay: Decoupled weight decay of matrices; biases and normalisation have none.
         warmup: Fraction of the steps over which the rates rise from 0.
         layer_decay: Factor on the rate for each layer further from the head; 1 is the same rate for all.
-        patience: Epochs without a lower validation loss after which training stops; 0 never stops early.
+        patience: Epochs that are not the best so far after which training stops; 0 never stops early.
         head: 'linear', or 'mlp' for one or more hidden layers.
         head_init: 'random', or 'solved' to fit the head on the frozen source's features before all else.
         head_layers: Widths of an mlp head's hidden layers, e.g. 256,128; empty for one as wide as the embedding.
@@ -163,7 +163,7 @@ class Train:
         optimizer: From parameter groups (`params`, `lr`, `weight_decay`, and a group's own options) and the number of
             steps planned to an optimizer. Where it has a `clip_grad_norm_` of its own, that is called with the largest
             norm allowed, since it may keep gradients elsewhere than in `.grad`.
-        patience: Epochs without a lower validation loss before stopping; 0 never stops early.
+        patience: Epochs that are not the best so far before stopping; 0 never stops early.
         events: Called after every step.
         source_features: The body still computes what the source's does (untouched, or wrappers that start as
             the identity) and is not trained: the stage runs from the source's stored features.

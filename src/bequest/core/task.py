@@ -377,14 +377,14 @@ def _draw_units(task: Task, seed: int, train_size: int | None, test_size: int | 
     """Units are drawn as if each were one sample; their pieces follow them, in their order."""
     assert task.units is not None
     first: IntArray = np.flatnonzero(np.diff(task.units, prepend=-1))
-    end: IntArray = np.append(first[1:], len(task.units))
+    size: IntArray = np.diff(first, append=len(task.units))
     split = tuple(task.split[int(i)] for i in first) if task.split else ()
     whole = replace(task, labels=task.labels[first], split=split, groups=None, units=None)
     drawn = _draw(whole, seed, train_size, test_size, split_seed)
 
     def pieces(chosen: IntArray) -> IntArray:
-        runs = [np.arange(first[unit], end[unit], dtype=np.int64) for unit in chosen]
-        return np.concatenate([np.empty(0, np.int64), *runs])
+        sizes, before = size[chosen], np.cumsum(size[chosen]) - size[chosen]
+        return np.repeat(first[chosen] - before, sizes) + np.arange(sizes.sum(), dtype=np.int64)
 
     return Draw(pieces(drawn.train), pieces(drawn.validation), pieces(drawn.test))
 

@@ -79,7 +79,9 @@ def fit(
     number: int,
     written: tuple[str, ...] = (),
 ) -> list[Epoch]:
-    """Carry out a Train stage; the network ends with the weights of its best epoch by validation loss.
+    """Carry out a Train stage; the network ends with the weights of its best epoch.
+
+    That is the one with the best metric on the validation part, of equals the one with the lowest loss there.
 
     Order, dropout and everything else random depend on the seed, the stage and the epoch alone, so a stage that
     goes on from a checkpoint ends as one that was not interrupted.
@@ -237,13 +239,23 @@ class _Loop:
     def record(self, epoch: int, train_loss: float | None, rate: float | None, began: float) -> None:
         """Validate, and keep the weights if they are the best so far."""
         loss, metric = self.validate()
-        earlier = [e.validation_loss for e in self.history]
-        if not earlier or loss < min(earlier):
+        found, earlier = (
+            self.merit(metric, loss),
+            [self.merit(e.validation_metric, e.validation_loss) for e in self.history],
+        )
+        if not earlier or found > max(earlier):
             self.best = {name: t.detach().clone() for name, t in self.moving().items()}
             self.best_epoch = epoch
         seconds = time.perf_counter() - began
         steps, kept = self.batches_per_epoch if epoch else 0, state_bytes(self.optimizer)
         self.history.append(Epoch(self.number, epoch, train_loss, loss, metric, rate, seconds, kept, steps))
+
+    def merit(self, metric: float, loss: float) -> tuple[float, float]:
+        """What makes one epoch better than another: the metric, and where it is the same, the loss.
+
+        Not the loss alone: of a network that grows surer with every epoch it rises while errors still become fewer.
+        """
+        return (metric if self.context.objective.higher_is_better else -metric), -loss
 
     def validate(self) -> tuple[float, float]:
         """Loss and metric on the held-out part, everything in eval mode."""

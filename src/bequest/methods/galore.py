@@ -10,8 +10,8 @@ Deviations: every matrix of the body is projected, tables of embeddings and conv
 · width) too, where the authors' code takes those of attention and MLP; a matrix with a side of r or less, vectors and
 the head go through plain AdamW. P comes of a power iteration that starts from the P before rather than of an SVD,
 unless `subspace` is exact, and refreshes are spread over the interval. T defaults to a quarter of the run where that is
-below the paper's 200. By default the head is solved first on the frozen features; the weights of the epoch with the
-lowest held-out loss are kept.
+below the paper's 200. By default the head is solved first on the frozen features; the weights of the best epoch on
+held-out labels are kept.
 """
 
 from __future__ import annotations
