@@ -33,10 +33,10 @@ class BitFit:
 
     defaults: ClassVar[dict[str, Recipe]] = {
         "text": Recipe(
-            10, 16, 1e-3, 5e-3, 0.0, 0.06, 1.0, 3, "linear", "solved", schedule="linear", batch_norm="trained"
+            10, 16, 1e-3, 1e-3, 0.0, 0.06, 1.0, 0, "linear", "solved", schedule="linear", batch_norm="trained"
         ),
         "image": Recipe(
-            10, 16, 1e-3, 5e-3, 0.0, 0.06, 1.0, 3, "linear", "solved", schedule="linear", batch_norm="trained"
+            10, 16, 1e-3, 1e-3, 0.0, 0.06, 1.0, 0, "linear", "solved", schedule="linear", batch_norm="trained"
         ),
     }
 

@@ -37,10 +37,10 @@ class HeadThenAll:
 
     defaults: ClassVar[dict[str, Recipe]] = {
         "text": Recipe(
-            8, 16, 3e-5, 3e-5, 0.01, 0.1, 1.0, 3, "linear", "solved", schedule="linear", batch_norm="frozen"
+            8, 16, 3e-5, 3e-5, 0.01, 0.1, 1.0, 0, "linear", "solved", schedule="linear", batch_norm="frozen"
         ),
         "image": Recipe(
-            10, 32, 1e-4, 1e-4, 0.05, 0.1, 1.0, 3, "linear", "solved", schedule="linear", batch_norm="frozen"
+            10, 32, 1e-4, 1e-4, 0.05, 0.1, 1.0, 0, "linear", "solved", schedule="linear", batch_norm="frozen"
         ),
     }
 

@@ -51,10 +51,10 @@ class Peft:
 
     defaults: ClassVar[dict[str, Recipe]] = {
         "text": Recipe(
-            10, 16, 3e-3, 1e-3, 0.0, 0.06, 1.0, 3, "linear", "solved", schedule="linear", batch_norm="frozen"
+            10, 16, 3e-3, 1e-3, 0.0, 0.06, 1.0, 0, "linear", "solved", schedule="linear", batch_norm="frozen"
         ),
         "image": Recipe(
-            10, 16, 3e-3, 5e-3, 0.0, 0.06, 1.0, 3, "linear", "solved", schedule="linear", batch_norm="frozen"
+            10, 16, 3e-3, 1e-3, 0.0, 0.06, 1.0, 0, "linear", "solved", schedule="linear", batch_norm="frozen"
         ),
     }
 

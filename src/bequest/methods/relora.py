@@ -70,10 +70,10 @@ class ReLoRA:
 
     defaults: ClassVar[dict[str, Recipe]] = {
         "text": Recipe(
-            10, 16, 3e-4, 1e-3, 0.0, 0.06, 1.0, 3, "linear", "solved", schedule="cosine", batch_norm="frozen"
+            10, 16, 3e-4, 1e-3, 0.0, 0.06, 1.0, 0, "linear", "solved", schedule="cosine", batch_norm="frozen"
         ),
         "image": Recipe(
-            10, 16, 1e-3, 5e-3, 0.0, 0.06, 1.0, 3, "linear", "solved", schedule="cosine", batch_norm="frozen"
+            10, 16, 1e-3, 1e-3, 0.0, 0.06, 1.0, 0, "linear", "solved", schedule="cosine", batch_norm="frozen"
         ),
     }
 

@@ -50,10 +50,10 @@ class Staged:
 
     defaults: ClassVar[dict[str, Recipe]] = {
         "text": Recipe(
-            8, 16, 1e-3, 2e-3, 0.01, 0.3, 1.0, 3, "linear", "random", schedule="one_cycle", batch_norm="frozen"
+            8, 16, 1e-3, 2e-3, 0.01, 0.3, 1.0, 0, "linear", "random", schedule="one_cycle", batch_norm="frozen"
         ),
         "image": Recipe(
-            10, 32, 1e-3, 2e-3, 0.01, 0.3, 1.0, 3, "linear", "random", schedule="one_cycle", batch_norm="frozen"
+            10, 32, 1e-3, 2e-3, 0.01, 0.3, 1.0, 0, "linear", "random", schedule="one_cycle", batch_norm="frozen"
         ),
     }
 

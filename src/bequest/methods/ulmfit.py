@@ -43,10 +43,10 @@ class ULMFiT:
 
     defaults: ClassVar[dict[str, Recipe]] = {
         "text": Recipe(
-            6, 16, 1e-4, 2.6e-4, 0.01, 0.1, 0.3846, 3, "linear", "solved", schedule="slanted", batch_norm="frozen"
+            6, 16, 1e-4, 2.6e-4, 0.01, 0.1, 0.3846, 0, "linear", "solved", schedule="slanted", batch_norm="frozen"
         ),
         "image": Recipe(
-            8, 32, 5e-4, 1.3e-3, 0.05, 0.1, 0.3846, 3, "linear", "solved", schedule="slanted", batch_norm="frozen"
+            8, 32, 5e-4, 1.3e-3, 0.05, 0.1, 0.3846, 0, "linear", "solved", schedule="slanted", batch_norm="frozen"
         ),
     }
 
