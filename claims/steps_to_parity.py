@@ -7,7 +7,7 @@
 No source was found for the figure, so it is measured: BBC News from MiniLM-L6 at 64 tokens and handwritten digits from
 EfficientNet-Lite0 at 64 px, 200 labels to learn from, 400 others to see how far training is, 600 to test on. The mark
 is within 0.5 points of full fine-tuning's best accuracy on the 400. Every method takes 16 samples a step, so that a
-step means the same; the parameter-efficient ones may train for 40 epochs and stop after 10 without a lower loss, full
+step means the same; the parameter-efficient ones may train for 40 epochs and stop after 10 without a better one, full
 fine-tuning trains for its default number. The head is solved first on the source's features, as by default, or starts
 at random, so that all of the way is trained. Numbers go to claims/results/steps_to_parity.json.
 """

@@ -6,7 +6,7 @@
 
 Fashion-MNIST with 2,000 labels at 64 px, EfficientNet-Lite2 → Lite0; BBC News with 500 labels at 128 tokens, MiniLM-L6
 → 3 layers of width 192. All starts are trained whole by the recipe of `from_scratch`, without early stopping; the
-weights of the epoch with the lowest held-out loss count. *Epochs* are those until the held-out accuracy has come to the
+weights of the best epoch on held-out labels count. *Epochs* are those until the held-out accuracy has come to the
 highest that random weights reached at the same seed, over all epochs; a start that never does is counted as `never`.
 Numbers go to claims/results/weight_selection.json, the tables into docs/weight_selection.md.
 """
