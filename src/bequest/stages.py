@@ -38,6 +38,7 @@ def train(recipe: Recipe, groups: tuple[Group, ...]) -> Train:
         loss=None,
         optimizer=_adamw,
         patience=_set(recipe.patience),
+        fixed_statistics=recipe.batch_norm == "affine",
     )
 
 

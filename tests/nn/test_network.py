@@ -13,7 +13,7 @@ import pytest
 import torch
 from torch import nn
 
-from bequest.nn.network import Network, fingerprint, require_grad_only, set_modes, trainable_state
+from bequest.nn.network import Network, batch_norms, fingerprint, require_grad_only, set_modes, trainable_state
 
 
 def small() -> Network:
@@ -95,6 +95,14 @@ def test_a_frozen_norm_beside_a_trained_layer_keeps_its_statistics():
     assert network.body[1][0].training and not network.body[1][1].training
     assert network.body[1][2].training
     assert not network.head.training
+
+
+def test_a_norm_whose_statistics_are_to_stay_trains_its_scale_in_eval_mode():
+    network = small().train()
+    require_grad_only(network, ["body.1.0.weight", "body.1.1.weight", "body.1.1.bias"])
+    set_modes(network, batch_norms(network))
+    assert network.body[1][0].training and not network.body[1][1].training
+    assert set(trainable_state(network)) == {"body.1.0.weight", "body.1.1.weight", "body.1.1.bias"}
 
 
 def test_nothing_trained_is_all_eval():

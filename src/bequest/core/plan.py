@@ -40,9 +40,10 @@ class Recipe:
         head_layers: Widths of an mlp head's hidden layers, e.g. 256,128; empty for one as wide as the embedding.
         schedule: How the rates move from step to step: after the warm-up linear or cosine to 0, one_cycle (up and down
             by cosines), slanted (ULMFiT's triangle), constant.
-        batch_norm: 'frozen' to keep BatchNorm's statistics, scales and shifts as pretrained, or 'trained'. With few
-            labels, batches' own statistics differ so much from those that networks were trained on that training
-            begins by repairing the damage; other kinds of normalisation are not concerned.
+        batch_norm: 'frozen' to keep BatchNorm's statistics, scales and shifts as pretrained, 'affine' to train scales
+            and shifts over the pretrained statistics, or 'trained', which normalises by each batch's own. With few
+            labels, these differ so much from those that networks were trained on that training begins by repairing
+            the damage; other kinds of normalisation are not concerned.
     """
 
     epochs: int | None = None
@@ -57,7 +58,7 @@ class Recipe:
     head_init: Literal["random", "solved"] | None = None
     head_layers: str = ""
     schedule: ScheduleName | None = None
-    batch_norm: Literal["frozen", "trained"] | None = None
+    batch_norm: Literal["frozen", "affine", "trained"] | None = None
 
     @property
     def hidden(self) -> tuple[int, ...]:
@@ -88,7 +89,7 @@ class Recipe:
             "patience": (lambda v: v >= 0, "0 or more"),
             "head": (lambda v: v in ("linear", "mlp"), "linear or mlp"),
             "head_init": (lambda v: v in ("random", "solved"), "random or solved"),
-            "batch_norm": (lambda v: v in ("frozen", "trained"), "frozen or trained"),
+            "batch_norm": (lambda v: v in ("frozen", "affine", "trained"), "frozen, affine or trained"),
             "head_layers": (_are_widths, "widths of 1 or more, e.g. 256,128"),
             "schedule": (lambda v: v in get_args(ScheduleName), " or ".join(get_args(ScheduleName))),
         }
@@ -168,6 +169,7 @@ class Train:
         source_features: The body still computes what the source's does (untouched, or wrappers that start as
             the identity) and is not trained: the stage runs from the source's stored features.
         penalty: Added to the loss before each step; reported losses are without it.
+        fixed_statistics: A BatchNorm whose scale and shift are trained stays in eval mode, its statistics as they are.
     """
 
     groups: tuple[Group, ...]
@@ -180,6 +182,7 @@ class Train:
     events: tuple[Event, ...] = ()
     source_features: bool = False
     penalty: Callable[[Network], Tensor] | None = None
+    fixed_statistics: bool = False
 
 
 @dataclass(frozen=True)

@@ -179,7 +179,7 @@ def _analysed(
     ragged = context.task.modality == "text"
     # Sides other than the number of samples and of tokens are constants in a graph.
     shapes = tuple((t.dtype, t.device, t.shape[2 if ragged else 1 :]) for t in inputs)
-    full = (context.source.fingerprint, repr(key), repr(network), trained, written, shapes)
+    full = (context.source.fingerprint, repr(key), repr(network), trained, written, quiet, shapes)
     if full not in _graphs:
         if len(_graphs) >= _MAX_GRAPHS:
             _graphs.pop(next(iter(_graphs)))

@@ -45,7 +45,7 @@ class Feed:
         num_train: How many of the items are the train part.
         held_out: Labels of the validation part, as they are scored.
         num_views: How many views are trained on; None for a fresh one in every epoch.
-        quiet: Modules without parameters that stay in eval mode.
+        quiet: Modules that stay in eval mode.
     """
 
     training: nn.Module

@@ -26,7 +26,7 @@ from bequest.engine.store import Records
 from bequest.engine.targets import targets
 from bequest.engine.views import View, view
 from bequest.nn.head import build_head, describe_head
-from bequest.nn.network import Network, require_grad_only, trainable_state
+from bequest.nn.network import Network, batch_norms, require_grad_only, trainable_state
 from bequest.nn.trace import called_before_trained
 
 LAST_GOOD = "last_good.safetensors"
@@ -255,6 +255,7 @@ class _Trial:
         self.context.runtime.place(self.network)
         plain = one(0)
         quiet = called_before_trained(self.network, example(self.context, plain))
+        quiet |= batch_norms(self.network) if stage.fixed_statistics else frozenset()
         self.halves = halves(
             self.context, self.network, plain, (self.method, number), num_views, quiet, self.plan.written(stage)
         )

@@ -71,7 +71,7 @@ class LoRA:
             10, 16, 3e-4, 1e-3, 0.0, 0.06, 1.0, 0, "linear", "solved", schedule="linear", batch_norm="frozen"
         ),
         "image": Recipe(
-            10, 16, 1e-3, 1e-3, 0.0, 0.06, 1.0, 0, "linear", "solved", schedule="linear", batch_norm="frozen"
+            10, 16, 4e-3, 1e-3, 0.0, 0.06, 1.0, 0, "linear", "solved", schedule="linear", batch_norm="frozen"
         ),
     }
 

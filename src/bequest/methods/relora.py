@@ -73,7 +73,7 @@ class ReLoRA:
             10, 16, 3e-4, 1e-3, 0.0, 0.06, 1.0, 0, "linear", "solved", schedule="cosine", batch_norm="frozen"
         ),
         "image": Recipe(
-            10, 16, 1e-3, 1e-3, 0.0, 0.06, 1.0, 0, "linear", "solved", schedule="cosine", batch_norm="frozen"
+            10, 16, 3e-3, 1e-3, 0.0, 0.06, 1.0, 0, "linear", "solved", schedule="cosine", batch_norm="frozen"
         ),
     }
 

@@ -86,21 +86,28 @@ def set_modes(network: nn.Module, quiet: Collection[str] = ()) -> None:
     """Train mode exactly where something is trained, eval mode elsewhere.
 
     A module with parameters trains if and only if one of them (or of its children's) does, so a frozen
-    BatchNorm keeps its statistics whatever is trained around it. Modules without parameters (dropout) follow
-    the module they stand in.
+    BatchNorm keeps its statistics whatever is trained around it. Modules without parameters (dropout) follow the
+    module they stand in.
 
     Args:
         network: Its parameters that are trained require gradients.
-        quiet: Names of modules without parameters that stay in eval mode: nothing before them is trained.
+        quiet: Names of modules that stay in eval mode: those without parameters before which nothing is trained, and
+            BatchNorms whose statistics are to stay.
     """
 
     def visit(name: str, module: nn.Module, inherited: bool) -> None:
         own = list(module.parameters())
-        module.training = any(p.requires_grad for p in own) if own else inherited and name not in quiet
+        module.training = name not in quiet and (any(p.requires_grad for p in own) if own else inherited)
         for child_name, child in module.named_children():
             visit(f"{name}.{child_name}".lstrip("."), child, module.training)
 
     visit("", network, False)
+
+
+def batch_norms(module: nn.Module) -> frozenset[str]:
+    """Names of every BatchNorm in a module."""
+    kind = nn.modules.batchnorm._BatchNorm  # pyright: ignore[reportPrivateUsage]
+    return frozenset(name for name, part in module.named_modules() if isinstance(part, kind))
 
 
 def require_grad_only(network: nn.Module, names: Iterable[str]) -> None:
