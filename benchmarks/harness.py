@@ -22,13 +22,13 @@ def seconds(work: Callable[[], Any]) -> float:
     return time.perf_counter() - began
 
 
-def interleaved(sides: dict[str, Callable[[], Any]], repeats: int) -> dict[str, list[float]]:
-    """Seconds of every side, in turn, so that what else the machine does meets all alike; one round warms up."""
+def interleaved(sides: dict[str, Callable[[], Any]], repeats: int, *, warm_up: int = 1) -> dict[str, list[float]]:
+    """Seconds of every side, in turn, so that what else the machine does meets all alike; the first rounds warm up."""
     taken: dict[str, list[float]] = {name: [] for name in sides}
-    for round_number in range(repeats + 1):
+    for round_number in range(1 - warm_up, repeats + 1):
         for name, work in sides.items():
             took = seconds(work)
-            if round_number:
+            if round_number > 0:
                 taken[name].append(took)
                 print(f"  round {round_number}  {name:24s} {took:8.2f} s", flush=True)
     return taken

@@ -85,16 +85,18 @@ def test_a_source_is_not_changed(cache: Path) -> None:
     assert all(torch.equal(t, before[name]) for name, t in source.body.state_dict().items())
 
 
-def test_same_as_the_network(cache: Path) -> None:
+@pytest.mark.parametrize(("precision", "tolerance"), [("float32", 1e-5), ("bfloat16", 0.02)])
+def test_same_as_the_network(cache: Path, precision: Any, tolerance: float) -> None:
     x, _ = rows()
-    module = Anything()
-    features = FeatureExtractor(module, layers="first,embedding", source_head="").fit_transform(x)
+    module = Anything()  # which makes float32 of what it is given
+    extractor = FeatureExtractor(module, layers="first,embedding", source_head="", precision=precision)
+    features = extractor.fit_transform(x)
     with torch.inference_mode():
         inputs = torch.from_numpy(x).float()
         first = module.first(nn.functional.pad(inputs, (0, 18)))
         expected = torch.cat([first, module(inputs)], 1).numpy()
     assert features.dtype == np.float32
-    np.testing.assert_allclose(features, expected, rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(features, expected, rtol=tolerance, atol=tolerance)
 
 
 def test_names_tell_layer_and_place(cache: Path) -> None:

@@ -18,7 +18,8 @@ def test_every_public_name_is_there(name: str):
 @pytest.mark.parametrize("owner", ["Run", "AdaptedModel"])
 def test_predictions_are_typed(owner: str):
     found = typing.get_type_hints(getattr(bequest, owner).predict)["return"]
-    assert found == list[bequest.Prediction | bequest.LabelsPrediction | bequest.ValuesPrediction]
+    kinds = bequest.Prediction | bequest.LabelsPrediction | bequest.ValuesPrediction | bequest.TextPrediction
+    assert found == list[kinds]
 
 
 def test_an_unknown_name_is_told():

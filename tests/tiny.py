@@ -70,6 +70,60 @@ def text_source() -> Any:
     return replace(source, pretrained=pretrained)
 
 
+def language_source(*, tied: bool = True, max_tokens: int = 8) -> Any:
+    """A Llama of two layers with the same vocabulary, and its own last layer."""
+    import torch
+    from transformers import LlamaConfig
+
+    from bequest.nn.network import Network
+    from bequest.sources import transformers
+    from bequest.sources.language import LanguagePreprocess
+    from bequest.sources.preprocess import TextPreprocess
+
+    preprocess = LanguagePreprocess(TextPreprocess(tokenizer_json(), max_tokens), "[UNK]")
+    config = LlamaConfig(
+        vocab_size=64,
+        hidden_size=16,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        num_key_value_heads=1,
+        intermediate_size=32,
+        max_position_embeddings=64,
+        tie_word_embeddings=tied,
+        attention_bias=True,
+        eos_token_id=1,
+    )
+    description = {"kind": "transformers", "config": config.to_dict(), "form": "causal-lm"}
+    source = transformers.from_description("tiny_llama", description, preprocess)
+
+    def pretrained() -> Network:
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(12)
+            return source.untrained()
+
+    from dataclasses import replace
+
+    return replace(source, pretrained=pretrained)
+
+
+def language_task(num_samples: int = 60, *, pairs: bool = False) -> Any:
+    """Texts in which words of one topic follow each other in the same order; some are longer than a window."""
+    from bequest.data import from_texts
+
+    rng = np.random.default_rng(8)
+    names, texts = list(WORDS), []
+    while len(texts) < num_samples:
+        words = [*WORDS[names[len(texts) % 3]], "the", "a", "of"]
+        start, length = rng.integers(len(words)), rng.integers(3, 20)
+        text = " ".join(words[(start + i + (rng.random() < 0.2)) % len(words)] for i in range(length))
+        if text not in texts:
+            texts.append(text)
+    if not pairs:
+        return from_texts(texts, name="tiny documents")
+    halves = [(" ".join(text.split()[:2]), " ".join(text.split()[2:])) for text in texts]
+    return from_texts(list(dict.fromkeys(halves)), name="tiny pairs")
+
+
 def tokenizer_json() -> str:
     """A word-level tokenizer in the format of the tokenizers library."""
     words = ["[PAD]", "[UNK]", *(word for group in WORDS.values() for word in group), "the", "a", "of"]

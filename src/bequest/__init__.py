@@ -14,6 +14,7 @@ __version__ = "0.1.0.dev0"
 
 if TYPE_CHECKING:
     from bequest.api import (
+        Exported,
         FeatureFile,
         Probe,
         RateSuggestion,
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
         adapt,
         compare,
         distill,
+        export,
         features,
         probe,
         replay,
@@ -28,14 +30,25 @@ if TYPE_CHECKING:
     )
     from bequest.data import from_arrays as task_from_arrays
     from bequest.data import from_dataset as task_from_dataset
+    from bequest.data import from_texts as task_from_texts
     from bequest.data import load as load_task
-    from bequest.engine.adapted import AdaptedModel, LabelsPrediction, Prediction, ValuesPrediction, load
+    from bequest.engine.adapted import (
+        AdaptedModel,
+        LabelsPrediction,
+        Prediction,
+        TextPrediction,
+        ValuesPrediction,
+        load,
+    )
     from bequest.extractor import FeatureExtractor
+    from bequest.optim.galore import GaLore
     from bequest.sources import Source, from_module
     from bequest.sources import get as get_source
 
 _LAZY = {
     "Probe": ("bequest.api", "Probe"),
+    "Exported": ("bequest.api", "Exported"),
+    "export": ("bequest.api", "export"),
     "FeatureFile": ("bequest.api", "FeatureFile"),
     "features": ("bequest.api", "features"),
     "RateSuggestion": ("bequest.api", "RateSuggestion"),
@@ -49,12 +62,15 @@ _LAZY = {
     "load_task": ("bequest.data", "load"),
     "task_from_arrays": ("bequest.data", "from_arrays"),
     "task_from_dataset": ("bequest.data", "from_dataset"),
+    "task_from_texts": ("bequest.data", "from_texts"),
     "AdaptedModel": ("bequest.engine.adapted", "AdaptedModel"),
     "LabelsPrediction": ("bequest.engine.adapted", "LabelsPrediction"),
     "Prediction": ("bequest.engine.adapted", "Prediction"),
+    "TextPrediction": ("bequest.engine.adapted", "TextPrediction"),
     "ValuesPrediction": ("bequest.engine.adapted", "ValuesPrediction"),
     "load": ("bequest.engine.adapted", "load"),
     "FeatureExtractor": ("bequest.extractor", "FeatureExtractor"),
+    "GaLore": ("bequest.optim.galore", "GaLore"),
     "Source": ("bequest.sources", "Source"),
     "from_module": ("bequest.sources", "from_module"),
     "get_source": ("bequest.sources", "get"),
@@ -62,19 +78,23 @@ _LAZY = {
 
 __all__ = [
     "AdaptedModel",
+    "Exported",
     "FeatureExtractor",
     "FeatureFile",
+    "GaLore",
     "LabelsPrediction",
     "Prediction",
     "Probe",
     "RateSuggestion",
     "Run",
     "Source",
+    "TextPrediction",
     "ValuesPrediction",
     "__version__",
     "adapt",
     "compare",
     "distill",
+    "export",
     "features",
     "from_module",
     "get_source",
@@ -85,6 +105,7 @@ __all__ = [
     "suggest_learning_rate",
     "task_from_arrays",
     "task_from_dataset",
+    "task_from_texts",
 ]
 
 

@@ -1,4 +1,4 @@
-"""The Python functions: `compare`, `adapt`, `distill`, `probe`, `replay`, `suggest_learning_rate`, `features`."""
+"""The Python functions: `compare`, `adapt`, `distill`, `probe`, `replay`, `suggest_learning_rate`, `features` and more."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from bequest import data as bequest_data
+from bequest.comparison.export import Exported, export_adapter
 from bequest.comparison.folder import BEST, BOARD_FILE, REPORT_FILE, RunFolder, digest
 from bequest.comparison.groups import check_select_by
 from bequest.comparison.probe import PAGE_FILE, choose
@@ -23,7 +24,7 @@ from bequest.comparison.protocol import compare as run_comparison
 from bequest.core.checks import check_count, check_seed, check_seeds, check_test_size, check_train_size
 from bequest.core.distillation import DISTILLATION
 from bequest.core.distillation import distillation as make_distillation
-from bequest.core.errors import MethodError, RunError
+from bequest.core.errors import DataError, MethodError, RunError
 from bequest.core.observe import Observer, Silent
 from bequest.core.probing import LayerRow, ProbeRecord
 from bequest.core.registry import get_method
@@ -42,7 +43,9 @@ from bequest.engine.range_test import RangeTest, range_test
 from bequest.engine.runtime import choose_runtime
 from bequest.engine.store import Store
 from bequest.engine.teaching import Teaching
+from bequest.engine.windows import divided
 from bequest.nn.taps import Tapped
+from bequest.nn.weight_selection import Selection
 from bequest.sources import Source, resolve
 from bequest.sources import get as get_source
 from bequest.sources.taps import column_names, named_taps
@@ -53,6 +56,7 @@ if TYPE_CHECKING:
 Precision = Literal["auto", "float32", "bfloat16"]
 
 DEFAULT_METHODS = ("linear_probe", "full", "freeze", "lora")
+"""Those of them that apply to the task are compared; `adapt` takes the first."""
 
 
 @dataclass(frozen=True)
@@ -145,7 +149,7 @@ class RateSuggestion:
 def compare(
     data: Any,
     source: str | Source | nn.Module,
-    methods: Sequence[str] = DEFAULT_METHODS,
+    methods: Sequence[str] | None = None,
     *,
     settings: Mapping[str, Mapping[str, Any]] | None = None,
     seeds: int | Sequence[int] = 3,
@@ -168,6 +172,11 @@ def compare(
     source_head: str | None = None,
     pooling: str | None = None,
     cut_at: str | None = None,
+    adapter: str | Path | None = None,
+    init_from: str | None = None,
+    init_layers: int | None = None,
+    init_width: int | None = None,
+    selection: Selection | None = None,
     precision: Precision = "auto",
     views: int | str | None = None,
     augment: str | None = None,
@@ -189,7 +198,7 @@ def compare(
             from `load_task`, `task_from_arrays` or `task_from_dataset`; a pair (inputs, labels); or a Hugging Face or
             PyTorch dataset.
         source: A source's name (`bequest ls sources`), a `Source`, or an `nn.Module`.
-        methods: Names (`bequest ls methods`).
+        methods: Names (`bequest ls methods`); None for linear_probe, full, freeze and lora, as far as they apply.
         settings: Hyperparameters by method, e.g. `{"lora": {"rank": 4}}`.
         seeds: How many, or which; each redraws labels, initialisation and order.
         train_size: How many labels a method may see before the test; None for all that are not test.
@@ -200,7 +209,8 @@ def compare(
         select_by: Which score on held-out labels ranks the rows: `metric`, or `worst-group` for the lowest accuracy of
             a group. Training, early stopping and finished trials do not depend on it.
         out: The run's folder; None for one under `runs/` that is named after the run.
-        task: `classification`, `multi-label` or `regression`; `auto` goes by the labels.
+        task: `classification`, `multi-label` or `regression`; `auto` goes by the labels. `causal-lm` is for texts
+            without labels, or prompts and completions, of which a language model predicts each token.
         text_column: A table's column of texts; None to recognise it.
         image_column: A table's column of paths of images; None to recognise it.
         label_column: A table's column of labels, or several with commas between; None to recognise it.
@@ -213,6 +223,12 @@ def compare(
         source_head: Name of the source's own last layer, which is taken off; None to find it.
         pooling: From a source's tokens to one vector: `mean`, `cls` or `last`; None as it was trained.
         cut_at: Name of the layer at which the source's body ends (`bequest ls layers`); None for the whole.
+        adapter: Folder of a LoRA adapter in the PEFT library's files, trained on the source: it becomes part of it.
+        init_from: Name of a larger source of the same family, of whose weights the source's are a selection; None for
+            the source's own.
+        init_layers: The source is cut down to its first layers, its weights a selection; for transformers' networks.
+        init_width: The source is cut down to this width, its weights a selection; for transformers' networks.
+        selection: Which units a smaller network keeps: `uniform` (the default), `first`, `random` or `inconsistent`.
         precision: `auto`, `float32` or `bfloat16`.
         views: How many augmented views of each image training sees, the plain one among them, each computed once;
             `unlimited` for fresh ones in every epoch; None for the default. Texts and arrays have one.
@@ -251,7 +267,23 @@ def compare(
     source_task = (
         None if source_data is None else _task(source_data, "classification", {**options, "group_column": None})
     )
-    source = _source(source, loaded, max_tokens, image_size, source_head, pooling, cut_at)
+    source = _source(
+        source,
+        loaded,
+        max_tokens,
+        image_size,
+        source_head,
+        pooling,
+        cut_at,
+        adapter=adapter,
+        init_from=init_from,
+        init_layers=init_layers,
+        init_width=init_width,
+        selection=selection,
+    )
+    check_modality(loaded, source)
+    loaded = divided(loaded, source)
+    methods = _default_methods(loaded) if methods is None else methods
     entries = enter(methods, settings or {}, source, loaded)
     teaching = _teaching(teacher, distillation, unlabelled, options)
     entries = entries if teaching is None else with_teacher(entries, teaching)
@@ -300,7 +332,7 @@ def compare(
 def adapt(
     data: Any,
     source: str | Source | nn.Module,
-    method: str = "linear_probe",
+    method: str | None = None,
     *,
     seed: int = 0,
     out: str | Path | None = None,
@@ -321,6 +353,11 @@ def adapt(
     source_head: str | None = None,
     pooling: str | None = None,
     cut_at: str | None = None,
+    adapter: str | Path | None = None,
+    init_from: str | None = None,
+    init_layers: int | None = None,
+    init_width: int | None = None,
+    selection: Selection | None = None,
     precision: Precision = "auto",
     views: int | str | None = None,
     augment: str | None = None,
@@ -335,7 +372,7 @@ def adapt(
     Args:
         data: As for `compare`.
         source: As for `compare`.
-        method: The method's name.
+        method: The method's name; None for linear_probe, or full where there are no labels to solve for.
         seed: Redraws labels, initialisation and order.
         out: As for `compare`.
         train_size: As for `compare`.
@@ -355,6 +392,11 @@ def adapt(
         source_head: As for `compare`.
         pooling: As for `compare`.
         cut_at: As for `compare`.
+        adapter: As for `compare`.
+        init_from: As for `compare`.
+        init_layers: As for `compare`.
+        init_width: As for `compare`.
+        selection: As for `compare`.
         precision: As for `compare`.
         views: As for `compare`.
         augment: As for `compare`.
@@ -370,13 +412,22 @@ def adapt(
     Raises:
         bequest.core.errors.BequestError: One of its kinds, as for `compare`.
     """
+    # Before the data are read for a method's sake; `compare` does what remains.
+    check_seed("--seed", seed)
+    check_train_size(train_size)
+    check_test_size(test_size)
+    if method is None:
+        names = ("text_column", "image_column", "label_column", "split_column", "group_column")
+        columns = dict(zip(names, (text_column, image_column, label_column, split_column, group_column), strict=True))
+        data = _task(data, task, {**columns, "encoding": encoding, "skip_bad": skip_bad})
+        method = _default_methods(data)[0]
     get_method(method)
     return compare(
         data,
         source,
         [method],
         settings={method: hyperparameters},
-        seeds=[check_seed("--seed", seed)],
+        seeds=[seed],
         train_size=train_size,
         test_size=test_size,
         split_seed=split_seed,
@@ -395,6 +446,11 @@ def adapt(
         source_head=source_head,
         pooling=pooling,
         cut_at=cut_at,
+        adapter=adapter,
+        init_from=init_from,
+        init_layers=init_layers,
+        init_width=init_width,
+        selection=selection,
         precision=precision,
         views=views,
         augment=augment,
@@ -595,6 +651,7 @@ def probe(
         "group_column": group_column,
     }
     loaded = _task(data, task, {**columns, "encoding": encoding, "skip_bad": skip_bad})
+    _refuse_language(loaded, "probe")
     options = {"max_tokens": max_tokens, "image_size": image_size, "head": source_head}
     candidates = choose(
         _words(sources) if isinstance(sources, str) else sources if isinstance(sources, Sequence) else [sources],
@@ -631,6 +688,19 @@ def probe(
     return Probe(folder, record)
 
 
+def _default_methods(task: Task) -> list[str]:
+    """Those of the default methods that have something to fit on the task."""
+    return [name for name in DEFAULT_METHODS if task.kind != "causal-lm" or get_method(name).trains]
+
+
+def _refuse_language(task: Task, command: str) -> None:
+    if task.kind == "causal-lm":
+        raise DataError(
+            f"bequest {command} reads one embedding a sample, which a language model task has not; expected labelled "
+            "data. Name its kind: --task classification."
+        )
+
+
 def _words(text: str) -> list[str]:
     """What stands between commas."""
     return [word.strip() for word in text.split(",") if word.strip()]
@@ -661,6 +731,11 @@ def suggest_learning_rate(
     source_head: str | None = None,
     pooling: str | None = None,
     cut_at: str | None = None,
+    adapter: str | Path | None = None,
+    init_from: str | None = None,
+    init_layers: int | None = None,
+    init_width: int | None = None,
+    selection: Selection | None = None,
     precision: Precision = "auto",
     cache: str | Path | None = None,
     observer: Observer | None = None,
@@ -697,6 +772,11 @@ def suggest_learning_rate(
         source_head: As for `compare`.
         pooling: As for `compare`.
         cut_at: As for `compare`.
+        adapter: As for `compare`.
+        init_from: As for `compare`.
+        init_layers: As for `compare`.
+        init_width: As for `compare`.
+        selection: As for `compare`.
         precision: As for `compare`.
         cache: As for `compare`.
         observer: As for `compare`.
@@ -714,7 +794,22 @@ def suggest_learning_rate(
         "group_column": group_column,
     }
     loaded = _task(data, task, {**columns, "encoding": encoding, "skip_bad": skip_bad})
-    source = _source(source, loaded, max_tokens, image_size, source_head, pooling, cut_at)
+    source = _source(
+        source,
+        loaded,
+        max_tokens,
+        image_size,
+        source_head,
+        pooling,
+        cut_at,
+        adapter=adapter,
+        init_from=init_from,
+        init_layers=init_layers,
+        init_width=init_width,
+        selection=selection,
+    )
+    check_modality(loaded, source)
+    loaded = divided(loaded, source)
     [entry] = enter([method], {method: hyperparameters}, source, loaded)
     missing = {"learning_rate", "head_learning_rate"} - entry.settings.keys()
     if missing:
@@ -770,7 +865,8 @@ def replay(
             f"The run in {folder} was made from data or a module that only Python had; expected a data path and a "
             "named source. Call bequest.compare with them again; run.json holds all other settings."
         )
-    task = _load(settings["data"], data)
+    source = get_source(**settings["source"])
+    task = divided(_load(settings["data"], data), source)
     then = earlier.board()
     if task.fingerprint != then.task["fingerprint"]:
         raise RunError(
@@ -780,7 +876,7 @@ def replay(
     own = settings["source_data"]
     run = compare(
         task,
-        get_source(**settings["source"]),
+        source,
         settings["methods"],
         settings=settings["settings"],
         seeds=settings["seeds"],
@@ -839,6 +935,7 @@ def features(
     source_head: str | None = None,
     pooling: str | None = None,
     cut_at: str | None = None,
+    adapter: str | Path | None = None,
     batch_size: int = 32,
     precision: Precision = "auto",
     cache: str | Path | None = None,
@@ -872,6 +969,7 @@ def features(
         source_head: As for `compare`.
         pooling: As for `compare`.
         cut_at: As for `compare`.
+        adapter: As for `compare`.
         batch_size: Samples in a forward pass.
         precision: As for `compare`.
         cache: As for `compare`.
@@ -896,7 +994,8 @@ def features(
         "group_column": group_column,
     }
     loaded = _task(data, task, {**columns, "encoding": encoding, "skip_bad": skip_bad})
-    source = _source(source, loaded, max_tokens, image_size, source_head, pooling, cut_at)
+    _refuse_language(loaded, "features")
+    source = _source(source, loaded, max_tokens, image_size, source_head, pooling, cut_at, adapter=adapter)
     check_modality(loaded, source)
     taps = named_taps(source, layers, target=pool_to, task=loaded)
     with _watching(observer, progress) as watcher:
@@ -909,6 +1008,39 @@ def features(
     table = FeatureTable(len(found), names, partial(_known, loaded), lambda start, stop: found[start:stop].stack())
     write_features(table, path)
     return FeatureFile(path, len(found), tuple(names))
+
+
+def export(
+    run: str | Path | Run,
+    folder: str | Path,
+    *,
+    format: Literal["peft"] = "peft",
+    method: str | None = None,
+    seed: int | None = None,
+    source: Source | None = None,
+) -> Exported:
+    """Write what a run trained for another library; nothing is trained again.
+
+    `peft` writes a low-rank method's updates and its head as `adapter_config.json` and `adapter_model.safetensors`,
+    which `peft.PeftModel.from_pretrained` puts around the user's own network, and a README.md that says how. A head
+    that has no place in that network lies beside them, in `head.safetensors`.
+
+    Args:
+        run: A run, or its folder.
+        folder: Where the files go.
+        format: `peft`.
+        method: The method's name; None for the best one that has low-rank layers.
+        seed: The trial's; None for the median one by the held-out score.
+        source: Needed where the run was made from an `nn.Module` of yours.
+
+    Raises:
+        bequest.core.errors.BequestError: One of its kinds: the run has no such trial, or a folder cannot be used.
+    """
+    if format != "peft":
+        raise RunError(f"--format is {format!r}, expected peft.")
+    made_from = source or (run._source if isinstance(run, Run) else None)  # pyright: ignore[reportPrivateUsage]
+    place = run.folder if isinstance(run, Run) else Path(run)
+    return export_adapter(place, Path(folder), method=method, seed=seed, source=made_from)
 
 
 def _known(task: Task, start: int, stop: int) -> dict[str, list[Any]]:
@@ -971,10 +1103,10 @@ def _source(
     head: str | None,
     pooling: str | None,
     cut_at: str | None,
+    **start: Any,
 ) -> Source:
-    return resolve(
-        source, task, max_tokens=max_tokens, image_size=image_size, head=head, pooling=pooling, cut_at=cut_at
-    )
+    options = {"max_tokens": max_tokens, "image_size": image_size, "head": head, "pooling": pooling, "cut_at": cut_at}
+    return resolve(source, task, **options, **start)
 
 
 def _teaching(

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from functools import partial
 from typing import Any
 
+from torch import nn
+
+from bequest.core.errors import MethodError
 from bequest.core.plan import Group, Recipe, Solve, Train
 from bequest.nn.head import new_head
 from bequest.nn.network import Network
@@ -17,25 +19,46 @@ _MLP_EPOCHS = 30
 
 
 def train(recipe: Recipe, groups: tuple[Group, ...]) -> Train:
-    """Gradient descent as the recipe says: AdamW, its schedule, the loss of the task's kind."""
-    import torch
+    """Gradient descent as the recipe says: AdamW, its schedule, the loss of the task's kind.
 
+    Raises:
+        MethodError: The groups are empty.
+    """
+    filled = tuple(group for group in groups if group.names)
+    if not filled:
+        raise MethodError(
+            "These settings leave nothing to train: there is no new head, and all of the source is frozen. Train some "
+            "of its layers."
+        )
     return Train(
-        groups=groups,
+        groups=filled,
         epochs=_set(recipe.epochs),
         batch_size=_set(recipe.batch_size),
         schedule=SCHEDULES[_set(recipe.schedule)](_set(recipe.warmup)),
         loss=None,
-        optimizer=partial(torch.optim.AdamW, eps=1e-8),
+        optimizer=_adamw,
         patience=_set(recipe.patience),
+        fixed_statistics=recipe.batch_norm == "affine",
     )
+
+
+def _adamw(groups: list[dict[str, Any]], num_steps: int) -> Any:
+    import torch
+
+    return torch.optim.AdamW(groups, eps=1e-8)
 
 
 def with_new_head(network: Network, recipe: Recipe, width: int, num_classes: int) -> tuple[Solve | Train, ...]:
     """Give the network the recipe's head, and the stages that fit it on the source's features if it asks for that.
 
     A linear head is solved; one with a hidden layer has no closed optimum and is trained on the stored features.
+    A task without classes or targets (a language model's) needs no new head, and gets none: the source's own is kept.
     """
+    if num_classes == 0:
+        if recipe.head == "mlp":
+            raise MethodError("head is 'mlp', but a language model keeps its own head; expected linear, the default.")
+        network.head = nn.Identity()
+        return ()
     network.head = new_head(_set(recipe.head), width, num_classes, hidden=recipe.hidden)
     if recipe.head_init == "random":
         return ()
@@ -45,8 +68,17 @@ def with_new_head(network: Network, recipe: Recipe, width: int, num_classes: int
 
 
 def head_alone(network: Network, recipe: Recipe, epochs: int, learning_rate: float) -> Train:
-    """The network's head trained by gradient descent on the source's stored features."""
+    """The network's head trained by gradient descent on the source's stored features.
+
+    Raises:
+        MethodError: There is no new head.
+    """
     names = tuple(f"head.{name}" for name, _ in network.head.named_parameters())
+    if not names:
+        raise MethodError(
+            "The method begins with a new head alone, but a language model keeps its own, which knows the tokens "
+            "already; expected one that trains the network itself, e.g. full or lora."
+        )
     stage = train(replace(recipe, epochs=epochs), (Group(names, learning_rate, _set(recipe.weight_decay)),))
     return replace(stage, source_features=True)
 

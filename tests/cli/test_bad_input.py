@@ -130,7 +130,7 @@ def test_fewer_labels_of_a_class_than_folds(told: Callable[..., str]) -> None:
 
 NAMES: list[tuple[list[str], list[str]]] = [
     (["--source", "minilm_l7"], ["There is no source 'minilm_l7'. Did you mean 'minilm_l6'"]),
-    (["--methods", "linear_prob,loar"], ["Did you mean 'linear_probe'?", "Did you mean 'lora'?"]),
+    (["--methods", "linear_prob,loar"], ["Did you mean 'linear_probe'?", "Did you mean 'lora' or"]),
     (
         [
             "--set",

@@ -23,3 +23,18 @@ def test_domain_affinity_is_told_where_it_was_measured(
     if "from_scratch" in methods:
         assert "the test accuracy of linear_probe minus that of from_scratch, mean over 2 seeds, " in plain
         assert out.index("Domain affinity") < out.index("Best by validation: linear_probe")
+
+
+def test_the_open_questions_are_told_a_line_each(bequest: Bequest, table: Path, bert: Path, tmp_path: Path) -> None:
+    words = ("--methods", "full,lora", "--set", "full.epochs=1", "--set", "lora.epochs=1", "--train-size", 40)
+    where = ("--source", f"hf:{bert}", "--seeds", 1, "--quiet", "--out", tmp_path / "run")
+    status, out, err = bequest("compare", table, *where, *words)
+    assert status == 0, err
+    plain = " ".join(out.split())
+    for start in (
+        "Against full fine-tuning, test accuracy: lora ",
+        "Effective rank of what training adds",
+        "After merging, ",
+    ):
+        assert plain.index(start) < plain.index("Best by validation:")
+    assert "Optimizer steps to come within 0.5 points" in plain or "Steps to parity: " in plain

@@ -46,6 +46,7 @@ def test_the_folder_holds_everything(tiny_sources: Any, tiny_tasks: Any, tmp_pat
     for row in board["rows"]:
         assert set(row["test"]) == {"mean", "sem", "seeds", "values"} and row["test"]["seeds"] == 2
         assert row["trainable_parameters"] > 0 and row["stored_bytes"] > 0 and row["train_s"] > 0
+        assert (row["optimizer_bytes"] > 0) == (row["epochs_planned"] > 0)
         assert row["peak_memory_bytes"] > 1e7 and row["inference_per_s"] > 0 and row["labels"] == 40
     means = [r["validation"]["mean"] for r in board["rows"]]
     assert means == sorted(means, reverse=True)
@@ -136,7 +137,7 @@ def test_a_diverging_method_is_a_row_with_its_error(tiny_sources: Any, tiny_task
 def test_unknown_names_are_told_together(tiny_sources: Any, tiny_tasks: Any, tmp_path: Path) -> None:
     with pytest.raises(MethodError) as error:
         compare(tiny_sources, tiny_tasks, tmp_path / "run", methods=["linear_prob", "loar"], settings={})
-    assert "Did you mean 'linear_probe'?" in str(error.value) and "Did you mean 'lora'?" in str(error.value)
+    assert "Did you mean 'linear_probe'?" in str(error.value) and "Did you mean 'lora' or" in str(error.value)
     with pytest.raises(MethodError, match=r"no hyperparameter 'epoch' \(Did you mean 'epochs'"):
         compare(tiny_sources, tiny_tasks, tmp_path / "run", settings={"full": {"epoch": 3}})
     with pytest.raises(MethodError, match="epochs is 0, expected 1 or more"):

@@ -181,12 +181,13 @@ def test_a_layer_that_is_the_embedding_stands_once(tiny_sources: Any, tiny_tasks
     assert found.record.left_out == {"tiny_conv": {"blocks.2": "what the embedding is"}}
 
 
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
 def test_a_layer_that_is_the_same_for_every_sample_is_left_out(
-    tiny_sources: Any, tiny_tasks: Any, tmp_path: Path
+    tiny_sources: Any, tiny_tasks: Any, tmp_path: Path, precision: Any
 ) -> None:
     source, task = tiny_sources["text"], tiny_tasks["text"]
     name = "encoder.embeddings.token_type_embeddings"  # one text, so one type: rounding would be probed
-    found = bequest.probe(task, source, taps=[name], **SIZES, out=tmp_path / "p", progress=False)
+    found = bequest.probe(task, source, taps=[name], **SIZES, precision=precision, out=tmp_path / "p", progress=False)
     assert [row.layer for row in found.rows] == ["embedding"]
     assert found.record.left_out == {"tiny_bert": {name: "the same for every sample"}}
 

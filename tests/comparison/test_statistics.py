@@ -35,6 +35,13 @@ def test_among_equals_the_smaller_comes_first_and_loss_counts_for_nothing() -> N
     assert [r.method for r in rank(rows)] == ["linear_probe", "full"]
 
 
+def test_where_lower_is_better_the_lowest_comes_first() -> None:
+    rows = [make_row([trial(name, 0, v, higher_is_better=False)]) for name, v in (("full", 23.0), ("lora", 21.0))]
+    assert [r.method for r in rank(rows)] == ["lora", "full"]
+    seeds = [trial("full", s, v, higher_is_better=False) for s, v in enumerate((20.0, 25.0, 22.0, 24.0))]
+    assert make_row(seeds).median_seed == 3, "the worse of the two middles, 22 and 24"
+
+
 def test_median_seed() -> None:
     assert make_row([trial("full", s, v) for s, v in enumerate((0.9, 0.5, 0.7))]).median_seed == 2
     assert make_row([trial("full", s, v) for s, v in enumerate((0.9, 0.5, 0.7, 0.8))]).median_seed == 2

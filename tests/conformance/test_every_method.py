@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -17,7 +18,7 @@ from bequest.core.registry import methods
 from bequest.core.task import Draw
 from bequest.engine.adapted import AdaptedModel, load
 from bequest.engine.features import encoded, forward
-from bequest.engine.run import Outcome, make_plan, restore, run
+from bequest.engine.run import Outcome, _Trial, make_plan, restore, run
 
 KINDS = ("image", "text")
 NAMES = tuple(methods())
@@ -62,6 +63,11 @@ def changed(before: dict[str, torch.Tensor], after: dict[str, torch.Tensor]) -> 
     return {n for n in before if n in after and not torch.equal(before[n], after[n])}
 
 
+def unwrapped(name: str) -> str:
+    """The name that a parameter has in the source's body, without what a method put around body or layer."""
+    return re.sub(r"\.base(_layer)?\.", ".", name.replace("body.body.", "body.", 1))
+
+
 def test_frozen_stays_bit_identical_and_trainable_changes(name: str, kind: str, context_of: Callable[..., Any]) -> None:
     # From a random head the untouched network is never the best epoch, whose weights are kept.
     context, method = context_of(kind), build(name, head_init="random", learning_rate=1e-3)
@@ -69,14 +75,12 @@ def test_frozen_stays_bit_identical_and_trainable_changes(name: str, kind: str, 
     source = {f"body.{n}": t.clone() for n, t in context.source.body.state_dict().items()}
     declared = {n for s in plan.stages if isinstance(s, Train) for g in s.groups for n in g.names}
     owners = {n.rpartition(".")[0] for n in declared}
-    may_change = {n for n in source if n in declared or n.replace(".base.", ".") in plan.merged}
-    may_change |= {n.replace(".base.", ".") for n in plan.merged}
+    may_change = (source.keys() & declared) | {unwrapped(n) for n in plan.merged}
     may_change |= {n for n in source if n.rpartition(".")[0] in owners}  # BatchNorm statistics beside their weights
 
     outcome = run(context, method, context.task.draw(0, train_size=40, test_size=30), seed=0)
 
-    # A tapped body has the source's body inside.
-    after = {n.replace("body.body.", "body.", 1): t for n, t in outcome.network.state_dict().items()}
+    after = {unwrapped(n): t for n, t in outcome.network.state_dict().items()}
     assert set(source) == {n for n in after if n.startswith("body.")}, "the finished network has the source's shape"
     assert changed(source, after) <= may_change
     assert not changed(source, {f"body.{n}": t for n, t in context.source.body.state_dict().items()}), "source touched"
@@ -146,6 +150,26 @@ def test_same_trajectory_with_and_without_the_cut(name: str, kind: str, context_
         if not tensor.endswith("key.bias"):
             torch.testing.assert_close(cut.trained[tensor], values, rtol=1e-3, atol=1e-4, msg=tensor)
     torch.testing.assert_close(cut.test, plain.test, rtol=1e-3, atol=1e-3)
+
+
+def test_what_is_chosen_by_the_first_fit_stands_in_the_second(
+    name: str, kind: str, context_of: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    context = context_of(kind)
+    kept: list[list[dict[str, Any]]] = []
+    carry_out = _Trial.carry_out
+
+    def watched(self: _Trial, **options: Any) -> None:
+        carry_out(self, **options)
+        kept.append(list(self.solved))
+
+    monkeypatch.setattr(_Trial, "carry_out", watched)
+    trial(context, name)
+    trains = any(isinstance(s, Train) for s in make_plan(context, build(name), 0).stages)
+    assert len(kept) == (1 if trains else 2)
+    choices = {"penalty", "strength", "fraction", "directions", "direction_penalty", "C", "layers", "dimensions"}
+    for first, again in zip(kept[0], kept[-1], strict=True):
+        assert {k: v for k, v in first.items() if k in choices} == {k: v for k, v in again.items() if k in choices}
 
 
 class Killed(Exception):

@@ -24,7 +24,7 @@ from bequest.optim.schedules import WarmupLinear
 NO_CHECKPOINT = Checkpoint(None, {}, 0.0)
 
 
-def sgd(groups: list[dict[str, Any]]) -> torch.optim.Optimizer:
+def sgd(groups: list[dict[str, Any]], num_steps: int) -> torch.optim.Optimizer:
     return torch.optim.SGD(groups)
 
 

@@ -1,14 +1,17 @@
 from __future__ import annotations
 
+from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
+import torch
 from torch import nn
 
 from bequest.core.errors import MethodError
 from bequest.core.plan import Train
 from bequest.core.registry import get_method
+from bequest.engine.run import run
 from bequest.sources import from_module
 
 TASK: Any = SimpleNamespace(classes=("a", "b", "c"))
@@ -39,3 +42,18 @@ def test_a_body_without_biases_is_refused() -> None:
     assert "body.1.bias" in rates(source)
     with pytest.raises(MethodError, match=r"bitfit found no biases to train in 'bare'\. Choose another method"):
         rates(source, norms=False)
+
+
+@pytest.mark.parametrize("cut", [True, False])
+@pytest.mark.parametrize("how", ["affine", "trained"])
+def test_statistics_move_only_where_they_are_to(context_of: Callable[..., Any], how: str, *, cut: bool) -> None:
+    context = context_of("image", cut=cut)
+    source = context.source.network().state_dict()
+    settings = {"epochs": 3, "learning_rate": 1e-2, "head_init": "random", "batch_norm": how}
+    draw = context.task.draw(0, test_size=12)
+    after = run(context, get_method("bitfit").build(settings), draw, seed=0).network.state_dict()
+    statistics = [name for name in after if "running" in name]
+    assert len(statistics) > 2
+    kept = {torch.equal(after[name], source[name]) for name in statistics}
+    assert kept == {how == "affine"}
+    assert not torch.equal(after["body.blocks.0.norm.bias"], source["body.blocks.0.norm.bias"])

@@ -79,7 +79,7 @@ def test_a_step_is_the_formulas(context_of: Callable[..., Any]) -> None:
         epochs=1,
         batch_size=8,
         schedule=WarmupConstant(0.0),
-        optimizer=torch.optim.SGD,
+        optimizer=lambda groups, num_steps: torch.optim.SGD(groups),
         events=(keep,),
     )
     [_, epoch] = fit(context, network, stage, feed, Checkpoint(None, {}, 0.0), seed=0, number=0)

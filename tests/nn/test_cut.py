@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from bequest.nn.cut import CutError, analyse, cut
+from bequest.nn.lowrank import add_low_rank, low_rank_layers
 from bequest.nn.network import Network, require_grad_only, set_modes
 from bequest.nn.trace import called_before_trained
 
@@ -142,6 +143,17 @@ def test_dropout_below_the_cut_is_off() -> None:
     set_modes(network, quiet)
     assert not network.body.drop.training and not network.body.blocks[1].dropout.training
     assert network.body.blocks[2].dropout.training
+
+
+def test_dropout_behind_a_trained_weight_that_is_read_and_not_called_stays_on() -> None:
+    network, inputs = prepared(text_network, ["head."])
+    for block in (0, 1):
+        add_low_rank(network.body, (f"blocks.{block}.self_attn.in_proj",), 2, 4.0)
+    layers = [f"body.{name}" for name in low_rank_layers(network.body)]
+    require_grad_only(network, [f"{name}.{factor}" for name in layers[1:] for factor in ("A", "B")])
+    quiet = called_before_trained(network, inputs)
+    assert {"body.drop", "body.blocks.0.dropout1"} <= quiet
+    assert "body.blocks.1.dropout1" not in quiet
 
 
 def test_frozen_normalisation_keeps_its_statistics_in_both_modes() -> None:

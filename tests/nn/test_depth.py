@@ -254,5 +254,5 @@ def test_batch_norm_is_left_out_where_the_recipe_freezes_it() -> None:
         return {n for group in groups_by_depth(network, layers(body), recipe) for n in group.names}
 
     everything = {name for name, _ in network.named_parameters()}
-    assert trained("trained") == everything
+    assert trained("trained") == trained("affine") == everything
     assert trained("frozen") == everything - {"body.1.weight", "body.1.bias"}

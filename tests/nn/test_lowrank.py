@@ -1,10 +1,27 @@
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 from torch import nn
 
-from bequest.nn.lowrank import LowRankConv2d, LowRankLinear, add_low_rank, merge_low_rank, targets
+from bequest.core.errors import MethodError
+from bequest.nn.cut import analyse, cut
+from bequest.nn.lowrank import (
+    LowRankConv2d,
+    LowRankEmbedding,
+    LowRankLinear,
+    add_low_rank,
+    by_pattern,
+    low_rank_layers,
+    merge_low_rank,
+    start_from_principal,
+    targets,
+)
+from bequest.nn.lowrank.masks import mask, random_place
+from bequest.nn.lowrank.product import low_rank_linear, low_rank_linear_dropout
+from bequest.nn.network import Network, require_grad_only, set_modes
 
 CONVOLUTIONS = [
     nn.Conv2d(3, 5, 3, padding=1, dtype=torch.float64),
@@ -92,14 +109,155 @@ def test_convolutions_of_timm(name: str) -> None:
     torch.testing.assert_close(net(x), adapted, rtol=1e-3, atol=1e-4)
 
 
-def test_gradients() -> None:
+def operands(rows: int, width_in: int, width_out: int) -> list[torch.Tensor]:
     torch.manual_seed(0)
-    layer = filled(LowRankLinear(nn.Linear(3, 4, dtype=torch.float64), rank=2, alpha=1.0))
-    x = torch.randn(2, 3, dtype=torch.float64, requires_grad=True)
-    assert torch.autograd.gradcheck(lambda v: layer(v), (x,))
-    layer.base.requires_grad_(False)
-    layer(x).sum().backward()
-    assert layer.A.grad is not None and layer.B.grad is not None and layer.base.weight.grad is None
+    shapes = [(2, rows // 2, width_in), (width_out, width_in), (width_out,), (2, width_in), (width_out, 2)]
+    return [torch.randn(shape, dtype=torch.float64) for shape in shapes]
+
+
+@pytest.mark.parametrize("rows", [2, 64], ids=["two products", "one with the sum of the weights"])
+@pytest.mark.parametrize("dropout", [0.0, 0.4])
+def test_gradients(rows: int, dropout: float) -> None:
+    x, weight, bias, A, B = operands(rows, 5, 7)
+    given = [t.requires_grad_() for t in (x, bias, A, B)]
+    place = random_place()
+
+    def ours(x: Any, bias: Any, A: Any, B: Any) -> Any:
+        if dropout:
+            return low_rank_linear_dropout(x, weight, bias, A, B, 1.5, dropout, place)[0]
+        return low_rank_linear(x, weight, bias, A, B, 1.5)
+
+    def plain(x: Any, bias: Any, A: Any, B: Any) -> Any:
+        kept = mask(x.flatten(0, 1), dropout, place).view(x.shape) if dropout else 1
+        return x @ weight.T + bias + 1.5 * (x * kept) @ A.T @ B.T
+
+    assert torch.autograd.gradcheck(ours, given)
+    torch.testing.assert_close(ours(*given), plain(*given))
+    expected = torch.autograd.grad(plain(*given).square().sum(), given)
+    torch.testing.assert_close(torch.autograd.grad(ours(*given).square().sum(), given), expected)
+
+
+@pytest.mark.parametrize("dropout", [0.0, 0.4])
+def test_operations_keep_the_rules_of_torch(dropout: float) -> None:
+    x, weight, bias, A, B = operands(6, 5, 7)
+    given = (x.requires_grad_(), weight, bias, A.requires_grad_(), B.requires_grad_(), 1.5)
+    if dropout:
+        torch.library.opcheck(low_rank_linear_dropout, (*given, dropout, torch.tensor(3)))
+    else:
+        torch.library.opcheck(low_rank_linear, given)
+
+
+def test_the_frozen_weight_gets_no_gradient() -> None:
+    layer = filled(LowRankLinear(nn.Linear(3, 4), rank=2, alpha=1.0))
+    layer(torch.randn(5, 3)).sum().backward()
+    assert layer.A.grad is not None and layer.B.grad is not None
+    assert layer.base.weight.grad is None and not layer.base.weight.requires_grad
+
+
+def saved_bytes(layer: nn.Module, x: torch.Tensor) -> int:
+    owned = {p.untyped_storage().data_ptr() for p in layer.parameters()}
+    saved = {}
+
+    def pack(tensor: torch.Tensor) -> torch.Tensor:
+        if tensor.untyped_storage().data_ptr() not in owned:
+            saved[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage().nbytes()
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+        layer(x)
+    return sum(saved.values())
+
+
+def test_inputs_are_all_that_is_kept_for_the_backward_pass() -> None:
+    x = torch.randn(32, 24, requires_grad=True)
+    size = x.numel() * 4
+    assert saved_bytes(LowRankLinear(nn.Linear(24, 24), 2, 1.0), x) == size
+    # With dropout also D(x)·Aᵀ, two numbers a row, and where the mask begins.
+    assert saved_bytes(LowRankLinear(nn.Linear(24, 24), 2, 1.0, dropout=0.1), x) == size + 32 * 2 * 4 + 8
+
+
+@pytest.mark.parametrize("dropout", [0.0, 0.3])
+@pytest.mark.parametrize("stored", [torch.float32, torch.bfloat16])
+def test_under_autocast_and_over_16_bit_weights(dropout: float, stored: torch.dtype) -> None:
+    """An update a thousand times smaller than the weight is not swallowed by its 8 bits."""
+    torch.manual_seed(0)
+    base = nn.Linear(64, 32, dtype=stored)
+    layer = LowRankLinear(base, rank=4, alpha=4.0, dropout=dropout)
+    nn.init.normal_(layer.A, std=0.05)
+    nn.init.normal_(layer.B, std=2e-4)
+    assert layer.A.dtype == layer.B.dtype == torch.float32
+    x = torch.randn(256, 64, dtype=stored, requires_grad=True)
+    with torch.autocast("cpu", torch.bfloat16):
+        torch.manual_seed(1)
+        outputs = layer(x)
+    assert outputs.dtype == torch.bfloat16
+    outputs.float().square().sum().backward()
+    kept = 1.0
+    if dropout:
+        torch.manual_seed(1)
+        kept = mask(x.float(), dropout, random_place())
+    exact = [t.detach().double().requires_grad_() for t in (x, layer.A, layer.B)]
+    expected = exact[0] @ base.weight.double().T + base.bias.double() + (exact[0] * kept) @ exact[1].T @ exact[2].T
+    expected.square().sum().backward()
+    torch.testing.assert_close(outputs.double(), expected, rtol=2e-2, atol=2e-2)
+    for ours, wanted in zip((x, layer.A, layer.B), exact, strict=True):
+        assert ours.grad.dtype == ours.dtype
+        error = (ours.grad.double() - wanted.grad).norm() / wanted.grad.norm()
+        assert error < 1e-2
+
+
+def test_dropout_is_unbiased_its_elements_independent_and_off_in_eval_mode() -> None:
+    torch.manual_seed(0)
+    like, p = torch.empty(512, 96), 0.1
+    masks = torch.stack([mask(like, p, random_place()) for _ in range(40)])
+    assert masks.unique().tolist() == pytest.approx([0, 1 / 0.9])
+    assert float(masks.mean()) == pytest.approx(1, abs=2e-3)
+    dropped = (masks == 0).double()
+    assert float((dropped[:, 1:] * dropped[:, :-1]).mean()) == pytest.approx(p * p, rel=0.05)
+    assert float((dropped[:, :, 1:] * dropped[:, :, :-1]).mean()) == pytest.approx(p * p, rel=0.05)
+    assert float((dropped[1:] * dropped[:-1]).mean()) == pytest.approx(p * p, rel=0.05)
+    assert torch.equal(mask(like, p, torch.tensor(9)), mask(like, p, torch.tensor(9)))
+
+    layer, x = filled(LowRankLinear(nn.Linear(96, 8), 4, 4.0, dropout=0.5)), torch.randn(64, 96)
+    with torch.no_grad():
+        assert not torch.equal(layer(x), layer(x))
+        mean = torch.stack([layer(x) for _ in range(4000)]).mean(0)
+        layer.eval()
+        torch.testing.assert_close(mean, layer(x), rtol=0.1, atol=1.0)
+        assert torch.equal(layer(x), layer(x))
+
+
+def test_a_matrix_larger_than_the_table_has_a_mask_too() -> None:
+    dropped = mask(torch.empty(5000, 4096), 0.5, torch.tensor(7)) == 0
+    assert float(dropped.double().mean()) == pytest.approx(0.5, abs=2e-3)
+    assert not torch.equal(dropped[0], dropped[1])
+
+
+@pytest.mark.parametrize("dropout", [0.0, 0.3])
+def test_the_cut_trains_with_the_same_operations(dropout: float) -> None:
+    torch.manual_seed(0)
+    body = nn.Sequential(nn.Linear(6, 8), nn.Tanh(), nn.Linear(8, 8), nn.Tanh(), nn.Linear(8, 4))
+    network, x = Network(body, nn.Linear(4, 3)), torch.randn(5, 6)
+    add_low_rank(body, ("2", "4"), 2, 4.0, dropout)
+    for layer in low_rank_layers(body).values():
+        filled(layer)
+    trained = [n for n, _ in network.named_parameters() if n.endswith((".A", ".B")) or n.startswith("head.")]
+    require_grad_only(network, trained)
+    halves = cut(network, analyse(network, (x,), ragged=False))
+    assert 0 < halves.share < 1 and halves.kept[0].shape == (8,)
+    name = "low_rank_linear_dropout" if dropout else "low_rank_linear"
+    assert [str(n.target) for n in halves.training.graph.nodes if "low_rank" in str(n.target)] == [
+        f"bequest.{name}.default"
+    ] * 2
+    set_modes(network)
+    results = []
+    for forward, given in ((network, (x,)), (halves.training, halves.prefix(x))):
+        network.zero_grad()
+        torch.manual_seed(3)
+        outputs = forward(*given)
+        outputs.square().sum().backward()
+        results.append([outputs.detach(), *(network.get_parameter(n).grad for n in trained)])
+    torch.testing.assert_close(*results, rtol=1e-5, atol=1e-6)
 
 
 def test_targets_leave_grouped_convolutions_out() -> None:
@@ -140,17 +298,224 @@ def test_conv1d_of_transformers_keeps_its_layout() -> None:
     torch.testing.assert_close(net(x), expected)
 
 
-def test_updates_count_where_a_layers_weight_is_read_instead_of_called() -> None:
-    """The fast path of TransformerEncoderLayer in eval mode hands the weights of its layers to one fused kernel."""
+class Encoder(nn.Module):
+    """torch's own encoder, whose layers hand their weights to fused kernels in eval mode."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        layer = nn.TransformerEncoderLayer(8, 2, 16, dropout=0.0, batch_first=True)
+        self.encoder = nn.TransformerEncoder(layer, 2)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.encoder(x)
+
+
+@pytest.mark.parametrize("only", ["", "in_proj", "out_proj", "linear1", "linear2"])
+def test_updates_count_where_a_layers_weight_is_read_instead_of_called(only: str) -> None:
+    """The fast path of TransformerEncoder in eval mode never calls the layers whose weights it reads."""
     torch.manual_seed(0)
-    net = nn.TransformerEncoderLayer(8, 2, 16, batch_first=True).eval().requires_grad_(False)
-    x = torch.randn(2, 3, 8)
+    net = Encoder().eval().requires_grad_(False)
+    x, state = torch.randn(2, 3, 8), {n: t.clone() for n, t in net.state_dict().items()}
     plain = net(x)
-    add_low_rank(net, targets(net), rank=2, alpha=8.0)
-    for name in ("linear1", "linear2"):
-        filled(net.get_submodule(name))
+    names = targets(net, only)
+    assert len(names) == (8 if not only else 2)
+    add_low_rank(net, names, rank=2, alpha=8.0)
+    torch.testing.assert_close(net(x), plain, rtol=1e-5, atol=1e-6)
+    for layer in low_rank_layers(net).values():
+        filled(layer)
+    trained = net.train()(x)
+    assert not torch.allclose(plain, trained, atol=1e-2)
+    net.eval()
     with torch.inference_mode():
-        adapted = net(x)
-    assert not torch.allclose(plain, adapted, atol=1e-3)
+        torch.testing.assert_close(net(x), trained, rtol=1e-4, atol=1e-5)
+    with torch.no_grad():
+        torch.testing.assert_close(net(x), trained, rtol=1e-4, atol=1e-5)
+    trained.square().sum().backward()
+    assert all(layer.A.grad.abs().sum() > 0 for layer in low_rank_layers(net).values())
+
+    merge = merge_low_rank(net)
+    assert type(net.encoder.layers[0].self_attn) is nn.MultiheadAttention
+    assert set(net.state_dict()) == set(state)
+    torch.testing.assert_close(net(x), trained, rtol=1e-4, atol=1e-5)
+    merge.undo()
+    torch.testing.assert_close(net(x), trained, rtol=1e-4, atol=1e-5)
+    assert len(low_rank_layers(net)) == len(names)
+
+
+def test_code_around_a_layer_may_read_what_it_is() -> None:
+    net = nn.Sequential(nn.Linear(3, 4), nn.Conv2d(4, 5, 3, stride=2), nn.Embedding(7, 3))
+    add_low_rank(net, targets(net, "*"), 2, 1.0)
+    assert (net[0].in_features, net[1].stride, net[2].num_embeddings) == (3, (2, 2), 7)
+    with pytest.raises(AttributeError, match="no attribute 'widht'"):
+        _ = net[0].widht
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("magnitude", [False, True])
+def test_a_merge_is_undone_to_the_bit(dtype: torch.dtype, magnitude: bool) -> None:
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Linear(96, 96), nn.Conv2d(8, 8, 3), nn.Embedding(40, 16)).to(dtype)
+    before = {n: t.clone() for n, t in net.state_dict().items()}
+    add_low_rank(net, targets(net, "*"), 4, 8.0, magnitude=magnitude)
+    for layer in low_rank_layers(net).values():
+        nn.init.normal_(layer.A, std=0.05)
+        nn.init.normal_(layer.B, std=0.05)
+    wrapped = {n: t.clone() for n, t in net.state_dict().items()}
+    merge = merge_low_rank(net)
+    merged = net.state_dict()
+    assert set(merged) == set(before) and all(t.dtype == dtype for t in merged.values())
+    for name in ("0.weight", "1.weight", "2.weight"):
+        assert not torch.equal(merged[name], before[name])
+    merge.undo()
+    again = net.state_dict()
+    assert set(again) == set(wrapped) and all(torch.equal(again[n], wrapped[n]) for n in wrapped)
+    for name in ("0", "1", "2"):
+        assert torch.equal(net.get_submodule(name).base.weight, before[f"{name}.weight"])
+
+
+def test_merging_leaves_a_tied_weight_alone() -> None:
+    net = nn.ModuleDict({"embed": nn.Embedding(9, 4), "project": nn.Linear(4, 9, bias=False)})
+    net["project"].weight = net["embed"].weight
+    before = net["embed"].weight.clone()
+    add_low_rank(net, ("project",), 2, 4.0)
+    filled(net["project"])
     merge_low_rank(net)
-    torch.testing.assert_close(net(x), adapted, rtol=1e-4, atol=1e-5)
+    assert torch.equal(net["embed"].weight, before) and not torch.equal(net["project"].weight, before)
+
+
+def test_a_layer_in_two_places_is_wrapped_in_both() -> None:
+    shared = nn.Linear(4, 4)
+    net = nn.Sequential(shared, nn.Tanh(), shared)
+    add_low_rank(net, targets(net), 2, 4.0)
+    assert net[0] is net[2] and isinstance(net[0], LowRankLinear)
+    x, layer = torch.randn(3, 4), filled(net[0])
+    expected, weight = net(x), layer.weight.detach()
+    merge_low_rank(net)
+    assert net[0] is net[2] is shared and torch.equal(shared.weight, weight)
+    torch.testing.assert_close(net(x), expected)
+
+
+def test_embedding_moves_only_tokens_that_were_seen() -> None:
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Embedding(10, 6, padding_idx=0))
+    assert targets(net) == () and targets(net, "0") == ("0",)
+    base, before = net[0], net[0].weight.clone()
+    add_low_rank(net, ("0",), rank=2, alpha=2.0)
+    ids = torch.tensor([[1, 4, 0]])
+    assert isinstance(net[0], LowRankEmbedding) and torch.equal(net(ids), base(ids))
+    optimizer = torch.optim.SGD([net[0].A, net[0].B], lr=0.1)
+    net(ids).square().sum().backward()
+    optimizer.step()
+    expected = net(ids)
+    merge_low_rank(net)
+    torch.testing.assert_close(net(ids), expected)
+    moved = (net[0].weight != before).any(1)
+    assert moved.nonzero().flatten().tolist() == [1, 4]
+
+
+def test_a_grouped_convolution_by_name() -> None:
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Conv2d(4, 8, 3, groups=4, dtype=torch.float64))
+    x = torch.randn(2, 4, 5, 5, dtype=torch.float64)
+    assert targets(net) == () and targets(net, "0") == ("0",)
+    add_low_rank(net, ("0",), 2, 3.0)
+    layer = filled(net[0])
+    kernel = layer.base.weight + 1.5 * (layer.B.flatten(1) @ layer.A.flatten(1)).view(8, 1, 3, 3)
+    expected = nn.functional.conv2d(x, kernel, layer.base.bias, groups=4)
+    torch.testing.assert_close(net(x), expected)
+    merge_low_rank(net)
+    torch.testing.assert_close(net(x), expected)
+
+
+@pytest.mark.parametrize("index", [0, 1, 2])
+def test_dora_is_the_papers_equation(index: int) -> None:
+    torch.manual_seed(0)
+    base = [nn.Linear(6, 4), nn.Conv2d(3, 5, 3), nn.Embedding(9, 4)][index].double()
+    x = [torch.randn(3, 6), torch.randn(2, 3, 6, 6), torch.randint(9, (2, 3))][index]
+    x = x if index == 2 else x.double()
+    net = nn.Sequential(base)
+    plain = net(x)
+    add_low_rank(net, ("0",), 2, 4.0, magnitude=True)
+    torch.testing.assert_close(net(x), plain)  # the magnitude is that of W
+    layer = filled(net[0])
+    nn.init.normal_(layer.A)
+    nn.init.uniform_(layer.magnitude, 0.5, 2.0)
+    update = 2 * layer.B.flatten(1) @ layer.A.flatten(1)
+    total = (base.weight.T if index == 2 else base.weight.flatten(1)) + update
+    total = layer.magnitude[:, None] * total / total.norm(dim=1, keepdim=True)
+    weight = total.T if index == 2 else total.view(base.weight.shape)
+    expected = torch.func.functional_call(base, {"weight": weight}, (x,))
+    outputs = net(x)
+    torch.testing.assert_close(outputs, expected)
+    outputs.square().sum().backward()
+    assert all(p.grad.abs().sum() > 0 for p in (layer.A, layer.B, layer.magnitude))
+    merge_low_rank(net)
+    torch.testing.assert_close(net(x), expected)
+
+
+@pytest.mark.parametrize("index", [0, 1, 2])
+def test_pissa_trains_the_principal_directions(index: int) -> None:
+    torch.manual_seed(0)
+    base = [nn.Linear(6, 4), nn.Conv2d(3, 5, 3), nn.Embedding(9, 4)][index].double()
+    x = [torch.randn(3, 6), torch.randn(2, 3, 6, 6), torch.randint(9, (2, 3))][index]
+    x = x if index == 2 else x.double()
+    net, weight = nn.Sequential(base), base.weight.detach().clone()
+    plain = net(x)
+    add_low_rank(net, ("0",), 2, 6.0)
+    start_from_principal(net)
+    torch.testing.assert_close(net(x), plain)
+    matrix = weight.T if index == 2 else weight.flatten(1)
+    U, S, V = torch.linalg.svd(matrix, full_matrices=False)
+    taken = net[0].scale * net[0].B.flatten(1) @ net[0].A.flatten(1)
+    torch.testing.assert_close(taken, U[:, :2] * S[:2] @ V[:2])
+    left = net[0].base.weight.T if index == 2 else net[0].base.weight.flatten(1)
+    torch.testing.assert_close(torch.linalg.svdvals(left), torch.cat([S[2:], S.new_zeros(2)]))
+    torch.testing.assert_close(net[0].A.flatten(1).norm(dim=1), net[0].B.flatten(1).norm(dim=0))
+    merge_low_rank(net)
+    torch.testing.assert_close(net[0].weight, weight)
+
+
+class Block(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.query, self.value, self.norm = nn.Linear(4, 4), nn.Linear(4, 4), nn.LayerNorm(4)
+
+
+def test_patterns_are_names_ends_and_modules() -> None:
+    net = nn.ModuleDict({"layer": nn.ModuleList(Block() for _ in range(11)), "query": nn.Linear(4, 4)})
+    assert targets(net, "layer.1") == ("layer.1.query", "layer.1.value")
+    assert len(targets(net, "query")) == 12 and len(targets(net, "*.query")) == 12
+    assert len(targets(net, "layer.*.value, layer.0.query")) == 12
+    names = targets(net)
+    ranks = dict(zip(names, by_pattern("query=16, layer.3=2", names, 8, int), strict=True))
+    assert (ranks["query"], ranks["layer.0.query"], ranks["layer.3.query"], ranks["layer.0.value"]) == (16, 16, 2, 8)
+
+
+@pytest.mark.parametrize(
+    ("patterns", "expected"),
+    [
+        ("query,vallue", "'vallue' fits no layer. Did you mean 'value'"),  # misspelt among valid ones
+        ("*.query,layer.7.query", "'layer.7.query' fits no layer. Did you mean 'layer.1.query' or 'layer.0.query'"),
+        ("query,norm", "'norm' fits layer.0.norm, a LayerNorm, which has no layer that can carry"),
+        (" , ", "The targets are ' , ', expected patterns"),
+    ],
+)
+def test_a_pattern_that_fits_nothing_is_an_error(patterns: str, expected: str) -> None:
+    with pytest.raises(MethodError) as error:
+        targets(nn.ModuleDict({"layer": nn.ModuleList(Block() for _ in range(2))}), patterns)
+    assert expected in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("setting", "expected"),
+    [
+        ("query=16,vallue=4", "'vallue' fits none of the adapted layers. Did you mean 'value'"),
+        ("query=none", "'query=none' is no pattern with a whole number of 1 or more"),
+        ("query=0", "'query=0' is no pattern with a whole number of 1 or more"),
+        ("16", "'16' is no pattern with a whole number of 1 or more"),
+    ],
+)
+def test_a_rank_for_nothing_is_an_error(setting: str, expected: str) -> None:
+    with pytest.raises(MethodError) as error:
+        by_pattern(setting, ("a.query", "a.value"), 8, int)
+    assert expected in str(error.value)

@@ -13,7 +13,7 @@ import pytest
 import torch
 from torch import nn
 
-from bequest.nn.network import Network, fingerprint, require_grad_only, set_modes, trainable_state
+from bequest.nn.network import Network, batch_norms, fingerprint, require_grad_only, set_modes, trainable_state
 
 
 def small() -> Network:
@@ -97,6 +97,14 @@ def test_a_frozen_norm_beside_a_trained_layer_keeps_its_statistics():
     assert not network.head.training
 
 
+def test_a_norm_whose_statistics_are_to_stay_trains_its_scale_in_eval_mode():
+    network = small().train()
+    require_grad_only(network, ["body.1.0.weight", "body.1.1.weight", "body.1.1.bias"])
+    set_modes(network, batch_norms(network))
+    assert network.body[1][0].training and not network.body[1][1].training
+    assert set(trainable_state(network)) == {"body.1.0.weight", "body.1.1.weight", "body.1.1.bias"}
+
+
 def test_nothing_trained_is_all_eval():
     network = small().train().requires_grad_(False)
     set_modes(network)
@@ -125,3 +133,9 @@ def test_trainable_state_leaves_out_what_no_file_holds():
     network = Network(module, nn.Identity())
     set_modes(network)
     assert set(trainable_state(network)) == {"body.weight", "body.kept"}
+
+
+def test_what_is_written_to_counts_as_moving() -> None:
+    network = Network(nn.Linear(3, 3), nn.Linear(3, 2)).requires_grad_(False)
+    network.head.requires_grad_(True)
+    assert set(trainable_state(network, ("body.weight",))) == {"body.weight", "head.weight", "head.bias"}

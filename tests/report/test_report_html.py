@@ -4,73 +4,16 @@ import os
 import re
 from collections.abc import Callable
 from dataclasses import replace
-from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
+from pages import assert_sound, text_of
 
 from bequest.core.results import GroupScore, Interval, Leaderboard
 from bequest.report.html import render, write
 
 Make = Callable[..., Leaderboard]
 EVIL = "<script>alert('x')</script>&\"$a_b$"
-
-
-def text_of(page: str) -> str:
-    """The page's words without tags."""
-    body = page[page.index("<body>") :].replace("<wbr>", "")
-    return re.sub(r"\s+", " ", re.sub(r"<[^>]*>", " ", body))
-
-
-class Balance(HTMLParser):
-    """Finds tags that are not closed in order, and collects ids and references."""
-
-    VOID = frozenset({"meta", "link", "wbr", "br", "img"})
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.open: list[str] = []
-        self.faults: list[str] = []
-        self.ids: list[str] = []
-        self.references: list[str] = []
-        self.outside: list[str] = []
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        if tag not in self.VOID:
-            self.open.append(tag)
-        for name, value in attrs:
-            self.ids += [value or ""] if name == "id" else []
-            self.references += re.findall(r"url\(#([^)]+)\)", value or "")
-            if name in ("href", "src", "xlink:href", "action"):
-                (self.references if (value or "").startswith("#") else self.outside).append((value or "").lstrip("#"))
-
-    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.handle_starttag(tag, attrs)
-        if tag not in self.VOID:
-            self.open.pop()
-
-    def handle_endtag(self, tag: str) -> None:
-        if not self.open or self.open.pop() != tag:
-            self.faults.append(tag)
-
-
-def parsed(page: str) -> Balance:
-    parser = Balance()
-    parser.feed(page)
-    parser.close()
-    return parser
-
-
-def assert_sound(page: str) -> None:
-    """Tags nest, ids are unique, every reference has its target, nothing is fetched from elsewhere."""
-    found = parsed(page)
-    assert not found.faults
-    assert not found.open
-    assert len(found.ids) == len(set(found.ids))
-    assert set(found.references) <= set(found.ids)
-    assert found.outside == ["data:,"]
-    assert "nan" not in text_of(page).lower().split()
-    assert "#fe0" not in page, "a stand-in colour was left"
 
 
 def test_numbers_of_every_row_appear(board: Leaderboard) -> None:

@@ -41,6 +41,17 @@ def test_a_cheap_method_further_off_is_not_called_equal(board: Leaderboard) -> N
     assert "within" not in told[2]
 
 
+def test_where_lower_is_better_the_words_say_so(board: Leaderboard) -> None:
+    made = with_rows(board, ("big", [21.0, 21.4, 21.2], 80.0), ("small", [25.0, 25.1, 25.2], 2.0))
+    rows = [replace(row, metric="perplexity", higher_is_better=False) for row in made.rows]
+    told = sentences(replace(made, rows=rows))
+    assert told[0].startswith("big has the lowest validation perplexity: 21.2 ± 0.1 (mean")
+    assert "hint, not proof" in told[1]
+    assert "is 3.90 higher on validation (25.1 against 21.2 ± 0.1)" in told[2]
+    near = [rows[0], replace(rows[1], validation=Interval(21.3, 0.1, 3, [21.2, 21.3, 21.4]))]
+    assert "small is within one standard error of it" in sentences(replace(made, rows=near))[1]
+
+
 def test_exactly_one_standard_error_is_within(board: Leaderboard) -> None:
     best = with_rows(board, ("big", [0.5, 0.7], 80.0)).rows[0]
     edge = replace(best, method="edge", validation=Interval(0.5, 0.0, 2, [0.5, 0.5]), train_s=1.0)

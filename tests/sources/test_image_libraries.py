@@ -156,7 +156,11 @@ def test_vision_transformers_of_torchvision_take_another_size(
         ("timm:resnet18", {"head": "fd"}, r"ResNet has no layer 'fd'\. There are: fc"),
         ("efficientnet_lite0", {"head": "classifier"}, "--source-head does not apply to 'efficientnet_lite0'"),
         ("minilm_l6", {"image_size": 64}, "--image-size does not apply to 'minilm_l6'"),
-        ("nothing", {}, r"There is no source 'nothing'.*timm:NAME, torchvision:NAME, hf:NAME, hf:FOLDER, RUN"),
+        (
+            "nothing",
+            {},
+            r"There is no source 'nothing'.*timm:NAME, torchvision:NAME, hf:NAME, hf:FOLDER, hf:FILE.gguf, RUN",
+        ),
         ("minilm-l7", {}, "Did you mean 'minilm_l6'"),
     ],
 )

@@ -67,6 +67,14 @@ def test_a_row_tells_scores_and_costs():
     ]
 
 
+def test_bytes_of_optimizers_are_told_where_one_has_any():
+    assert "optimizer" not in text(BOARD, None)
+    output = text(replace(BOARD, rows=[PROBE, replace(FULL, optimizer_bytes=181_000_000)]), None)
+    assert "optimizer" in output
+    assert " 181 MB " in line_of("full", output)
+    assert " 181 MB " not in line_of("linear_probe", output)
+
+
 def test_one_seed_has_no_standard_error_and_early_stopping_shows():
     line = line_of("full", text(BOARD, None))
     assert " 90.0 % " in line

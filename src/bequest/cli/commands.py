@@ -24,11 +24,11 @@ def compare(options: Namespace) -> int:
     """`bequest compare`."""
     from bequest import api
 
-    names = [n.strip() for n in options.methods.split(",")] if options.methods else list(api.DEFAULT_METHODS)
+    names = [n.strip() for n in options.methods.split(",")] if options.methods else None
     settings = parse_settings(options.settings)
     own = {"seeds": options.seeds, "select_by": options.select_by, "out": options.out, **_training(options)}
     own |= {"teacher": options.teacher, "distillation": distillation(options), "unlabelled": options.unlabelled}
-    run = api.compare(methods=names, settings=settings, **own, **_shared(options))
+    run = api.compare(methods=names, settings=settings, **own, **_start(options), **_shared(options))
     _closing(run)
     return 0
 
@@ -38,7 +38,7 @@ def adapt(options: Namespace) -> int:
     from bequest import api
 
     own = {"method": options.method, "seed": options.seed, "out": options.out, **_training(options)}
-    run = api.adapt(**own, **{**_shared(options), **hyperparameters(options)})
+    run = api.adapt(**own, **_start(options), **{**_shared(options), **hyperparameters(options)})
     _closing(run)
     return 0
 
@@ -89,7 +89,7 @@ def suggest_lr(options: Namespace) -> int:
 
     given = hyperparameters(options)
     own = {name: getattr(options, name) for name in ("method", "seed", "start", "end", "num_steps")}
-    suggestion = api.suggest_learning_rate(**{**own, **_shared(options), **given})
+    suggestion = api.suggest_learning_rate(**{**own, **_start(options), **_shared(options), **given})
     plot = Path(options.plot or f"runs/{Path(options.data[0]).stem}-{options.method}-rates.svg")
     suggestion.write_plot(plot)
     settings = {**given, **suggestion.settings}
@@ -129,8 +129,10 @@ def predict(options: Namespace) -> int:
 
 def _in_words(prediction: AnyPrediction) -> str:
     """A prediction as one cell or several with tabs between."""
-    from bequest.engine.adapted import LabelsPrediction, ValuesPrediction
+    from bequest.engine.adapted import LabelsPrediction, TextPrediction, ValuesPrediction
 
+    if isinstance(prediction, TextPrediction):
+        return prediction.text
     if isinstance(prediction, ValuesPrediction):
         return "\t".join(f"{target}={value:.6g}" for target, value in prediction.values.items())
     if isinstance(prediction, LabelsPrediction):
@@ -146,6 +148,18 @@ def replay(options: Namespace) -> int:
     run = api.replay(options.run, out=options.out, data=options.data)
     _closing(run)
     print("The replay gave the same scores.")
+    return 0
+
+
+def export(options: Namespace) -> int:
+    """`bequest export`."""
+    from bequest import api
+
+    own = {name: getattr(options, name) for name in ("format", "method", "seed")}
+    made = api.export(options.run, options.folder, **own)
+    print(f"Adapter  {made.folder}   ({made.method}, seed {made.seed}; its README.md says how to load it)")
+    for note in made.notes:
+        print(note)
     return 0
 
 
@@ -248,11 +262,17 @@ def _shared(options: Namespace) -> dict[str, Any]:
     return {**_data(options), **{n: getattr(options, n) for n in ("train_size", "test_size", "split_seed")}}
 
 
+def _start(options: Namespace) -> dict[str, Any]:
+    return {n: getattr(options, n) for n in ("init_from", "init_layers", "init_width", "selection")}
+
+
 def _data(options: Namespace) -> dict[str, Any]:
     names = ("source", "task", "text_column", "image_column", "label_column", "split_column", "group_column")
     more = ("encoding", "skip_bad", "max_tokens", "image_size", "source_head", "pooling", "cut_at")
     shared = {n: getattr(options, n) for n in (*names, *more, "precision", "cache")}
     data = options.data[0] if len(options.data) == 1 else options.data
+    if "adapter" in options:
+        shared["adapter"] = options.adapter
     return {"data": data, **shared, "progress": not options.quiet}
 
 
@@ -268,13 +288,14 @@ def _training(options: Namespace) -> dict[str, Any]:
 def _closing(run: Run) -> None:
     from rich.console import Console
 
-    from bequest.report import affinity, distilling
+    from bequest.report import affinity, distilling, questions
     from bequest.report.verdict import criterion
     from bequest.ui.terminal import leaderboard_table
 
     console = Console()
     console.print(leaderboard_table(run.board, width=console.width))
-    for paragraph in [*affinity.in_words(run.board), *distilling.in_words(run.board)]:
+    told = [*affinity.in_words(run.board), *distilling.in_words(run.board), *questions.in_words(run.board)]
+    for paragraph in told:
         console.print("", paragraph, sep="\n", markup=False, highlight=False)
     best = run.board.best
     print(f"\nBest by {criterion(run.board)}: {best.method if best else 'none'}")

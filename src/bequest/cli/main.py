@@ -1,4 +1,4 @@
-"""`bequest`: compare, adapt, distill, probe, suggest-lr, features, predict, replay, ls, cache, demo."""
+"""`bequest`: compare, adapt, distill, probe, suggest-lr, features, predict, replay, export, ls, cache, demo."""
 
 from __future__ import annotations
 
@@ -22,6 +22,7 @@ from bequest.cli.options import (
     add_source,
     add_source_data,
     add_source_options,
+    add_start,
     add_training,
 )
 from bequest.core.errors import BequestError, nearest
@@ -104,11 +105,13 @@ def _parser() -> ArgumentParser:
     add_data(compare)
     add_sizes(compare)
     add_source(compare)
+    add_start(compare)
     add_source_data(compare)
     compare.add_argument(
         "--methods",
         metavar="A,B,…",
-        help="which methods, by name (default: linear_probe,full,freeze,lora; `bequest ls methods` lists all)",
+        help="which methods, by name (default: linear_probe,full,freeze,lora, as far as they apply; `bequest ls "
+        "methods` lists all)",
     )
     compare.add_argument(
         "--set",
@@ -134,14 +137,17 @@ def _parser() -> ArgumentParser:
         "adapt",
         "adapt a source by one method, every hyperparameter within reach",
         "  bequest adapt reviews.csv --source minilm_l6 --method lora --rank 4 --epochs 5\n"
-        "  bequest adapt photos/ --source efficientnet_lite0 --method freeze --from-depth 0.8\n",
+        "  bequest adapt photos/ --source efficientnet_lite0 --method freeze --from-depth 0.8\n"
+        "  bequest adapt letters/ --source smollm2 --task causal-lm --method lora\n",
     )
     add_data(adapt)
     add_sizes(adapt)
     add_source(adapt)
+    add_start(adapt)
     add_source_data(adapt)
     adapt.add_argument(
-        "--method", default="linear_probe", help="which method (default: linear_probe; `bequest ls methods`)"
+        "--method",
+        help="which method (default: linear_probe, for a language model full; `bequest ls methods`)",
     )
     add_training(adapt)
     add_run(adapt, seeds=False)
@@ -199,6 +205,7 @@ def _parser() -> ArgumentParser:
     add_data(suggest)
     add_sizes(suggest)
     add_source(suggest)
+    add_start(suggest)
     suggest.add_argument("--method", default="full", help="which method (default: full; `bequest ls methods`)")
     suggest.add_argument(
         "--from", dest="start", type=float, default=1e-7, metavar="RATE", help="first rate (default: 1e-07)"
@@ -250,7 +257,8 @@ def _parser() -> ArgumentParser:
         "predict with the best model of a run",
         "  bequest predict runs/photos a.jpg b.jpg\n"
         "  bequest predict runs/reviews letter.txt\n"
-        "  echo 'arrived broken' | bequest predict runs/reviews -\n",
+        "  echo 'arrived broken' | bequest predict runs/reviews -\n"
+        "  echo 'Dear Sir' | bequest predict runs/letters -      a language model goes on\n",
     )
     predict.add_argument("run", metavar="RUN", help="folder of a run, or of a saved model")
     predict.add_argument(
@@ -272,6 +280,23 @@ def _parser() -> ArgumentParser:
     replay.add_argument("--out", required=True, metavar="DIR", help="a new folder")
     replay.add_argument("--data", metavar="PATH", help="where the data lie now, if they were moved")
     replay.set_defaults(command=commands.replay)
+
+    export = verb(
+        "export",
+        "write what a run trained for another library; nothing is trained again",
+        "  bequest export runs/reviews adapter\n  bequest export runs/reviews adapter --method lora --seed 1\n",
+    )
+    export.add_argument("run", metavar="RUN", help="folder of a run")
+    export.add_argument("folder", metavar="DIR", help="where the files go")
+    export.add_argument(
+        "--format",
+        choices=("peft",),
+        default="peft",
+        help="peft: the PEFT library's adapter, of a method with low-rank layers, its head included (default: peft)",
+    )
+    export.add_argument("--method", help="of which method (default: the best one that can be exported)")
+    export.add_argument("--seed", type=int, metavar="N", help="of which trial (default: the median one)")
+    export.set_defaults(command=commands.export)
 
     ls = verb(
         "ls",

@@ -23,9 +23,11 @@ def add_data(parser: ArgumentParser) -> None:
     )
     group.add_argument(
         "--task",
-        choices=("auto", "classification", "multi-label", "regression"),
+        choices=("auto", "classification", "multi-label", "regression", "causal-lm"),
         default="auto",
-        help="what is predicted: one class, any number of classes, or numbers (default: auto, by the labels)",
+        help="what is predicted: one class, any number of classes, or numbers (default: auto, by the labels); "
+        "causal-lm: the next token, of texts without labels (a .txt file, a folder of them, a column of texts) or of "
+        "what completes prompts (columns prompt and completion)",
     )
     group.add_argument("--text-column", metavar="NAME", help="a table's column of texts (default: recognised)")
     group.add_argument(
@@ -90,6 +92,13 @@ def add_source(parser: ArgumentParser, *, several: bool = False, role: str = "so
         "run",
     )
     add_source_options(group)
+    if not several:
+        group.add_argument(
+            "--adapter",
+            metavar="DIR",
+            help="folder of a LoRA adapter in the PEFT library's files, trained on the source: it becomes part of it "
+            "(default: none)",
+        )
 
 
 def add_source_options(group: Any) -> None:
@@ -113,6 +122,31 @@ def add_source_options(group: Any) -> None:
     )
     group.add_argument(
         "--source-head", metavar="LAYER", help="the source's own last layer, which is replaced (default: found)"
+    )
+
+
+def add_start(parser: ArgumentParser) -> None:
+    """Which larger network the source starts from."""
+    group = parser.add_argument_group(
+        "weight selection", "The source starts from some of the weights of a larger network of its family."
+    )
+    group.add_argument("--init-from", metavar="LARGE", help="the larger network, as for --source (default: none)")
+    group.add_argument(
+        "--init-layers",
+        type=int,
+        metavar="N",
+        help="instead, of a transformers network as --source: its own first layers (default: all)",
+    )
+    group.add_argument(
+        "--init-width",
+        type=int,
+        metavar="N",
+        help="instead, of a transformers network as --source: itself with tokens of this width (default: all)",
+    )
+    group.add_argument(
+        "--selection",
+        choices=("uniform", "first", "random", "inconsistent"),
+        help="which units are kept: spread evenly, the first, drawn, or drawn for each tensor anew (default: uniform)",
     )
 
 

@@ -101,14 +101,10 @@ class RunFolder:
         folder = self.trial(method, seed)
         if not (folder / _RECORD).is_file() or not (folder / _TRAINED).is_file():
             return None
-        remedy = f"Remove {folder} and run again: only this trial is repeated."
-        content = _read_sealed(folder / _RECORD, remedy)
+        content = _read_sealed(folder / _RECORD, _again(folder))
         if content["identity"] != identity:
             return None
-        with (folder / _TRAINED).open("rb") as file:
-            same = content["weights"] == hashlib.file_digest(file, _hash).hexdigest()
-        if not same:
-            raise RunError(_changed(folder / _TRAINED, "its bytes are others", remedy))
+        _check_weights(folder, content["weights"])
         self._tidy(folder)
         return TrialRecord.from_json(content["record"])
 
@@ -129,9 +125,15 @@ class RunFolder:
             file.unlink(missing_ok=True)
 
     def trained(self, method: str, seed: int) -> tuple[dict[str, Tensor], dict[str, Any]]:
-        """What a trial trained, and its head's description."""
+        """What a trial trained, and its head's description.
+
+        Raises:
+            RunError: The trial's files are missing or damaged.
+        """
         folder = self.trial(method, seed)
-        return load_file(folder / _TRAINED), read_json(folder / _RECORD)["head"]
+        content = _read_sealed(folder / _RECORD, _again(folder))
+        _check_weights(folder, content["weights"])
+        return load_file(folder / _TRAINED), content["head"]
 
     def write_board(self, board: Leaderboard) -> None:
         """Write the leaderboard."""
@@ -145,6 +147,15 @@ class RunFolder:
             RunError: The file that holds it is missing or damaged.
         """
         return self._run_file()["settings"]
+
+    @property
+    def weights(self) -> str:
+        """Fingerprint of the source's weights.
+
+        Raises:
+            RunError: The file that holds it is missing or damaged.
+        """
+        return self._run_file()["identity"]["weights"]
 
     def _run_file(self) -> dict[str, Any]:
         return _read_sealed(self.path / RUN_FILE, "Restore it, or choose another --out and run again.")
@@ -184,6 +195,20 @@ def _read_sealed(file: Path, remedy: str) -> dict[str, Any]:
     if seal != digest(content):
         raise RunError(_changed(file, "its digest does not fit", remedy))
     return content
+
+
+def _check_weights(folder: Path, digest: str) -> None:
+    file = folder / _TRAINED
+    if not file.is_file():
+        raise RunError(f"{file} is missing; expected what the trial trained. {_again(folder)}")
+    with file.open("rb") as opened:
+        same = digest == hashlib.file_digest(opened, _hash).hexdigest()
+    if not same:
+        raise RunError(_changed(file, "its bytes are others", _again(folder)))
+
+
+def _again(folder: Path) -> str:
+    return f"Remove {folder} and run again: only this trial is repeated."
 
 
 def _changed(file: Path, reason: str, remedy: str) -> str:

@@ -16,12 +16,14 @@ import bequest
 from bequest.comparison.cost import PeakMemory, inference_per_s
 from bequest.comparison.folder import BEST, RunFolder, digest
 from bequest.comparison.groups import group_scores, worst
+from bequest.comparison.questions import answer, concerned
 from bequest.comparison.statistics import RANKING, make_row, rank
 from bequest.comparison.teacher import Taught, measure_teacher
+from bequest.comparison.weights import examine
 from bequest.core.distillation import AGREEMENT, DISTILLED
 from bequest.core.errors import DataError, MethodError, RunError, SourceError, TrainingError
 from bequest.core.observe import Observer
-from bequest.core.plan import Part, Solve, Train
+from bequest.core.plan import Part, Plan, Solve, Train
 from bequest.core.registry import MethodInfo, get_method
 from bequest.core.results import WORST_GROUP, Leaderboard, Row, SelectBy, TrialRecord
 from bequest.core.task import Draw, Task
@@ -118,8 +120,10 @@ def enter(names: Sequence[str], settings: Mapping[str, Mapping[str, Any]], sourc
     for name in dict.fromkeys(names):
         info = get_method(name)
         try:
+            check_applies(info, task)
             built = info.build(settings.get(name, {}))
             plan = built.plan(source, task)
+            _check_stages(name, plan, task)
         except MethodError as error:
             faults.append(str(error))
             continue
@@ -151,6 +155,23 @@ def with_teacher(entries: Sequence[Entry], teaching: Teaching) -> list[Entry]:
         taught = replace(entry, distilled=True, settings={**entry.settings, **settings})
         found += [entry, taught] if entry.trains else [entry]
     return found
+
+
+def check_applies(info: MethodInfo, task: Task) -> None:
+    """Raise `MethodError` if a method has nothing to fit on the task: a language model's texts carry no labels."""
+    if task.kind == "causal-lm" and not info.trains:
+        raise MethodError(
+            f"{info.name} fits a head on one embedding a sample, but a language model predicts every token by the head "
+            "that it has; expected a method that trains, e.g. full or lora. Choose one: `bequest ls methods`."
+        )
+
+
+def _check_stages(name: str, plan: Plan, task: Task) -> None:
+    if task.kind == "causal-lm" and any(isinstance(s, Solve) or s.source_features for s in plan.stages):
+        raise MethodError(
+            f"{name} begins with a new head on stored features, but a language model keeps its own head, which knows "
+            "the tokens already; expected a method that trains the network itself, e.g. full or lora."
+        )
 
 
 def compare(
@@ -240,7 +261,10 @@ class _Comparison:
                 self.context.observer.progress("trials", done, len(self.planned))
                 record = finished.get((entry.name, seed))
                 is_new = record is None
-                self.trials.append(self.trial(entry, seed, self.draws[seed]) if record is None else record)
+                record = self.trial(entry, seed, self.draws[seed]) if record is None else record
+                if self.asks_for_weights(record):
+                    record, is_new = self.examined(entry, record), True
+                self.trials.append(record)
                 board = self.board()
                 if is_new:
                     self.folder.write_board(board)
@@ -254,6 +278,11 @@ class _Comparison:
             if report is not None:
                 report(board, self.folder.path)
             return board
+
+    @property
+    def questioned(self) -> set[str]:
+        """Names of the methods that the open questions are about."""
+        return concerned({entry.name: entry.info.family for entry in self.entries if not entry.distilled})
 
     @property
     def planned(self) -> list[tuple[Entry, int]]:
@@ -286,7 +315,8 @@ class _Comparison:
             reason = str(error) or type(error).__name__
             if isinstance(error, TrainingError):
                 reason += f" The weights kept: {(folder / LAST_GOOD).relative_to(self.folder.path)}."
-            record, outcome = TrialRecord(name, seed, entry.settings, reason, self.context.objective.metric), None
+            record = replace(self.blank(entry, seed), error=reason)
+            outcome = None
         else:
             record = replace(self.record(entry, seed, draw, outcome), peak_memory_bytes=peak.bytes)
         passes = self.context.passes.trial.values()
@@ -294,6 +324,12 @@ class _Comparison:
         if outcome is not None:
             self.folder.finish(record, identity, outcome.trained, outcome.head)
         return record
+
+    def blank(self, entry: Entry, seed: int) -> TrialRecord:
+        """A trial's record before anything came of it."""
+        objective = self.context.objective
+        about = {"metric": objective.metric, "higher_is_better": objective.higher_is_better}
+        return TrialRecord(entry.name, seed, entry.settings, **about)
 
     def record(self, entry: Entry, seed: int, draw: Draw, outcome: Outcome) -> TrialRecord:
         context, objective = self.context, self.context.objective
@@ -303,11 +339,8 @@ class _Comparison:
         fastest = None
         if seed == self.protocol.seeds[0]:
             fastest = inference_per_s(context, outcome.network, draw.test)
-        return TrialRecord(
-            method=entry.name,
-            seed=seed,
-            settings=entry.settings,
-            metric=objective.metric,
+        return replace(
+            self.blank(entry, seed),
             validation=objective.score(outcome.validation, validation),
             validation_loss=float(objective.loss(outcome.validation, validation)),
             test=objective.score(outcome.test, test),
@@ -324,6 +357,7 @@ class _Comparison:
             solved=outcome.solved,
             trainable_parameters=outcome.trainable_parameters,
             stored_bytes=sum(t.numel() * t.element_size() for t in outcome.trained.values()),
+            optimizer_bytes=outcome.history[-1].optimizer_bytes if outcome.history else 0,
             train_s=outcome.own_s + outcome.shared_s,
             shared_s=outcome.shared_s,
             inference_per_s=fastest,
@@ -333,6 +367,20 @@ class _Comparison:
             validation_worst_group=worst(group_scores(context.task, draw.ranking, outcome.validation)),
             groups=groups,
         )
+
+    def asks_for_weights(self, record: TrialRecord) -> bool:
+        """Whether a question wants to look at them: of each method it is about, at the first seed that ended well."""
+        known = {trial.method for trial in self.trials if trial.weights is not None}
+        return record.method in self.questioned - known and record.error is None and record.weights is None
+
+    def examined(self, entry: Entry, record: TrialRecord) -> TrialRecord:
+        """The record with what its training did to the weights, kept in the folder."""
+        trained, head = self.folder.trained(record.method, record.seed)
+        plan = make_plan(self.context, entry.method, record.seed)
+        weights = examine(self.context, plan, trained, head, self.draws[record.seed].test)
+        record = replace(record, weights=weights)
+        self.folder.finish(record, self.trial_identity(entry, record.seed), trained, head)
+        return record
 
     def board(self) -> Leaderboard:
         by_method: dict[str, list[TrialRecord]] = {}
@@ -362,6 +410,7 @@ class _Comparison:
                 "computed": sum(trial.frozen_samples for trial in self.trials),
             },
             trials=list(self.trials),
+            questions=answer(self.trials, self.questioned, self.context.objective),
         )
 
     def save_best(self, row: Row) -> None:
@@ -448,11 +497,18 @@ def _check_source_task(source_task: Task | None, source: Source, entries: Sequen
 
 
 def check_modality(task: Task, source: Source) -> None:
-    """Raise `SourceError` if the source takes other samples than the task's."""
+    """Raise `SourceError` if the source takes other samples than the task's, or predicts what the task does not ask."""
     if task.modality != source.modality:
         raise SourceError(
             f"The source {source.name!r} takes samples of kind {source.modality!r}, but {task.name!r} holds "
             f"{task.modality!r}. Choose a source for {task.modality}: `bequest ls sources`."
+        )
+    if (task.kind == "causal-lm") != (source.head_kind == "causal-lm"):
+        what = "a language model" if source.head_kind == "causal-lm" else "no language model"
+        raise SourceError(
+            f"The source {source.name!r} is {what}, but {task.name!r} is a {task.kind} task; expected a source for "
+            f"that. Name it rather than hand it over, e.g. smollm2, or get it for the task: bequest.get_source(…, "
+            f"kind={task.kind!r})."
         )
 
 
@@ -472,11 +528,16 @@ def describe_task(task: Task) -> dict[str, Any]:
 
 
 def _describe_labels(task: Task) -> dict[str, Any]:
-    """Samples of each class, of multi-label tasks those that carry it; of a regression each target's range."""
+    """Samples of each class, of multi-label tasks those that carry it; of a regression each target's range.
+
+    Of a language model's texts the number of documents.
+    """
     if task.kind == "classification":
         return {"class_counts": np.bincount(task.labels, minlength=len(task.classes)).tolist()}
     if task.kind == "multi-label":
         return {"class_counts": (task.labels > 0).sum(0).tolist()}
+    if task.kind == "causal-lm":
+        return {"documents": len(np.unique(task.units))} if task.units is not None else {}
     labels = task.labels.astype(np.float64)
     numbers = {"mean": labels.mean(0), "sd": labels.std(0), "min": labels.min(0), "max": labels.max(0)}
     return {"targets": [{k: float(v[i]) for k, v in numbers.items()} for i in range(len(task.classes))]}

@@ -8,7 +8,7 @@ import numpy as np
 
 from bequest.core.distillation import DISTILLED
 from bequest.core.registry import methods
-from bequest.core.results import Interval, Row, SelectBy, TrialRecord
+from bequest.core.results import Interval, Row, SelectBy, TrialRecord, goodness
 
 _HELD_OUT = "on held-out labels that the scored model was not fitted on"
 
@@ -43,6 +43,7 @@ def make_row(trials: Sequence[TrialRecord], select_by: SelectBy = "metric") -> R
         epochs_run=_mean([float(sum(e.epoch > 0 for e in t.epochs)) for t in done]) or 0.0,
         trainable_parameters=first.trainable_parameters,
         stored_bytes=first.stored_bytes,
+        optimizer_bytes=max((t.optimizer_bytes for t in done), default=0),
         train_s=_mean([t.train_s for t in done]) or 0.0,
         shared_s=_mean([t.shared_s for t in done]) or 0.0,
         peak_memory_bytes=max((t.peak_memory_bytes for t in done), default=0),
@@ -55,6 +56,7 @@ def make_row(trials: Sequence[TrialRecord], select_by: SelectBy = "metric") -> R
         validation_worst_group=_interval([t.validation_worst_group for t in done]),
         groups={name: interval([t.groups[name].score for t in done]) for name in first.groups},
         notes=list(dict.fromkeys(str(record["note"]) for t in done for record in t.solved if record.get("note"))),
+        higher_is_better=first.higher_is_better,
     )
 
 
@@ -66,7 +68,7 @@ def rank(rows: Sequence[Row], select_by: SelectBy = "metric") -> list[Row]:
         selection = row.selection(select_by)
         if selection is None or row.validation is None:
             return (float("inf"), 0.0, 0)
-        return (-selection.mean, -row.validation.mean, row.trainable_parameters)
+        return (-goodness(row, selection.mean), -goodness(row, row.validation.mean), row.trainable_parameters)
 
     return sorted(rows, key=key)
 
@@ -75,7 +77,7 @@ def _median_seed(done: Sequence[TrialRecord], select_by: SelectBy) -> int | None
     """The seed in the middle by the criterion, the worse of two middles."""
 
     def key(trial: TrialRecord) -> tuple[float, float, float, int]:
-        score, validation = trial.selection(select_by) or 0.0, trial.validation or 0.0
+        score, validation = (goodness(trial, v or 0.0) for v in (trial.selection(select_by), trial.validation))
         return (score, validation, -(trial.validation_loss or 0.0), trial.seed)
 
     ordered = sorted(done, key=key)

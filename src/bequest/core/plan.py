@@ -6,7 +6,7 @@ Nothing here computes; `bequest.engine` carries plans out and never knows a meth
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, field, fields, replace
 from typing import TYPE_CHECKING, Any, Literal, Protocol, get_args
 
 from bequest.core.errors import MethodError
@@ -34,15 +34,16 @@ class Recipe:
         weight_decay: Decoupled weight decay of matrices; biases and normalisation have none.
         warmup: Fraction of the steps over which the rates rise from 0.
         layer_decay: Factor on the rate for each layer further from the head; 1 is the same rate for all.
-        patience: Epochs without a lower validation loss after which training stops; 0 never stops early.
+        patience: Epochs that are not the best so far after which training stops; 0 never stops early.
         head: 'linear', or 'mlp' for one or more hidden layers.
         head_init: 'random', or 'solved' to fit the head on the frozen source's features before all else.
         head_layers: Widths of an mlp head's hidden layers, e.g. 256,128; empty for one as wide as the embedding.
         schedule: How the rates move from step to step: after the warm-up linear or cosine to 0, one_cycle (up and down
             by cosines), slanted (ULMFiT's triangle), constant.
-        batch_norm: 'frozen' to keep BatchNorm's statistics, scales and shifts as pretrained, or 'trained'. With few
-            labels, batches' own statistics differ so much from those that networks were trained on that training
-            begins by repairing the damage; other kinds of normalisation are not concerned.
+        batch_norm: 'frozen' to keep BatchNorm's statistics, scales and shifts as pretrained, 'affine' to train scales
+            and shifts over the pretrained statistics, or 'trained', which normalises by each batch's own. With few
+            labels, these differ so much from those that networks were trained on that training begins by repairing
+            the damage; other kinds of normalisation are not concerned.
     """
 
     epochs: int | None = None
@@ -57,7 +58,7 @@ class Recipe:
     head_init: Literal["random", "solved"] | None = None
     head_layers: str = ""
     schedule: ScheduleName | None = None
-    batch_norm: Literal["frozen", "trained"] | None = None
+    batch_norm: Literal["frozen", "affine", "trained"] | None = None
 
     @property
     def hidden(self) -> tuple[int, ...]:
@@ -88,7 +89,7 @@ class Recipe:
             "patience": (lambda v: v >= 0, "0 or more"),
             "head": (lambda v: v in ("linear", "mlp"), "linear or mlp"),
             "head_init": (lambda v: v in ("random", "solved"), "random or solved"),
-            "batch_norm": (lambda v: v in ("frozen", "trained"), "frozen or trained"),
+            "batch_norm": (lambda v: v in ("frozen", "affine", "trained"), "frozen, affine or trained"),
             "head_layers": (_are_widths, "widths of 1 or more, e.g. 256,128"),
             "schedule": (lambda v: v in get_args(ScheduleName), " or ".join(get_args(ScheduleName))),
         }
@@ -115,11 +116,13 @@ class Group:
         names: Names in `network.named_parameters()`.
         learning_rate: Peak rate.
         weight_decay: Decoupled weight decay.
+        options: Further entries of the optimizer's parameter group, for an optimizer that knows them.
     """
 
     names: tuple[str, ...]
     learning_rate: float
     weight_decay: float = 0.0
+    options: Mapping[str, Any] = field(default_factory=dict[str, Any])
 
 
 class Schedule(Protocol):
@@ -158,12 +161,15 @@ class Train:
         batch_size: Samples in an optimizer step.
         schedule: Factor on the rates.
         loss: (outputs (batch, outputs), labels) → scalar; None for that of the task's kind.
-        optimizer: From parameter groups (`params`, `lr`, `weight_decay`) to an optimizer.
-        patience: Epochs without a lower validation loss before stopping; 0 never stops early.
+        optimizer: From parameter groups (`params`, `lr`, `weight_decay`, and a group's own options) and the number of
+            steps planned to an optimizer. Where it has a `clip_grad_norm_` of its own, that is called with the largest
+            norm allowed, since it may keep gradients elsewhere than in `.grad`.
+        patience: Epochs that are not the best so far before stopping; 0 never stops early.
         events: Called after every step.
         source_features: The body still computes what the source's does (untouched, or wrappers that start as
             the identity) and is not trained: the stage runs from the source's stored features.
         penalty: Added to the loss before each step; reported losses are without it.
+        fixed_statistics: A BatchNorm whose scale and shift are trained stays in eval mode, its statistics as they are.
     """
 
     groups: tuple[Group, ...]
@@ -171,11 +177,12 @@ class Train:
     batch_size: int
     schedule: Schedule
     loss: Callable[[Tensor, Tensor], Tensor] | None
-    optimizer: Callable[[list[dict[str, Any]]], Optimizer]
+    optimizer: Callable[[list[dict[str, Any]], int], Optimizer]
     patience: int = 0
     events: tuple[Event, ...] = ()
     source_features: bool = False
     penalty: Callable[[Network], Tensor] | None = None
+    fixed_statistics: bool = False
 
 
 @dataclass(frozen=True)
@@ -204,8 +211,16 @@ class Features:
 class Solver(Protocol):
     """Fits a head. One `Features` for each part the stage asks for; returns the module and what to record."""
 
-    def __call__(self, *parts: Features, seed: int) -> tuple[nn.Module, dict[str, Any]]:
-        """The fitted head, from (batch, width) to (batch, classes), and what the record tells of the fit."""
+    def __call__(
+        self, *parts: Features, seed: int, earlier: dict[str, Any] | None = None
+    ) -> tuple[nn.Module, dict[str, Any]]:
+        """The fitted head, from (batch, width) to (batch, classes), and what the record tells of the fit.
+
+        Args:
+            parts: The samples.
+            seed: Of whatever is random.
+            earlier: What the solver recorded of a fit on fewer labels: what it chose there stands.
+        """
         ...
 
 
@@ -217,13 +232,26 @@ class Solve:
         solver: The fit.
         fit_on: The parts it sees, in the order in which the solver takes them: `train`, `validation`, or `source`, the
             source's own data, which is left out where the user gave none. Once scored on held-out labels the solver is
-            run again, on every label: `train` then stands for all of them, `validation` for all that were held out.
+            run again with the settings that it chose, on every label: `train` then stands for all of them,
+            `validation` for all that were held out.
         source_features: The body still computes what the source's does: use the source's stored features.
     """
 
     solver: Solver
     fit_on: tuple[Part, ...] = ("train",)
     source_features: bool = False
+
+
+class Coding(Protocol):
+    """How what a trial trained is stored, where not as it is: rounded, for instance."""
+
+    def encode(self, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """The tensors that are stored, of those that were trained."""
+        ...
+
+    def decode(self, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """The tensors of the finished network, of those that are stored."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -235,12 +263,19 @@ class Plan:
         stages: Carried out in order.
         finish: Merges what may be merged and returns the plain network; None leaves it as it is.
         merged: Names of frozen parameters that `finish` or an event writes to; all others stay bit-identical.
+        coding: Of the tensors that are stored; after the last stage the network takes what they decode to, before it is
+            scored. None stores them as they are.
     """
 
     network: Network
     stages: tuple[Train | Solve, ...]
     finish: Callable[[Network], Network] | None = None
     merged: tuple[str, ...] = ()
+    coding: Coding | None = None
+
+    def written(self, stage: Train) -> tuple[str, ...]:
+        """Frozen parameters that a stage's events may write to while it trains."""
+        return self.merged if stage.events else ()
 
 
 class Method(Protocol):

@@ -84,6 +84,11 @@ class MethodInfo:
         """Every field, those of nested records included, with defaults by modality."""
         return tuple(_hyperparameters(self.cls))
 
+    @property
+    def trains(self) -> bool:
+        """Whether it has a recipe for gradient descent; a method without one only solves."""
+        return any(h.name == "epochs" and h.owner for h in self.hyperparameters)
+
     def build(self, settings: Mapping[str, Any]) -> Any:
         """The method with some hyperparameters set; None leaves a hyperparameter at its default.
 

@@ -13,11 +13,17 @@ from pathlib import Path
 from typing import IO, Any, Literal
 
 from bequest.core.errors import RunError
+from bequest.core.questions import Questions, Weights
 
 SelectBy = Literal["metric", "worst-group"]
 
 WORST_GROUP = "worst_group_accuracy"
 """In a record's further metrics: the lowest accuracy of a group that has samples in the part."""
+
+
+def goodness(scored: TrialRecord | Row, value: float) -> float:
+    """A value of the metric as a number that is the higher the better, whatever the metric's direction."""
+    return value if scored.higher_is_better else -value
 
 
 @dataclass(frozen=True)
@@ -45,6 +51,8 @@ class Epoch:
         validation_metric: After the epoch.
         learning_rate: Of the last group (the head) at the epoch's last step.
         seconds: Training time of this epoch, validation included.
+        optimizer_bytes: Bytes of the optimizer's state after the epoch.
+        steps: Optimizer steps of this epoch; None in records that do not tell.
     """
 
     stage: int
@@ -54,6 +62,8 @@ class Epoch:
     validation_metric: float
     learning_rate: float | None
     seconds: float
+    optimizer_bytes: int = 0
+    steps: int | None = None
 
 
 @dataclass(frozen=True)
@@ -79,6 +89,7 @@ class TrialRecord:
         solved: What solvers recorded (penalty, its path).
         trainable_parameters: Numbers that were trained or solved.
         stored_bytes: Bytes of what has to be stored beside the source (adapters, head, or all).
+        optimizer_bytes: Bytes of the optimizer's state at the end of the last Train stage; 0 for solved methods.
         train_s: Seconds of fitting, the method's share of shared features included.
         shared_s: The part of `train_s` that stands for passes which all methods share.
         peak_memory_bytes: Largest resident memory of the process during the trial.
@@ -91,6 +102,8 @@ class TrialRecord:
             forward pass that was so computed once.
         validation_worst_group: Worst-group accuracy on the held-out labels; None without groups.
         groups: Accuracy on the test part of each group that has samples there, by name; empty without groups.
+        weights: What training did to the weights; None where that was not measured.
+        higher_is_better: The metric's direction.
     """
 
     method: str
@@ -110,6 +123,7 @@ class TrialRecord:
     solved: list[dict[str, Any]] = field(default_factory=list[dict[str, Any]])
     trainable_parameters: int = 0
     stored_bytes: int = 0
+    optimizer_bytes: int = 0
     train_s: float = 0.0
     shared_s: float = 0.0
     peak_memory_bytes: int = 0
@@ -121,6 +135,8 @@ class TrialRecord:
     frozen_shares: list[float] = field(default_factory=list[float])
     validation_worst_group: float | None = None
     groups: dict[str, GroupScore] = field(default_factory=dict[str, GroupScore])
+    weights: Weights | None = None
+    higher_is_better: bool = True
 
     def selection(self, select_by: SelectBy) -> float | None:
         """The score on held-out labels that a trial is chosen by."""
@@ -136,7 +152,8 @@ class TrialRecord:
         with _fields_of("a trial's record"):
             epochs = [Epoch(**e) for e in data.get("epochs", [])]
             groups = {name: GroupScore(**found) for name, found in data.get("groups", {}).items()}
-            values: dict[str, Any] = {**data, "epochs": epochs, "groups": groups}
+            weights = Weights.from_json(data["weights"]) if data.get("weights") else None
+            values: dict[str, Any] = {**data, "epochs": epochs, "groups": groups, "weights": weights}
             return cls(**values)
 
 
@@ -162,7 +179,7 @@ class Row:
     """One method over its seeds; costs are means over them, memory their maximum.
 
     `metrics` holds further metrics on the test part by name, `groups` the accuracy there by group, `notes` what solvers
-    say of a fit that a reader must know.
+    say of a fit that a reader must know, `higher_is_better` the metric's direction.
     """
 
     method: str
@@ -187,6 +204,8 @@ class Row:
     validation_worst_group: Interval | None = None
     groups: dict[str, Interval] = field(default_factory=dict[str, Interval])
     notes: list[str] = field(default_factory=list[str])
+    optimizer_bytes: int = 0
+    higher_is_better: bool = True
 
     def selection(self, select_by: SelectBy) -> Interval | None:
         """The score on held-out labels that rows are ranked by."""
@@ -205,6 +224,7 @@ class Leaderboard:
         environment: Versions, machine, precision.
         passes: Samples asked of frozen bodies and samples computed, by all trials together.
         trials: Every trial.
+        questions: What parameter-efficient methods give up; None where full fine-tuning or all of them are missing.
     """
 
     rows: list[Row]
@@ -214,6 +234,7 @@ class Leaderboard:
     environment: dict[str, Any]
     passes: dict[str, int]
     trials: list[TrialRecord]
+    questions: Questions | None = None
 
     @property
     def best(self) -> Row | None:
@@ -250,6 +271,7 @@ class Leaderboard:
                 **data,
                 "rows": [_row(r) for r in data["rows"]],
                 "trials": [TrialRecord.from_json(t) for t in data["trials"]],
+                "questions": Questions.from_json(data["questions"]) if data.get("questions") else None,
             }
             return cls(**values)
 

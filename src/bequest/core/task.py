@@ -15,7 +15,7 @@ from bequest.core.checks import check_seed, check_test_size, check_train_size
 from bequest.core.errors import DataError
 
 Modality = Literal["text", "image", "array"]
-Kind = Literal["classification", "multi-label", "regression"]
+Kind = Literal["classification", "multi-label", "regression", "causal-lm"]
 IntArray = np.ndarray[Any, np.dtype[np.int64]]
 HashArray = np.ndarray[Any, np.dtype[np.uint8]]
 LabelArray = np.ndarray[Any, np.dtype[Any]]
@@ -131,6 +131,7 @@ class Task:
         samples: The inputs.
         labels: For classification int64 (samples,): the index of each sample's class. For multi-label float32
             (samples, classes): 1 where a sample carries a class, else 0. For regression float32 (samples, targets).
+            For causal-lm (samples, 0): what is to be predicted stands in the samples.
         classes: Names of the classes, or of a regression's targets, in the order of `labels`.
         split: Given parts, one of `train`, `validation`, `test` a sample; empty where splits are made.
         groups: int64 (samples,): each sample's value in the column of groups; None where there is none. What counts as
@@ -138,8 +139,10 @@ class Task:
         notes: What loading found and the user should know (duplicates dropped, files skipped, …).
         origin: What `bequest.data.load` was called with, so that a run can be replayed; empty for data from
             Python.
-        kind: What is predicted: one class, any number of classes, or numbers.
+        kind: What is predicted: one class, any number of classes, numbers, or the next token.
         group_names: Names of the values of `groups`, which index them. Empty where they have none.
+        units: int64 (samples,), ascending: of which unit (a document) each sample is a piece. Units are drawn whole;
+            None where each sample is drawn by itself.
     """
 
     name: str
@@ -152,6 +155,7 @@ class Task:
     origin: dict[str, Any] = field(default_factory=dict[str, Any])
     kind: Kind = "classification"
     group_names: tuple[str, ...] = ()
+    units: IntArray | None = None
 
     @property
     def modality(self) -> Modality:
@@ -194,7 +198,10 @@ class Task:
 
         The class, or the group inside of it where there are groups; of a multi-label sample its rarest label, or a
         stratum of those without any; of a regression up to ten bins of the first target, each with as many samples.
+        Of a language model's texts there is one.
         """
+        if self.kind == "causal-lm":
+            return np.zeros(len(self.labels), np.int64)
         if self.kind == "classification":
             return self.labels if self.grouping is None else self.grouping.numbers
         if self.kind == "regression":
@@ -241,7 +248,8 @@ class Task:
 
         A fifth of what is seen is held out for validation, with every stratum in it where a fifth has room for
         all; a given validation part is taken whole instead. In a classification each class's share of a part is
-        divided among its groups in proportion, with every group in it where there is room.
+        divided among its groups in proportion, with every group in it where there is room. Where samples are pieces of
+        units, sizes count units.
 
         Args:
             seed: Redraws which labels are seen and how they are divided.
@@ -256,7 +264,8 @@ class Task:
             DataError: A seed or a size makes no sense, or the sizes ask for more samples than there are, or leave
                 nothing to test on or fewer than two samples to learn from; in classification, of each class.
         """
-        return _draw(self, seed, train_size, test_size, split_seed)
+        draw = _draw if self.units is None else _draw_units
+        return draw(self, seed, train_size, test_size, split_seed)
 
 
 def stratified(
@@ -362,6 +371,22 @@ def _draw(task: Task, seed: int, train_size: int | None, test_size: int | float,
     validation = _divided(task, labelled, num_held, rng, least=least, spare=1)
     train = np.setdiff1d(np.arange(len(labelled)), validation)
     return Draw(labelled[rng.permutation(train)], labelled[validation], test)
+
+
+def _draw_units(task: Task, seed: int, train_size: int | None, test_size: int | float, split_seed: int) -> Draw:
+    """Units are drawn as if each were one sample; their pieces follow them, in their order."""
+    assert task.units is not None
+    first: IntArray = np.flatnonzero(np.diff(task.units, prepend=-1))
+    size: IntArray = np.diff(first, append=len(task.units))
+    split = tuple(task.split[int(i)] for i in first) if task.split else ()
+    whole = replace(task, labels=task.labels[first], split=split, groups=None, units=None)
+    drawn = _draw(whole, seed, train_size, test_size, split_seed)
+
+    def pieces(chosen: IntArray) -> IntArray:
+        sizes, before = size[chosen], np.cumsum(size[chosen]) - size[chosen]
+        return np.repeat(first[chosen] - before, sizes) + np.arange(sizes.sum(), dtype=np.int64)
+
+    return Draw(pieces(drawn.train), pieces(drawn.validation), pieces(drawn.test))
 
 
 def _positions(task: Task, part: str) -> IntArray:

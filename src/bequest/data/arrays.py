@@ -151,7 +151,7 @@ def python_labels(
         is_counted = any(isinstance(label, float) for label in found)  # ints are classes, however many
         return read_labels(LabelColumns([found], ["target"], describe, order, is_counted), task)
     names, order = _named(found, classes)
-    return read_labels(LabelColumns([names], ["label"], describe, order), "classification")
+    return read_labels(LabelColumns([names], ["label"], describe, order), "classification" if task == "auto" else task)
 
 
 def _column_labels(found: Array, describe: Describe, task: TaskChoice, classes: Sequence[str | int] | None) -> Labels:

@@ -106,12 +106,17 @@ def numbered_groups(values: Sequence[Any], describe: Describe) -> tuple[IntArray
 def _check_texts(samples: Samples) -> None:
     if samples.modality != "text":
         return
-    empty = [samples.describe(i) for i in range(len(samples)) if not samples[i].strip()]
+    empty = [samples.describe(i) for i in range(len(samples)) if not _content(samples[i]).strip()]
     if empty:
         raise DataError(
             f"{counted(len(empty), 'text')} without any content: {listed(empty)}. Expected more than white "
             "space. Fill or remove them."
         )
+
+
+def _content(sample: str | tuple[str, str]) -> str:
+    """What a text must not lack: of a prompt and its completion the completion."""
+    return sample if isinstance(sample, str) else sample[1]
 
 
 def _without_copies(found: Labelled) -> tuple[IntArray, list[str]]:

@@ -38,6 +38,8 @@ _IMAGE_NAMES = (
     "images",
 )
 _LABEL_NAMES = ("label", "class", "category", "target", "sentiment", "labels", "classes", "intent", "topic")
+_PROMPT_NAMES = ("prompt", "instruction", "question")
+_COMPLETION_NAMES = ("completion", "response", "answer")
 _SPLIT_NAMES = ("split",)
 
 
@@ -96,6 +98,12 @@ def recognise(table: Table, columns: Columns) -> tuple[Roles, list[str]]:
     Raises:
         DataError: A column is not there, is named for two purposes, or cannot be told from others.
     """
+    if len(table.columns) == 1:
+        raise DataError(
+            f"{table.place} has one column, {table.columns[0][:60]!r}; expected a column of texts and one of labels, "
+            "divided by commas, semicolons or tabs. Add the labels, or correct the delimiter; for a language "
+            "model, which needs none: --task causal-lm."
+        )
     roles = _named_roles(table, columns)
     notes = _recognise_split(table, roles) if columns.split is None else []
     if columns.split is not None:
@@ -106,6 +114,48 @@ def recognise(table: Table, columns: Columns) -> tuple[Roles, list[str]]:
     if columns.label is None or (columns.text is None and columns.image is None):
         notes.append(_note(table, roles))
     return roles, notes
+
+
+def recognise_texts(table: Table, columns: Columns) -> tuple[Roles, list[str]]:
+    """As `recognise`, where texts have no labels.
+
+    `text` is the column of texts, or of prompts, and `labels` then holds that of completions.
+
+    Raises:
+        DataError: A column is not there, is named for two purposes or for one that such data have not, or cannot be
+            told from others.
+    """
+    unused = [flag for flag in ("--image-column", "--group-column") if flag in columns.flags]
+    if unused:
+        raise DataError(f"{', '.join(unused)} given, but --task causal-lm reads texts alone. Leave it out.")
+    roles = _named_roles(table, columns)
+    if len(roles.labels) > 1:
+        raise DataError("--label-column names several columns; expected one, of completions. Name one.")
+    notes = _recognise_split(table, roles) if columns.split is None else []
+    if columns.split is not None:
+        _check_parts(table, roles)
+    if columns.text is None:
+        _recognise_prompts(table, roles)
+    if roles.text is None:
+        raise DataError(
+            f"Cannot tell which column of {table.place} holds the texts; there are: "
+            f"{', '.join(map(repr, table.columns))}. Expected text, or prompt and completion. Name it: --text-column "
+            "NAME, and where it holds prompts, that of completions: --label-column NAME."
+        )
+    text, labels = table.columns[roles.text], [table.columns[i] for i in roles.labels]
+    told = f"prompts from the column {text!r} and completions from {labels[0]!r}" if labels else f"texts from {text!r}"
+    return roles, [*notes, f"Took {told}."]
+
+
+def _recognise_prompts(table: Table, roles: Roles) -> None:
+    prompt, completion = _named(table, _PROMPT_NAMES, roles.taken), _named(table, _COMPLETION_NAMES, roles.taken)
+    if roles.labels:
+        roles.text = prompt
+    elif prompt is not None and completion is not None:
+        roles.text, roles.labels = prompt, (completion,)
+    else:
+        rest = [i for i in range(len(table.columns)) if i not in roles.taken]
+        roles.text = rest[0] if len(rest) == 1 else _named(table, _TEXT_NAMES, roles.taken)
 
 
 def _named_roles(table: Table, columns: Columns) -> Roles:
@@ -260,6 +310,7 @@ def _refuse(table: Table, missing: Sequence[str]) -> NoReturn:
         + " ".join(f"--{role}-column NAME" for role in missing)
         + (" (or --image-column NAME)" if "text" in missing else "")
         + "."
+        + (" For texts without labels: --task causal-lm." if "label" in missing else "")
     )
 
 

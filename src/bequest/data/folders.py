@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
@@ -15,7 +16,7 @@ from bequest.core.errors import DataError
 from bequest.core.task import IntArray, Samples, Task
 from bequest.data.assemble import PARTS, Labelled, assemble
 from bequest.data.images import SUFFIXES, image_files, sound_image_files
-from bequest.data.labels import LabelColumns, read_labels, sorted_names
+from bequest.data.labels import LabelColumns, no_labels, read_labels, sorted_names
 from bequest.data.messages import counted, listed, tally
 from bequest.data.spool import Lazy, picked, spool_columns
 from bequest.data.tables import skipped_note
@@ -90,6 +91,74 @@ def read_unlabelled(root: Path, *, encoding: str, skip_bad: bool = False) -> Sam
         raise DataError(f"{root} holds {told}; expected files of one kind. Give --unlabelled a folder of those alone.")
     samples, _ = _samples(Lazy(len(names), partial(_path, names)), bool(found.num_images), encoding, skip_bad)
     return samples
+
+
+def read_documents(root: Path, *, encoding: str, skip_bad: bool = False, origin: Mapping[str, Any]) -> Task:
+    """The .txt files below a folder, each a text for a language model.
+
+    Args:
+        root: The folder; its name names the task. Where it holds folders `train` and `test`, they are the given parts;
+            all other folders mean nothing.
+        encoding: As for `read_folder`.
+        skip_bad: As for `read_folder`.
+        origin: As for `read_folder`.
+
+    Raises:
+        DataError: There are no .txt files, or files cannot be read or decoded.
+    """
+    found = _Found()
+    names, parts = spool_columns(_scan_documents(root, found), 2)
+    if not found.num_texts:
+        there = f" There are: {tally(found.ignored)}." if found.ignored else ""
+        raise DataError(f"{root} holds no .txt files.{there} Expected some, each a text. Convert the texts.")
+    paths = Lazy(len(names), partial(_path, names))
+    samples, kept = _samples(paths, False, encoding, skip_bad)
+    notes = skipped_note(picked(names, np.setdiff1d(np.arange(len(names)), kept)), "unreadable text")
+    if found.ignored:
+        notes.insert(0, f"Ignored {counted(len(found.ignored), 'other file')}: {tally(found.ignored)}.")
+    split = [parts[int(i)] for i in kept] if all(parts) else ()
+    return assemble(Labelled(samples, no_labels(len(kept)), split), root.name, notes=notes, origin=origin)
+
+
+def read_paragraphs(path: Path, *, encoding: str, origin: Mapping[str, Any]) -> Task:
+    """The texts in one .txt file, divided at blank lines, for a language model.
+
+    Args:
+        path: The file; its name names the task.
+        encoding: As for `read_folder`.
+        origin: As for `read_folder`.
+
+    Raises:
+        DataError: The file cannot be read or decoded.
+    """
+    [whole] = read_texts([path], encoding)
+    texts = [text for text in re.split(r"\n\s*\n", whole) if text.strip()]
+    places = Lazy(len(texts), partial(_paragraph, path))
+    number = counted(len(texts), "text")
+    note = f"Divided {path.name} at blank lines into {number}. To have it otherwise: a folder of files."
+    found = Labelled(Texts(texts, places), no_labels(len(texts)))
+    return assemble(found, path.stem, notes=[note], origin=origin)
+
+
+def _paragraph(path: Path, index: int) -> str:
+    return f"{path}, text {index + 1}"
+
+
+def _scan_documents(root: Path, found: _Found) -> Iterator[tuple[str, str]]:
+    """Path and given part of each text."""
+    given = [(PARTS[f.name.lower()], f) for f in _folders(root) if f.name.lower() in PARTS]
+    if len(given) < 2 or len(given) < len(_folders(root)) or "train" not in (part for part, _ in given):
+        given = [("", root)]
+    else:
+        found.ignored += [_kind(path) for path in _loose_files(root)]
+    for part, folder in given:
+        for name in sorted(_files_below(folder), key=lambda name: name.split(os.sep)):
+            path = Path(name)
+            if path.suffix.lower() != ".txt" or _is_hidden(path.relative_to(folder)):
+                found.ignored.append(_kind(path))
+                continue
+            found.num_texts += 1
+            yield name, part
 
 
 def _samples(paths: Sequence[Path], are_images: bool, encoding: str, skip_bad: bool) -> tuple[Samples, IntArray]:

@@ -101,11 +101,6 @@ def _delimited(path: Path, codec: str, delimiter: str, *, quoted: bool = True, n
         header = [name.strip() for name in next(rows, (0, []))[1]]
         if not header:
             raise DataError(_empty_message(path, "nothing", "a line of column names, such as text,label, and rows"))
-        if len(header) < 2:
-            raise DataError(
-                f"{path} has one column, {header[0][:60]!r}; expected a column of texts and one of labels, "
-                "divided by commas, semicolons or tabs. Add the labels, or correct the delimiter."
-            )
         ragged: list[str] = []
         columns, lines = _spooled(_even(rows, len(header), ragged), len(header))
     if ragged:

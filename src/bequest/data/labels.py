@@ -19,7 +19,7 @@ from bequest.core.task import Kind, LabelArray
 from bequest.data.messages import counted, listed
 from bequest.data.spool import Lazy
 
-TaskChoice = Literal["auto", "classification", "multi-label", "regression"]
+TaskChoice = Literal["auto", "classification", "multi-label", "regression", "causal-lm"]
 Describe = Callable[[int], str]
 
 SEPARATORS = ("|", ";", ",")
@@ -101,6 +101,11 @@ def read_labels(columns: LabelColumns, task: TaskChoice = "auto") -> Labels:
         DataError: Labels are missing, or are not what the kind asks for.
     """
     check_task(task)
+    if task == "causal-lm":
+        raise DataError(
+            "--task causal-lm is for texts without labels, but labels are given; expected texts, or prompts and "
+            "completions. From Python: bequest.task_from_texts."
+        )
     columns = _unpacked(columns)
     kind, notes = (task, []) if task != "auto" else _chosen(columns)
     if kind == "regression":
@@ -108,6 +113,11 @@ def read_labels(columns: LabelColumns, task: TaskChoice = "auto") -> Labels:
     if kind == "multi-label":
         return _flags(columns, notes) if len(columns.cells) > 1 else _tags(columns, notes)
     return _classes(columns, notes)
+
+
+def no_labels(num_samples: int) -> Labels:
+    """The labels of texts for a language model: what is to be predicted stands in the texts."""
+    return Labels("causal-lm", np.zeros((num_samples, 0), np.float32), ())
 
 
 def class_name(value: Any) -> str | None:

@@ -11,7 +11,7 @@ from typing import Any
 from bequest.core.errors import DataError, nearest
 from bequest.core.task import Task
 from bequest.data.columns import Columns
-from bequest.data.folders import read_folder
+from bequest.data.folders import read_documents, read_folder, read_paragraphs
 from bequest.data.formats import READERS
 from bequest.data.hub import PREFIX, dataset_name, dataset_table, is_dataset, is_saved, opened_dataset
 from bequest.data.labels import TaskChoice, check_task
@@ -41,6 +41,8 @@ def load(
     - a table with a line of column names (.csv, .tsv), of JSON objects (.jsonl, .ndjson, .json) or .parquet,
       with a column of texts or of paths of images, and one of labels;
     - a folder of such tables, or a list of them: train.csv, test.jsonl and the like are given parts by their names;
+    - for a language model, texts without labels: a .txt file, whose texts are divided at blank lines; a folder with
+      .txt files below it, each a text; or a table with a column of texts, or of prompts and completions;
     - a Hugging Face dataset: `hf:NAME`, `hf:NAME:CONFIGURATION`, `hf:FOLDER`, a folder that `save_to_disk` made,
       or a `Dataset` or `DatasetDict` from Python; its splits are the given parts.
 
@@ -48,11 +50,13 @@ def load(
 
     Args:
         path: What to read.
-        task: `classification`, `multi-label` or `regression`. `auto` takes several columns of 0 and 1, lists, and
+        task: `classification`, `multi-label`, `regression`, or `causal-lm` for texts of which a language model is to
+            predict each token. `auto` takes several columns of 0 and 1, lists, and
             cells with `|` between classes that occur otherwise too, for multi-label; numbers that are not whole, and
             more different numbers than 20 and than 5 % of the samples, for regression; a note says so. With
             `multi-label`, cells are divided at `|`, or where none occurs in the column at `;`, or else at `,`.
-        text_column: The column of texts; None to recognise it by its name or, of two, by its values.
+        text_column: The column of texts; None to recognise it by its name or, of two, by its values. For a language
+            model that of prompts, where `label_column` names that of completions.
         image_column: The column of paths of images, from the table's folder or absolute; None to recognise it by its
             name (image, file, path, …) and its values.
         label_column: The column of labels; None to recognise it likewise. Several, with commas between, are one
@@ -101,7 +105,11 @@ def load(
 def _load_path(path: Path, wanted: Wanted, encoding: str, origin: dict[str, Any]) -> Task:
     if not path.exists():
         raise DataError(_missing_message(path))
+    for_language = wanted.task == "causal-lm"
     if not path.is_dir():
+        if for_language and path.suffix.lower() == ".txt":
+            _refuse_columns(path, wanted)
+            return read_paragraphs(path, encoding=encoding, origin=origin)
         _check_suffixes([path])
         return read_tables([path], path.stem, wanted, encoding=encoding, origin=origin)
     if is_saved(path):
@@ -109,17 +117,23 @@ def _load_path(path: Path, wanted: Wanted, encoding: str, origin: dict[str, Any]
     tables = _tables_in(path)
     if tables:
         return read_tables(tables, path.name, wanted, encoding=encoding, origin=origin)
-    if wanted.columns.flags:
-        raise DataError(
-            f"{', '.join(wanted.columns.flags)} given, but {path} is a folder of class folders; expected a table. "
-            "Leave it out."
-        )
+    _refuse_columns(path, wanted)
+    if for_language:
+        return read_documents(path, encoding=encoding, skip_bad=wanted.skip_bad, origin=origin)
     if wanted.task not in ("auto", "classification"):
         raise DataError(
             f"--task {wanted.task} given, but {path} is a folder of class folders, which is a classification. Leave it "
             "out, or give a table with a column of image paths or texts."
         )
     return read_folder(path, encoding=encoding, skip_bad=wanted.skip_bad, origin=origin)
+
+
+def _refuse_columns(path: Path, wanted: Wanted) -> None:
+    if wanted.columns.flags:
+        what = "a folder of class folders" if wanted.task != "causal-lm" else "no table"
+        raise DataError(
+            f"{', '.join(wanted.columns.flags)} given, but {path} is {what}; expected a table. Leave it out."
+        )
 
 
 def _load_several(paths: list[Path], wanted: Wanted, encoding: str, origin: dict[str, Any]) -> Task:

@@ -15,13 +15,13 @@ import numpy as np
 from bequest.core.errors import DataError
 from bequest.core.task import IntArray, Samples, Task
 from bequest.data.assemble import PARTS, Labelled, assemble, numbered_groups
-from bequest.data.columns import Columns, Roles, recognise
+from bequest.data.columns import Columns, Roles, recognise, recognise_texts
 from bequest.data.formats import READERS, ImageColumn, Table, read_table
 from bequest.data.images import encoded_images, image_files, sound_encoded_images, sound_image_files
-from bequest.data.labels import LabelColumns, Labels, TaskChoice, is_missing, read_labels
+from bequest.data.labels import LabelColumns, Labels, TaskChoice, is_missing, no_labels, read_labels
 from bequest.data.messages import counted, listed
 from bequest.data.spool import Lazy, joined, picked
-from bequest.data.text import Texts
+from bequest.data.text import Completions, Texts
 
 _LOOSE_SUFFIXES = frozenset((".txt", "", ".json"))  # files that lie in many a folder without being its table
 
@@ -122,10 +122,10 @@ def table_task(table: Table, name: str, wanted: Wanted, *, origin: Mapping[str, 
     Raises:
         DataError: A column is not there or not recognised, or values are missing.
     """
+    if wanted.task == "causal-lm":
+        return _texts_task(table, name, wanted, origin)
     roles, notes = recognise(table, wanted.columns)
-    split = table.parts
-    if roles.split is not None:
-        split = Lazy(len(table), partial(_part, table.values[roles.split]))
+    split = _given_parts(table, roles)
     rows, hidden = _labelled_rows(table, roles, split)
     samples, kept, bad = _inputs(table, roles, rows, skip_bad=wanted.skip_bad)
     rows = rows[kept]
@@ -137,6 +137,31 @@ def table_task(table: Table, name: str, wanted: Wanted, *, origin: Mapping[str, 
     given = [split[int(i)] for i in rows] if len(split) else []
     found = Labelled(samples, labels, given, groups, group_names)
     return assemble(found, name, notes=[*table.notes, *notes, *hidden, *bad], origin=origin)
+
+
+def _texts_task(table: Table, name: str, wanted: Wanted, origin: Mapping[str, Any] | None) -> Task:
+    """The task in a table of texts, or of prompts and completions, without labels."""
+    roles, notes = recognise_texts(table, wanted.columns)
+    assert roles.text is not None
+    texts = _texts(table, roles.text, table.places)
+    samples: Samples = Texts(texts, table.places)
+    if roles.labels:
+        samples = Completions(texts, _texts(table, roles.labels[0], table.places), table.places)
+    found = Labelled(samples, no_labels(len(table)), _given_parts(table, roles)[:])
+    return assemble(found, name, notes=[*table.notes, *notes], origin=origin)
+
+
+def _given_parts(table: Table, roles: Roles) -> Sequence[str]:
+    """The given part of each row; empty where there are none."""
+    if roles.split is None:
+        return table.parts
+    return Lazy(len(table), partial(_part, table.values[roles.split]))
+
+
+def _texts(table: Table, column: int, places: Sequence[str], rows: IntArray | None = None) -> Sequence[str]:
+    cells = table.values[column] if rows is None else _of(table.values[column], rows)
+    _check_text_cells(table.columns[column], cells, places)
+    return Lazy(len(cells), partial(_text, cells))
 
 
 def skipped_note(places: Sequence[str], noun: str) -> list[str]:
@@ -189,9 +214,7 @@ def _inputs(table: Table, roles: Roles, rows: IntArray, *, skip_bad: bool) -> tu
     places = _of(table.places, rows)
     if roles.image is None:
         assert roles.text is not None
-        cells = _of(table.values[roles.text], rows)
-        _check_text_cells(table.columns[roles.text], cells, places)
-        return Texts(Lazy(len(cells), partial(_text, cells)), places), everything, []
+        return Texts(_texts(table, roles.text, places, rows), places), everything, []
     column = table.images.get(table.columns[roles.image])
     if column is not None:
         read = partial(_read_at, column.read, rows)

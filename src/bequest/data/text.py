@@ -58,6 +58,45 @@ class Texts:
         return self.places[index]
 
 
+@dataclass(frozen=True)
+class Completions:
+    """Prompts, each with what completes it.
+
+    Attributes:
+        prompts: The prompts; may be empty.
+        completions: What follows each.
+        places: Where each pair came from.
+    """
+
+    prompts: Sequence[str]
+    completions: Sequence[str]
+    places: Sequence[str]
+
+    @property
+    def modality(self) -> Modality:
+        """Always `text`."""
+        return "text"
+
+    def __len__(self) -> int:
+        return len(self.prompts)
+
+    def __getitem__(self, index: int) -> tuple[str, str]:
+        return self.prompts[index], self.completions[index]
+
+    @cached_property
+    def hashes(self) -> HashArray:
+        """uint8 (samples, 16)."""
+        return spool_hashes(self.content_hash(i) for i in range(len(self)))
+
+    def content_hash(self, index: int) -> bytes:
+        """BLAKE2b of both texts' hashes (16 bytes)."""
+        return hashlib.blake2b(b"".join(map(_text_hash, self[index])), digest_size=16).digest()
+
+    def describe(self, index: int) -> str:
+        """The row of a table or list."""
+        return self.places[index]
+
+
 def read_texts(paths: Sequence[Path], encoding: str) -> Sequence[str]:
     """The text of every file, without a byte order mark, newlines as they are.
 

@@ -13,16 +13,19 @@ from safetensors.torch import save
 from torch import Tensor
 
 import bequest
-from bequest.core.errors import RunError
+from bequest.core.errors import RunError, SourceError
 from bequest.core.results import atomic_open, write_json
 from bequest.core.task import Kind
 from bequest.engine.runtime import Precision, choose_runtime
 from bequest.nn.head import describe_head
 from bequest.nn.network import Network
 from bequest.nn.objectives import OBJECTIVES, THRESHOLD
+from bequest.nn.peft_tuners import Wrapped
 from bequest.nn.taps import tapped
 from bequest.sources import Source
+from bequest.sources.language import LanguagePreprocess
 from bequest.sources.saved import MODEL_FILE, WEIGHTS_FILE, read
+from bequest.sources.transformers import generator
 
 
 @dataclass(frozen=True)
@@ -64,8 +67,19 @@ class ValuesPrediction:
     values: dict[str, float]
 
 
-AnyPrediction = Prediction | LabelsPrediction | ValuesPrediction
-"""What a model says of one sample, by the kind of its task: classification, multi-label, regression."""
+@dataclass(frozen=True)
+class TextPrediction:
+    """How a language model goes on.
+
+    Attributes:
+        text: What follows the prompt, without it.
+    """
+
+    text: str
+
+
+AnyPrediction = Prediction | LabelsPrediction | ValuesPrediction | TextPrediction
+"""What a model says of one sample, by the kind of its task: classification, multi-label, regression, causal-lm."""
 
 
 @dataclass(frozen=True)
@@ -92,21 +106,62 @@ class AdaptedModel:
         """The classes, labels or values of some samples.
 
         Args:
-            inputs: Texts for a text model; paths, PIL images or uint8 arrays for an image model; arrays otherwise.
+            inputs: Texts for a text model; paths, PIL images or uint8 arrays for an image model; arrays otherwise. For
+                a language model prompts, which it continues as `generate` does.
             batch_size: Samples in a forward pass.
             precision: Of the forward pass.
 
         Returns:
             One prediction a sample, in order: `Prediction`, of a multi-label task `LabelsPrediction`, of a regression
-            `ValuesPrediction`.
+            `ValuesPrediction`, of a language model `TextPrediction`.
         """
+        if self.kind == "causal-lm":
+            return [TextPrediction(text) for text in self.generate(_as_list(inputs))]
         outputs = self.outputs(inputs, batch_size=batch_size, precision=precision)
         rows = OBJECTIVES[self.kind].activate(outputs).tolist()
         predict = {"classification": _class, "multi-label": _labels, "regression": _values}[self.kind]
         return [predict(dict(zip(self.classes, row, strict=True))) for row in rows]
 
+    def generate(self, prompts: Sequence[str], *, max_new_tokens: int = 64) -> list[str]:
+        """How a language model continues some prompts, taking the most probable token each time.
+
+        Args:
+            prompts: Texts; none may be empty unless the tokenizer begins texts with a token of its own.
+            max_new_tokens: Tokens to go on for, at most; it stops earlier at the token that ends a text.
+
+        Raises:
+            SourceError: The model is no language model, or a prompt has no token.
+        """
+        preprocess = self.source.preprocess
+        if not isinstance(preprocess, LanguagePreprocess):
+            raise SourceError(f"A model for {self.kind} generates no text; expected one for causal-lm. Use predict.")
+        runtime = choose_runtime("float32")
+        runtime.place(self.network)
+        model = generator(self.network, self.source.description)
+        texts: list[str] = []
+        for prompt in prompts:
+            ids = preprocess.prompt(prompt).to(runtime.device)
+            if not ids.shape[1]:
+                raise SourceError("A prompt has no token; expected some text to continue.")
+            with torch.inference_mode():
+                [whole] = model.generate(
+                    ids,
+                    attention_mask=torch.ones_like(ids),
+                    max_new_tokens=max_new_tokens,
+                    do_sample=False,
+                    use_cache=True,
+                    eos_token_id=preprocess.end_id,
+                    pad_token_id=preprocess.pad_id,
+                )
+            texts.append(preprocess.decode(whole[ids.shape[1] :].tolist()))
+        return texts
+
     def outputs(self, inputs: Iterable[Any], *, batch_size: int = 32, precision: Precision = "float32") -> Tensor:
-        """The network's outputs (samples, outputs), float32: logits or values. Arguments as for `predict`."""
+        """The network's outputs (samples, outputs), float32: logits or values. Arguments as for `predict`.
+
+        Of a language model inputs are windows of tokens, as a divided task's samples are, and outputs each window's
+        negative log-likelihood and the number of tokens that it is of.
+        """
         decoded = [_decode(sample, self.source.modality) for sample in _as_list(inputs)]
         if not decoded:
             return torch.empty(0, len(self.classes))
@@ -152,6 +207,7 @@ class AdaptedModel:
             "network": self.source.description,
             "preprocess": self.source.preprocess.describe(),
             "taps": [asdict(tap) for tap in tapped(self.network.body)[1] or ()],
+            "peft": self.network.body.settings if isinstance(self.network.body, Wrapped) else None,
             "head": describe_head(self.network.head),
             "kind": self.kind,
             "classes": list(self.classes),

@@ -122,7 +122,13 @@ class _Prefix(nn.Module):
 
 
 def halves(
-    context: Context, network: Network, view: View, key: Any, num_views: int | None, quiet: frozenset[str]
+    context: Context,
+    network: Network,
+    view: View,
+    key: Any,
+    num_views: int | None,
+    quiet: frozenset[str],
+    written: tuple[str, ...] = (),
 ) -> Halves | None:
     """The network's cut for what requires gradients in it; None where training had better run the plain way.
 
@@ -135,6 +141,7 @@ def halves(
         key: What the network's structure depends on (method and stage): its graphs are made once for all seeds.
         num_views: How many views of the samples there are; None where each epoch has its own.
         quiet: As for `set_modes`.
+        written: As for `trainable_state`.
     """
     frozen = [p for p in network.body.parameters() if not p.requires_grad]
     if not context.cut or not frozen:
@@ -143,7 +150,7 @@ def halves(
         context.say("Views are unlimited: frozen layers are computed anew in every epoch.")
         return None
     inputs = example(context, view)
-    graphs = _analysed(context, network, inputs, key, quiet)
+    graphs = _analysed(context, network, inputs, key, quiet, written)
     if isinstance(graphs, CutError):
         if not isinstance(graphs, NothingFrozen):
             context.say(f"Frozen layers are computed anew in every epoch: {graphs}.")
@@ -161,18 +168,23 @@ def halves(
 
 
 def _analysed(
-    context: Context, network: Network, inputs: tuple[Tensor, ...], key: Any, quiet: frozenset[str]
+    context: Context,
+    network: Network,
+    inputs: tuple[Tensor, ...],
+    key: Any,
+    quiet: frozenset[str],
+    written: tuple[str, ...],
 ) -> Graphs | CutError:
     trained = tuple(name for name, p in network.named_parameters() if p.requires_grad)
     ragged = context.task.modality == "text"
     # Sides other than the number of samples and of tokens are constants in a graph.
     shapes = tuple((t.dtype, t.device, t.shape[2 if ragged else 1 :]) for t in inputs)
-    full = (context.source.fingerprint, repr(key), repr(network), trained, shapes)
+    full = (context.source.fingerprint, repr(key), repr(network), trained, written, quiet, shapes)
     if full not in _graphs:
         if len(_graphs) >= _MAX_GRAPHS:
             _graphs.pop(next(iter(_graphs)))
         try:
-            _graphs[full] = analyse(network, inputs, ragged=ragged, quiet=quiet)
+            _graphs[full] = analyse(network, inputs, ragged=ragged, quiet=quiet, written=written)
         except CutError as error:
             _graphs[full] = error
     return _graphs[full]

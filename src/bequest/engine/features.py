@@ -252,7 +252,8 @@ def forward(
     with torch.inference_mode():
         for start in range(0, len(order), context.batch_size):
             batch = collate([items[int(i)] for i in order[start : start + context.batch_size]])
-            parts.append(module(*_inputs(context, module, batch)).float().cpu())
+            with _lower(module):
+                parts.append(module(*_inputs(context, module, batch)).float().cpu())
             if label:
                 context.observer.progress(label, min(start + context.batch_size, len(order)), len(order))
     outputs = torch.cat(parts)
@@ -268,13 +269,21 @@ def _run(context: Context, module: nn.Module, items: list[Array], ragged: Sequen
         for start in range(0, len(items), context.batch_size):
             part = items[start : start + context.batch_size]
             batch = context.source.preprocess.collate(part)
-            outputs = module(*_inputs(context, module, batch))
+            with _lower(module):
+                outputs = module(*_inputs(context, module, batch))
             outputs = outputs if isinstance(outputs, tuple) else (outputs,)
             for records, output, cut_short in zip(found, outputs, ragged, strict=True):
                 output = output.float() if output.dtype == torch.bfloat16 else output
                 rows = output.cpu().unbind()
                 records += [row[: len(item)] if cut_short else row for row, item in zip(rows, part, strict=True)]
     return found
+
+
+def _lower(module: nn.Module) -> torch.autocast:
+    """Lets a module in bfloat16 go on where it makes float32 of something by itself; of no effect on others."""
+    first = next(module.parameters(), None)
+    device = "cpu" if first is None else first.device.type
+    return torch.autocast(device, torch.bfloat16, enabled=first is not None and first.dtype == torch.bfloat16)
 
 
 def _inputs(context: Context, module: nn.Module, batch: tuple[Tensor, ...]) -> tuple[Tensor, ...]:

@@ -23,6 +23,7 @@ from bequest.engine.store import Array, lengths_of
 from bequest.engine.teaching import taught_loss
 from bequest.engine.views import View
 from bequest.nn.network import Network, require_grad_only, set_modes, trainable_state
+from bequest.optim.state import state_bytes
 
 _BUCKET = 8
 """Batches among which samples are sorted by length: enough to save padding, few enough to keep batches random."""
@@ -45,7 +46,7 @@ class Feed:
         num_train: How many of the items are the train part.
         held_out: Labels of the validation part, as they are scored.
         num_views: How many views are trained on; None for a fresh one in every epoch.
-        quiet: Modules without parameters that stay in eval mode.
+        quiet: Modules that stay in eval mode.
     """
 
     training: nn.Module
@@ -77,8 +78,11 @@ def fit(
     *,
     seed: int,
     number: int,
+    written: tuple[str, ...] = (),
 ) -> list[Epoch]:
-    """Carry out a Train stage; the network ends with the weights of its best epoch by validation loss.
+    """Carry out a Train stage; the network ends with the weights of its best epoch.
+
+    That is the one with the best metric on the validation part, of equals the one with the lowest loss there.
 
     Order, dropout and everything else random depend on the seed, the stage and the epoch alone, so a stage that
     goes on from a checkpoint ends as one that was not interrupted.
@@ -91,6 +95,7 @@ def fit(
         checkpoint: Where progress is kept.
         seed: Of the trial.
         number: Of the stage in its plan.
+        written: Frozen parameters that the stage's events write to.
 
     Raises:
         TrainingError: The loss is not a number; the network then holds its best weights so far.
@@ -98,7 +103,7 @@ def fit(
     require_grad_only(network, [name for group in stage.groups for name in group.names])
     set_modes(network, feed.quiet)
     context.runtime.place(network)
-    loop = _Loop(context, network, stage, feed, seed, number)
+    loop = _Loop(context, network, stage, feed, seed, number, written)
     if not checkpoint.restore(loop):
         loop.record(0, None, None, time.perf_counter())
     label = f"stage {number + 1}"
@@ -115,9 +120,18 @@ def fit(
 class _Loop:
     """The state of a Train stage between two epochs."""
 
-    def __init__(self, context: Context, network: Network, stage: Train, feed: Feed, seed: int, number: int) -> None:
+    def __init__(
+        self,
+        context: Context,
+        network: Network,
+        stage: Train,
+        feed: Feed,
+        seed: int,
+        number: int,
+        written: tuple[str, ...],
+    ) -> None:
         self.context, self.network, self.stage, self.feed = context, network, stage, feed
-        self.seed, self.number = seed, number
+        self.seed, self.number, self.written = seed, number, written
         self.loss = stage.loss or context.objective.loss
         self.epoch = 0
         self.history: list[Epoch] = []
@@ -131,9 +145,11 @@ class _Loop:
                     "params": [parameters[n] for n in g.names],
                     "lr": g.learning_rate,
                     "weight_decay": g.weight_decay,
+                    **g.options,
                 }
                 for g in stage.groups
-            ]
+            ],
+            self.num_steps,
         )
         self.rates = [g.learning_rate for g in stage.groups]
         self.views: list[View] = []
@@ -216,8 +232,7 @@ class _Loop:
                 "weights so far are kept. Lower --learning-rate, or look for bad values in the data."
             )
         runtime.accelerator.backward(loss if stage.penalty is None else loss + stage.penalty(self.network))
-        trained = [p for group in self.optimizer.param_groups for p in group["params"]]
-        runtime.accelerator.clip_grad_norm_(trained, _MAX_NORM)
+        self.clip()
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
         state = TrainState(self.network, self.optimizer, step + 1, self.num_steps)
@@ -225,15 +240,34 @@ class _Loop:
             event(state)
         return value, len(batch)
 
+    def clip(self) -> None:
+        own = getattr(self.optimizer, "clip_grad_norm_", None)
+        if own is not None:
+            own(_MAX_NORM)
+            return
+        trained = [p for group in self.optimizer.param_groups for p in group["params"]]
+        self.context.runtime.accelerator.clip_grad_norm_(trained, _MAX_NORM)
+
     def record(self, epoch: int, train_loss: float | None, rate: float | None, began: float) -> None:
         """Validate, and keep the weights if they are the best so far."""
         loss, metric = self.validate()
-        earlier = [e.validation_loss for e in self.history]
-        if not earlier or loss < min(earlier):
-            self.best = {name: t.detach().clone() for name, t in trainable_state(self.network).items()}
+        found, earlier = (
+            self.merit(metric, loss),
+            [self.merit(e.validation_metric, e.validation_loss) for e in self.history],
+        )
+        if not earlier or found > max(earlier):
+            self.best = {name: t.detach().clone() for name, t in self.moving().items()}
             self.best_epoch = epoch
         seconds = time.perf_counter() - began
-        self.history.append(Epoch(self.number, epoch, train_loss, loss, metric, rate, seconds))
+        steps, kept = self.batches_per_epoch if epoch else 0, state_bytes(self.optimizer)
+        self.history.append(Epoch(self.number, epoch, train_loss, loss, metric, rate, seconds, kept, steps))
+
+    def merit(self, metric: float, loss: float) -> tuple[float, float]:
+        """What makes one epoch better than another: the metric, and where it is the same, the loss.
+
+        Not the loss alone: of a network that grows surer with every epoch it rises while errors still become fewer.
+        """
+        return (metric if self.context.objective.higher_is_better else -metric), -loss
 
     def validate(self) -> tuple[float, float]:
         """Loss and metric on the held-out part, everything in eval mode."""
@@ -251,6 +285,10 @@ class _Loop:
             )
         return loss, self.context.objective.score(outputs, labels)
 
+    def moving(self) -> dict[str, Tensor]:
+        """The tensors that this stage may have changed."""
+        return trainable_state(self.network, self.written)
+
     def keep_best(self) -> None:
         """Put the best weights back."""
         if self.best:
@@ -263,7 +301,7 @@ class _Loop:
             "history": [vars(e) for e in self.history],
             "best": self.best,
             "best_epoch": self.best_epoch,
-            "trained": trainable_state(self.network),
+            "trained": self.moving(),
             "optimizer": self.optimizer.state_dict(),
         }
 

@@ -189,5 +189,6 @@ class _Rising:
             schedule=_Geometric(self.first, steps),
             loss=self.recorder,
             patience=0,
+            events=(),  # they go with the schedule that is left out
         )
         return replace(plan, stages=(*plan.stages[: trains[-1]], rising))

@@ -27,7 +27,7 @@ from bequest.engine.targets import targets
 from bequest.engine.teaching import SoftTargets, soft_views, with_transfer
 from bequest.engine.views import View, view
 from bequest.nn.head import build_head, describe_head
-from bequest.nn.network import Network, require_grad_only, trainable_state
+from bequest.nn.network import Network, batch_norms, require_grad_only, trainable_state
 from bequest.nn.trace import called_before_trained
 
 LAST_GOOD = "last_good.safetensors"
@@ -40,7 +40,8 @@ class Outcome:
 
     Attributes:
         network: Finished: merged, plain, in eval mode.
-        trained: The tensors that were trained or solved, before merging; with `head` enough to make `network` again.
+        trained: The tensors that were trained or solved, before merging and as they are stored; with `head` enough to
+            make `network` again.
         head: Description of the head.
         validation: Outputs on the held-out labels (samples, classes), of a model that never saw them.
         test: Outputs on the test part.
@@ -87,8 +88,8 @@ def run(
 ) -> Outcome:
     """Carry out a method on one draw.
 
-    A plan that only solves is scored on the held-out labels first, then fitted again on all labels; a plan that
-    trains keeps them for early stopping.
+    A plan that only solves is scored on the held-out labels first, then fitted again on all labels with what
+    it chose; a plan that trains keeps them for early stopping.
 
     Args:
         context: Source, task, store, runtime.
@@ -111,13 +112,30 @@ def run(
     return trial.outcome(validation, test)
 
 
-def restore(plan: Plan, trained: dict[str, Tensor], head: dict[str, Any]) -> Network:
-    """The finished network of an earlier trial from its plan, made again with the same seed, and its tensors."""
+def reassemble(plan: Plan, trained: dict[str, Tensor], head: dict[str, Any]) -> Network:
+    """The network of an earlier trial as its last stage left it, before it is finished.
+
+    Args:
+        plan: Made again with the same seed.
+        trained: Its tensors.
+        head: Description of its head.
+    """
     network = plan.network
     network.head = build_head(head)
-    unexpected = network.load_state_dict(trained, strict=False).unexpected_keys
+    tensors = plan.coding.decode(trained) if plan.coding else trained
+    unexpected = network.load_state_dict(tensors, strict=False).unexpected_keys
     if unexpected:
         raise KeyError(f"the plan has no tensors named {unexpected}")
+    return network.eval().requires_grad_(False)
+
+
+def restore(plan: Plan, trained: dict[str, Tensor], head: dict[str, Any]) -> Network:
+    """The finished network of an earlier trial; arguments as for `reassemble`."""
+    return finished(plan, reassemble(plan, trained, head))
+
+
+def finished(plan: Plan, network: Network) -> Network:
+    """The plain network: what the plan merges is merged, in place."""
     return (plan.finish(network) if plan.finish else network).eval().requires_grad_(False)
 
 
@@ -135,6 +153,9 @@ class _Trial:
         self.history: list[Epoch] = []
         self.solved: list[dict[str, Any]] = []
         self.changed: set[str] = set()
+        self.fitted: set[str] = set()
+        self.stored: dict[str, Tensor] = {}
+        self.count = 0
         self.halves: Halves | None = None
         self.shares: list[float] = []
         self.shared_s = _shared_seconds(context, self.plan, draw)
@@ -147,18 +168,19 @@ class _Trial:
     def carry_out(self, *, refit: bool = False) -> None:
         """All stages; or the Solve stages again, on every label."""
         began, passes = time.perf_counter(), self.context.passes.seconds
-        self.solved.clear()
+        earlier, self.solved = self.solved if refit else [], []
         for number, stage in enumerate(self.plan.stages):
             if isinstance(stage, Solve):
-                self.solve(stage, refit=refit)
+                self.solve(stage, earlier[len(self.solved)] if refit else None)
             elif not refit:
                 self.train(stage, number)
         self.restore_units()
+        self.settle()
         self.own_s += time.perf_counter() - began - (self.context.passes.seconds - passes)
 
-    def solve(self, stage: Solve, *, refit: bool = False) -> None:
+    def solve(self, stage: Solve, earlier: dict[str, Any] | None) -> None:
         body = self.network.body
-        head, record = solve(self.context, stage, self.draw, body, self.targets, seed=self.seed, refit=refit)
+        head, record = solve(self.context, stage, self.draw, body, self.targets, seed=self.seed, earlier=earlier)
         self.network.head, self.halves = head, None
         self.solved.append(record)
         self.changed |= {f"head.{name}" for name in head.state_dict()}
@@ -169,27 +191,41 @@ class _Trial:
             {"trial": self.identity, "stage": number},
             self.context.checkpoint_every_s,
         )
-        feed = self.feed(stage, number)
+        feed, written = self.feed(stage, number), self.plan.written(stage)
         try:
-            self.history += fit(self.context, self.network, stage, feed, checkpoint, seed=self.seed, number=number)
+            self.history += fit(
+                self.context, self.network, stage, feed, checkpoint, seed=self.seed, number=number, written=written
+            )
         except TrainingError:
-            self.keep_last_good()
+            self.keep_last_good(written)
             raise
-        # Trainable parameters and the buffers that moved with them: all that a restored network lacks.
-        self.changed |= {name for name, p in self.network.named_parameters() if p.requires_grad}
-        self.changed |= self.moved_buffers()
+        # Trainable parameters, the buffers that moved with them, what events wrote to: what a restored network lacks.
+        fitted = {name for name, p in self.network.named_parameters() if p.requires_grad}
+        self.fitted |= fitted
+        self.changed |= fitted | self.moved_buffers() | set(written)
 
-    def keep_last_good(self) -> None:
+    def keep_last_good(self, written: tuple[str, ...]) -> None:
         """Leave the best weights of the stage that failed with the trial."""
         if self.folder is None:
             return
-        weights = {k: v.cpu().contiguous().clone() for k, v in trainable_state(self.network).items()}
+        weights = {k: v.cpu().contiguous().clone() for k, v in trainable_state(self.network, written).items()}
         with atomic_open(self.folder / LAST_GOOD) as file:
             file.write(save(weights))
 
     def restore_units(self) -> None:
         """From here on the network speaks in the targets' own units."""
         self.changed |= {f"head.{name}" for name in self.targets.restore_units(self.network.head)}
+
+    def settle(self) -> None:
+        """Take down what is stored of the network, which from here on is what that decodes to."""
+        state = self.network.state_dict()
+        trained = {name: state[name].detach().cpu().clone() for name in sorted(self.changed & set(state))}
+        # A solved head may consist of buffers alone.
+        self.count = sum(t.numel() for name, t in trained.items() if name in self.fitted or name.startswith("head."))
+        coding = self.plan.coding
+        self.stored = coding.encode(trained) if coding else trained
+        if coding:
+            self.network.load_state_dict(coding.decode(self.stored), strict=False)
 
     def moved_buffers(self) -> set[str]:
         trained = {n.rpartition(".")[0] for n, p in self.network.named_parameters() if p.requires_grad}
@@ -230,7 +266,10 @@ class _Trial:
         self.context.runtime.place(self.network)
         plain = one(0)
         quiet = called_before_trained(self.network, example(self.context, plain))
-        self.halves = halves(self.context, self.network, plain, (self.method, number), num_views, quiet)
+        quiet |= batch_norms(self.network) if stage.fixed_statistics else frozenset()
+        self.halves = halves(
+            self.context, self.network, plain, (self.method, number), num_views, quiet, self.plan.written(stage)
+        )
         if self.halves is None:
             collate = self.context.source.preprocess.collate
             return Feed(self.network, self.network, one, collate, num_train, held_out, num_views, quiet)
@@ -271,15 +310,10 @@ class _Trial:
         return forward(self.context, self.halves.cut.scoring, items, collate=self.halves.collate, label="scoring")
 
     def outcome(self, validation: Tensor, test: Tensor) -> Outcome:
-        state, parameters = self.network.state_dict(), dict(self.network.named_parameters())
-        trained = {name: state[name].detach().cpu().clone() for name in sorted(self.changed & set(state))}
-        # Before merging: afterwards the trained low-rank parameters are no more.
-        # A solved head may consist of buffers alone.
-        count = sum(t.numel() for name, t in trained.items() if name in parameters or name.startswith("head."))
-        network = self.plan.finish(self.network) if self.plan.finish else self.network
+        network = finished(self.plan, self.network)
         return Outcome(
-            network=network.eval().requires_grad_(False),
-            trained=trained,
+            network=network,
+            trained=self.stored,
             head=describe_head(network.head),
             validation=validation,
             test=test,
@@ -287,7 +321,7 @@ class _Trial:
             solved=self.solved,
             own_s=self.own_s,
             shared_s=self.shared_s,
-            trainable_parameters=count,
+            trainable_parameters=self.count,
             epochs_planned=sum(s.epochs for s in self.plan.stages if isinstance(s, Train) and not s.source_features),
             merged=self.plan.finish is not None,
             frozen_shares=self.shares,

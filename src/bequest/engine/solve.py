@@ -41,7 +41,7 @@ def solve(
     targets: Targets,
     *,
     seed: int,
-    refit: bool = False,
+    earlier: dict[str, Any] | None = None,
 ) -> tuple[nn.Module, dict[str, Any]]:
     """Fit a head.
 
@@ -52,14 +52,15 @@ def solve(
         body: Frozen.
         targets: The labels.
         seed: Of the trial.
-        refit: Fit on every label: `Solve.fit_on` tells how.
+        earlier: What the solver recorded of its fit on the train part: what it chose there stands, and it is fitted on
+            every label, as `Solve.fit_on` tells; None for that first fit.
 
     Returns:
         The head, and what the solver recorded.
     """
     parts = {
-        "train": draw.labelled if refit else draw.train,
-        "validation": draw.held_out if refit else draw.validation,
+        "train": draw.labelled if earlier is not None else draw.train,
+        "validation": draw.held_out if earlier is not None else draw.validation,
     }
     inputs: list[Features] = []
     for part in stage.fit_on:
@@ -67,7 +68,7 @@ def solve(
             inputs.append(features(context, parts[part], body, targets, of_source=stage.source_features))
         elif context.source_task is not None:
             inputs.append(_source_features(context, body, of_source=stage.source_features))
-    head, record = stage.solver(*inputs, seed=seed)
+    head, record = stage.solver(*inputs, seed=seed, earlier=earlier)
     return head.eval(), record
 
 

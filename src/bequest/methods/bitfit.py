@@ -1,7 +1,8 @@
 """BitFit: only the biases of the body, and the head, are trained.
 
-Paper: Ben Zaken et al. 2022, arXiv:2106.10199. A BatchNorm whose bias is trained is in train mode: its statistics move
-too. Deviations: by default the head is solved first on the frozen features, and the head has a rate of its own.
+Paper: Ben Zaken et al. 2022, arXiv:2106.10199. By default a BatchNorm keeps its statistics, since with few labels those
+of a batch do more harm than its bias can mend. Deviations: by default the head is solved first on the frozen features,
+and the head has a rate of its own.
 """
 
 from __future__ import annotations
@@ -33,10 +34,10 @@ class BitFit:
 
     defaults: ClassVar[dict[str, Recipe]] = {
         "text": Recipe(
-            10, 16, 1e-3, 5e-3, 0.0, 0.06, 1.0, 3, "linear", "solved", schedule="linear", batch_norm="trained"
+            10, 16, 1e-3, 1e-3, 0.0, 0.06, 1.0, 0, "linear", "solved", schedule="linear", batch_norm="affine"
         ),
         "image": Recipe(
-            10, 16, 1e-3, 5e-3, 0.0, 0.06, 1.0, 3, "linear", "solved", schedule="linear", batch_norm="trained"
+            10, 16, 5e-3, 1e-3, 0.0, 0.06, 1.0, 0, "linear", "solved", schedule="linear", batch_norm="affine"
         ),
     }
 

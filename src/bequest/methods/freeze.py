@@ -43,10 +43,10 @@ class Freeze:
 
     defaults: ClassVar[dict[str, Recipe]] = {
         "text": Recipe(
-            8, 16, 5e-5, 5e-4, 0.01, 0.1, 0.9, 3, "linear", "solved", schedule="linear", batch_norm="frozen"
+            8, 16, 5e-5, 5e-4, 0.01, 0.1, 0.9, 0, "linear", "solved", schedule="linear", batch_norm="frozen"
         ),
         "image": Recipe(
-            10, 32, 3e-4, 3e-3, 0.05, 0.1, 1.0, 3, "linear", "solved", schedule="linear", batch_norm="frozen"
+            10, 32, 3e-4, 3e-4, 0.05, 0.1, 1.0, 0, "linear", "solved", schedule="linear", batch_norm="frozen"
         ),
     }
 

@@ -32,10 +32,10 @@ class FromScratch:
 
     defaults: ClassVar[dict[str, Recipe]] = {
         "text": Recipe(
-            20, 16, 5e-4, 5e-4, 0.01, 0.1, 1.0, 5, "linear", "random", schedule="linear", batch_norm="trained"
+            20, 16, 5e-4, 5e-4, 0.01, 0.1, 1.0, 0, "linear", "random", schedule="linear", batch_norm="trained"
         ),
         "image": Recipe(
-            30, 32, 1e-3, 1e-3, 0.05, 0.1, 1.0, 5, "linear", "random", schedule="linear", batch_norm="trained"
+            30, 32, 1e-3, 1e-3, 0.05, 0.1, 1.0, 0, "linear", "random", schedule="linear", batch_norm="trained"
         ),
     }
 

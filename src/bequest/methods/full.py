@@ -3,8 +3,8 @@
 AdamW with a linear warm-up and decay (Devlin et al. 2019, arXiv:1810.04805); the head's rate is larger than the
 body's, and the rate may fall from layer to layer towards the input (Howard & Ruder 2018, arXiv:1801.06146, there a
 factor 1/2.6). By default the head is solved first on the frozen features (Kumar et al. 2022, arXiv:2202.10054): a
-random head's first gradients distort what the body knows. Deviation from all three: the weights of the epoch with the
-lowest held-out loss are kept.
+random head's first gradients distort what the body knows. Deviation from all three: the weights of the best epoch
+on held-out labels are kept.
 """
 
 from __future__ import annotations
@@ -33,10 +33,10 @@ class Full:
 
     defaults: ClassVar[dict[str, Recipe]] = {
         "text": Recipe(
-            8, 16, 5e-5, 5e-4, 0.01, 0.1, 0.9, 3, "linear", "solved", schedule="linear", batch_norm="frozen"
+            8, 16, 5e-5, 5e-4, 0.01, 0.1, 0.9, 0, "linear", "solved", schedule="linear", batch_norm="frozen"
         ),
         "image": Recipe(
-            10, 32, 3e-4, 3e-3, 0.05, 0.1, 1.0, 3, "linear", "solved", schedule="linear", batch_norm="frozen"
+            10, 32, 3e-4, 3e-4, 0.05, 0.1, 1.0, 0, "linear", "solved", schedule="linear", batch_norm="frozen"
         ),
     }
 

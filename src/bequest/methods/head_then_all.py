@@ -4,8 +4,8 @@ The oldest staged recipe; with a solved linear head it is LP-FT (Kumar et al. 20
 find that a random head's gradients distort good features, which hurts most out of distribution. The first stage runs on
 stored features and costs next to nothing. `full` starts from a solved head too, but then moves the head ten times
 faster than the body; here one small rate serves both, as in the paper. With `head_init random` the head is trained by
-gradient descent for `head_epochs` epochs instead of solved. Deviation: the weights of the epoch with the lowest
-held-out loss are kept.
+gradient descent for `head_epochs` epochs instead of solved. Deviation: the weights of the best epoch on
+held-out labels are kept.
 """
 
 from __future__ import annotations
@@ -37,10 +37,10 @@ class HeadThenAll:
 
     defaults: ClassVar[dict[str, Recipe]] = {
         "text": Recipe(
-            8, 16, 3e-5, 3e-5, 0.01, 0.1, 1.0, 3, "linear", "solved", schedule="linear", batch_norm="frozen"
+            8, 16, 3e-5, 3e-5, 0.01, 0.1, 1.0, 0, "linear", "solved", schedule="linear", batch_norm="frozen"
         ),
         "image": Recipe(
-            10, 32, 1e-4, 1e-4, 0.05, 0.1, 1.0, 3, "linear", "solved", schedule="linear", batch_norm="frozen"
+            10, 32, 1e-4, 1e-4, 0.05, 0.1, 1.0, 0, "linear", "solved", schedule="linear", batch_norm="frozen"
         ),
     }
 

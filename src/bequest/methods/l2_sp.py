@@ -5,7 +5,7 @@
 w are the body's parameters, w⁰ what they are in the source, v the head's. Paper: Li et al. 2018, arXiv:1802.01483,
 whose penalty takes the place of weight decay; so that is 0 here unless it is set. Deviations: AdamW, through which the
 penalty's gradient goes with the loss's, rather than SGD with momentum; all parameters count, biases and normalisation
-too; by default the head is solved first; the weights of the epoch with the lowest held-out loss are kept. Losses are
+too; by default the head is solved first; the weights of the best epoch on held-out labels are kept. Losses are
 reported without the penalty.
 """
 
@@ -39,9 +39,9 @@ class L2SP:
     recipe: Recipe = Recipe()
 
     defaults: ClassVar[dict[str, Recipe]] = {
-        "text": Recipe(8, 16, 5e-5, 5e-4, 0.0, 0.1, 0.9, 3, "linear", "solved", schedule="linear", batch_norm="frozen"),
+        "text": Recipe(8, 16, 5e-5, 5e-4, 0.0, 0.1, 0.9, 0, "linear", "solved", schedule="linear", batch_norm="frozen"),
         "image": Recipe(
-            10, 32, 3e-4, 3e-3, 0.0, 0.1, 1.0, 3, "linear", "solved", schedule="linear", batch_norm="frozen"
+            10, 32, 3e-4, 3e-4, 0.0, 0.1, 1.0, 0, "linear", "solved", schedule="linear", batch_norm="frozen"
         ),
     }
 

@@ -3,8 +3,9 @@
     y = γ · (x − μ) / σ + β,    γ and β trained, all else as in the source
 
 Paper: Frankle et al. 2021, arXiv:2003.00152, who train γ and β of BatchNorm in networks whose other weights are random;
-here those come from the source, and every kind of normalisation layer counts. The statistics μ and σ of a BatchNorm
-move with its γ and β. Deviation: the head is trained too, and by default solved first on the frozen features.
+here those come from the source, and every kind of normalisation layer counts. By default the statistics μ and σ of
+a BatchNorm stay as pretrained; with `batch_norm trained` they are each batch's own, as in the paper. Deviation: the
+head is trained too, and by default solved first on the frozen features.
 """
 
 from __future__ import annotations
@@ -34,10 +35,10 @@ class NormOnly:
 
     defaults: ClassVar[dict[str, Recipe]] = {
         "text": Recipe(
-            10, 16, 1e-3, 5e-3, 0.0, 0.06, 1.0, 3, "linear", "solved", schedule="linear", batch_norm="trained"
+            10, 16, 1e-3, 1e-3, 0.0, 0.06, 1.0, 0, "linear", "solved", schedule="linear", batch_norm="affine"
         ),
         "image": Recipe(
-            10, 16, 1e-3, 5e-3, 0.0, 0.06, 1.0, 3, "linear", "solved", schedule="linear", batch_norm="trained"
+            10, 16, 5e-3, 1e-3, 0.0, 0.06, 1.0, 0, "linear", "solved", schedule="linear", batch_norm="affine"
         ),
     }
 

@@ -8,7 +8,7 @@ rate of 2e-3, its half for the second phase, rates down to a hundredth of it, a 
 at a fifth. `head_learning_rate` is the base rate and `learning_rate` the second phase's.
 
 Deviations: BatchNorm stays frozen unless `batch_norm` is trained (fastai trains it in both phases); the head is one
-layer; momentum is not cycled; each phase ends on its epoch with the lowest held-out loss. With `head_init solved` the
+layer; momentum is not cycled; each phase ends on its best epoch on held-out labels. With `head_init solved` the
 solve is the first phase.
 """
 
@@ -50,10 +50,10 @@ class Staged:
 
     defaults: ClassVar[dict[str, Recipe]] = {
         "text": Recipe(
-            8, 16, 1e-3, 2e-3, 0.01, 0.3, 1.0, 3, "linear", "random", schedule="one_cycle", batch_norm="frozen"
+            8, 16, 1e-3, 2e-3, 0.01, 0.3, 1.0, 0, "linear", "random", schedule="one_cycle", batch_norm="frozen"
         ),
         "image": Recipe(
-            10, 32, 1e-3, 2e-3, 0.01, 0.3, 1.0, 3, "linear", "random", schedule="one_cycle", batch_norm="frozen"
+            10, 32, 1e-3, 2e-3, 0.01, 0.3, 1.0, 0, "linear", "random", schedule="one_cycle", batch_norm="frozen"
         ),
     }
 

@@ -8,7 +8,7 @@ schedule starts anew in each. Layers are put together into a few groups, since a
 need as many phases.
 
 Deviations: the head's phase is by default solved rather than one epoch of gradient descent (`head_init random` gives
-the paper's); AdamW rather than Adam with β₁ = 0.7; each phase ends on its epoch with the lowest held-out loss, the
+the paper's); AdamW rather than Adam with β₁ = 0.7; each phase ends on its best epoch on held-out labels, the
 state before it among them. The paper's fine-tuning as a language model comes before all this and is not part of it.
 """
 
@@ -43,10 +43,10 @@ class ULMFiT:
 
     defaults: ClassVar[dict[str, Recipe]] = {
         "text": Recipe(
-            6, 16, 1e-4, 2.6e-4, 0.01, 0.1, 0.3846, 3, "linear", "solved", schedule="slanted", batch_norm="frozen"
+            6, 16, 1e-4, 2.6e-4, 0.01, 0.1, 0.3846, 0, "linear", "solved", schedule="slanted", batch_norm="frozen"
         ),
         "image": Recipe(
-            8, 32, 5e-4, 1.3e-3, 0.05, 0.1, 0.3846, 3, "linear", "solved", schedule="slanted", batch_norm="frozen"
+            8, 32, 5e-4, 1.3e-3, 0.05, 0.1, 0.3846, 0, "linear", "solved", schedule="slanted", batch_norm="frozen"
         ),
     }
 

@@ -31,6 +31,7 @@ _HEAVY = {
     *("linear", "matmul", "mm", "bmm", "addmm", "baddbmm", "einsum", "bilinear", "scaled_dot_product_attention"),
     *("conv1d", "conv2d", "conv3d", "convolution", "conv_transpose1d", "conv_transpose2d", "conv_transpose3d"),
     *("lstm", "gru", "rnn_tanh", "rnn_relu", "multi_head_attention_forward", "_native_multi_head_attention"),
+    *("low_rank_linear", "low_rank_linear_dropout"),
 }
 """Operations that are worth sparing; all others cost about what reading their output costs."""
 
@@ -111,7 +112,14 @@ class Graphs:
     share: float = 0.0
 
 
-def analyse(network: nn.Module, inputs: tuple[Tensor, ...], *, ragged: bool, quiet: Collection[str] = ()) -> Graphs:
+def analyse(
+    network: nn.Module,
+    inputs: tuple[Tensor, ...],
+    *,
+    ragged: bool,
+    quiet: Collection[str] = (),
+    written: Collection[str] = (),
+) -> Graphs:
     """Export a network whose trainable parameters require gradients, and find its cut; its modes are set for training.
 
     Args:
@@ -119,12 +127,13 @@ def analyse(network: nn.Module, inputs: tuple[Tensor, ...], *, ragged: bool, qui
         inputs: A batch of two samples or more.
         ragged: The inputs' second dimension is a number of tokens and differs between batches.
         quiet: As for `set_modes`.
+        written: As for `trainable_state`.
 
     Raises:
         CutError: The network cannot be exported, or has no frozen operation that is worth sparing.
     """
     set_modes(network, quiet)
-    moving = set(trainable_state(network))
+    moving = set(trainable_state(network, written))
     network.eval()
     scoring, constants = _export(network, inputs, ragged)
     trained = _downstream(scoring, moving)

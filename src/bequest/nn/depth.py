@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from bequest.core.errors import MethodError, near, nearest
 from bequest.core.plan import Group, Recipe
-from bequest.nn.network import Network
+from bequest.nn.network import Network, batch_norms
 from bequest.nn.trace import first_call, trace
 
 _LISTS = (nn.Sequential, nn.ModuleList)
@@ -134,7 +134,10 @@ def groups_by_depth(network: Network, trained: tuple[Layer, ...], recipe: Recipe
         recipe.head_learning_rate or 0,
         recipe.weight_decay or 0,
     )
-    frozen = _batch_norm(network.body) if recipe.batch_norm == "frozen" else set[str]()
+    frozen = set[str]()
+    if recipe.batch_norm == "frozen":
+        norms = {path: network.body.get_submodule(path) for path in batch_norms(network.body)}
+        frozen = {f"{path}.{name}".lstrip(".") for path, norm in norms.items() for name, _ in norm.named_parameters()}
     groups: list[Group] = []
     shapes = {name: p.ndim for name, p in network.named_parameters()}
     for distance, layer in enumerate(reversed(trained)):
@@ -142,16 +145,6 @@ def groups_by_depth(network: Network, trained: tuple[Layer, ...], recipe: Recipe
         groups = _split_decay(names, shapes, rate * (recipe.layer_decay or 1) ** distance, decay) + groups
     head = tuple(name for name in shapes if name.startswith("head."))
     return tuple(groups + _split_decay(head, shapes, head_rate, decay))
-
-
-def _batch_norm(body: nn.Module) -> set[str]:
-    """Names of the parameters of every BatchNorm."""
-    return {
-        f"{path}.{name}".lstrip(".")
-        for path, module in body.named_modules()
-        if isinstance(module, nn.modules.batchnorm._BatchNorm)  # pyright: ignore[reportPrivateUsage]
-        for name, _ in module.named_parameters(recurse=False)
-    }
 
 
 def _split_decay(names: tuple[str, ...], shapes: dict[str, int], rate: float, decay: float) -> list[Group]:

@@ -50,7 +50,8 @@ def new_head(
 def describe_head(head: nn.Module) -> dict[str, Any]:
     """What `build_head` needs to make a head of the same shape: plain data.
 
-    A `Sequential` is described step by step, a `Linear` by its widths, a module of `bequest.nn.heads` by itself.
+    A `Sequential` is described step by step, a `Linear` by its widths, a module of `bequest.nn.heads` by itself; an
+    `Identity` is no head, where the body ends in the source's own.
 
     Raises:
         TypeError: The head is of a kind that cannot be described.
@@ -60,6 +61,8 @@ def describe_head(head: nn.Module) -> dict[str, Any]:
     if isinstance(head, nn.Linear):
         widths = {"width": head.in_features, "num_outputs": head.out_features}
         return {"kind": "linear", **widths, "bias": head.bias is not None}
+    if isinstance(head, nn.Identity):
+        return {"kind": "none"}
     for kind, made in kinds().items():
         if type(head) is made:
             return {"kind": kind, **made.describe(head)}
@@ -73,12 +76,14 @@ def build_head(description: dict[str, Any]) -> nn.Module:
         ValueError: The kind is unknown.
     """
     kind, arguments = description["kind"], {k: v for k, v in description.items() if k != "kind"}
+    if kind == "none":
+        return nn.Identity()
     if kind == "steps":
         return nn.Sequential(*map(build_head, arguments["steps"]))
     if kind == "linear":
         return new_head(kind, **arguments)
     if kind not in kinds():
-        raise ValueError(f"a head of kind {kind!r}; expected steps, linear, {', '.join(kinds())}")
+        raise ValueError(f"a head of kind {kind!r}; expected steps, linear, none, {', '.join(kinds())}")
     return kinds()[kind](**arguments)
 
 

@@ -5,6 +5,7 @@ Training loop, comparison and finished model read these records; nothing else as
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
@@ -16,6 +17,8 @@ from bequest.core.task import Kind
 
 Score = Callable[[Tensor, Tensor], float]
 
+_LARGEST_EXPONENT = 700.0  # records hold finite numbers
+
 THRESHOLD = 0.5
 """Probability above which a sample carries a label."""
 
@@ -26,12 +29,13 @@ class Objective:
 
     Attributes:
         loss: (outputs (batch, outputs), labels) → scalar.
-        metric: Name of the metric that rows are ranked by; higher is better.
+        metric: Name of the metric that rows are ranked by.
         score: The metric, of outputs and labels (samples, …).
         activate: Outputs (samples, outputs) → what they stand for: probabilities, or values in the targets' units.
         metrics: Further metrics by name.
         standardised: Networks are fitted on labels of zero mean and unit variance, and the inverse goes into the head.
         confusion: Whether a sample has one true class, so that classes can be taken for one another.
+        higher_is_better: The metric's direction; whatever compares scores goes by it.
     """
 
     loss: Callable[[Tensor, Tensor], Tensor]
@@ -41,6 +45,7 @@ class Objective:
     metrics: Mapping[str, Score] = field(default_factory=dict[str, Score])
     standardised: bool = False
     confusion: bool = False
+    higher_is_better: bool = True
 
 
 def accuracy(outputs: Tensor, labels: Tensor) -> float:
@@ -78,6 +83,22 @@ def rmse(outputs: Tensor, labels: Tensor) -> float:
     return float(((outputs.double() - labels.double()) ** 2).mean(0).sqrt().mean())
 
 
+def token_loss(outputs: Tensor, labels: Tensor) -> Tensor:
+    """Mean negative log-likelihood of a token, over all tokens of all samples.
+
+    Args:
+        outputs: Of a language model (samples, 2): of each sample its tokens' negative log-likelihood, and their number.
+        labels: Not read: the tokens stand in the samples.
+    """
+    return outputs[:, 0].sum() / outputs[:, 1].sum().clamp(min=1)
+
+
+def perplexity(outputs: Tensor, labels: Tensor) -> float:
+    """Exp of the mean negative log-likelihood of a token; arguments as for `token_loss`."""
+    mean = float(token_loss(outputs.double(), labels))
+    return math.exp(min(mean, _LARGEST_EXPONENT))
+
+
 def _f1(true: Tensor, taken: Tensor) -> Tensor:
     """F1 of each column, 0 where nothing is true nor taken."""
     hits = (true & taken).double().sum(0)
@@ -99,5 +120,6 @@ OBJECTIVES: dict[Kind, Objective] = {
     ),
     "multi-label": Objective(F.binary_cross_entropy_with_logits, "macro-F1", label_f1, _sigmoid),
     "regression": Objective(F.mse_loss, "R²", r_squared, Tensor.double, {"RMSE": rmse}, standardised=True),
+    "causal-lm": Objective(token_loss, "perplexity", perplexity, Tensor.double, higher_is_better=False),
 }
 """The objective of each kind of task."""

@@ -63,10 +63,13 @@ class Tap:
     def pool(self, output: Tensor, inputs: tuple[Tensor, ...]) -> Tensor:
         """The output pooled, (batch, width).
 
+        Means of bfloat16 are taken in float32: a layer that is the same for every sample stays the same.
+
         Args:
             output: Of the tapped module.
             inputs: Of the body; a second one in the shape of the tokens is their mask.
         """
+        output = output.float() if output.dtype == torch.bfloat16 else output
         if self.shape == "vector":
             return output.clone()  # a later layer may work in place
         if self.shape == "map":

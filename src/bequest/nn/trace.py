@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -79,30 +79,39 @@ def called_before_trained(network: nn.Module, inputs: tuple[Tensor, ...]) -> fro
         network: Its parameters that are trained require gradients; it is left in eval mode.
         inputs: A batch.
     """
+    began: dict[str, int] = {}
     last: dict[str, int] = {}
-    first = {True: 1 << 62, False: 1 << 62}  # of modules with parameters, by whether one of them is trained
     ticks = iter(range(1 << 62))
 
-    def hook(name: str, module: nn.Module) -> Callable[..., None]:
-        own = list(module.parameters(recurse=False))
-
+    def hook(name: str) -> Callable[..., None]:
         def call(*_: Any) -> None:
             last[name] = next(ticks)
-            if own:
-                trained = any(p.requires_grad for p in own)
-                first[trained] = min(first[trained], last[name])
+            began.setdefault(name, last[name])
 
         return call
 
     network.eval()
-    handles = [module.register_forward_pre_hook(hook(name, module)) for name, module in network.named_modules()]
+    handles = [module.register_forward_pre_hook(hook(name)) for name, module in network.named_modules()]
     try:
         with torch.no_grad():
             network(*inputs)
     finally:
         for handle in handles:
             handle.remove()
+    first = {True: 1 << 62, False: 1 << 62}  # of modules with parameters, by whether one of them is trained
+    for name, module in network.named_modules():
+        own = [p.requires_grad for p in module.parameters(recurse=False)]
+        # One that is never called itself is read by the module that it stands in.
+        if own and (name in began or any(own)):
+            first[any(own)] = min(first[any(own)], began[_called(name, began)])
     if first[False] > first[True]:
         return frozenset()
     without = {name for name, module in network.named_modules() if next(module.parameters(), None) is None}
     return frozenset(name for name in without if name in last and last[name] < first[True])
+
+
+def _called(name: str, calls: Mapping[str, int]) -> str:
+    """The module itself or the nearest around it that is called; the network at last."""
+    while name not in calls:
+        name = name.rpartition(".")[0]
+    return name

@@ -5,7 +5,7 @@ The features may be larger than memory (a memory-mapped array): never more than 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
@@ -24,6 +24,9 @@ _BLOCK = 4_000_000
 _HELD = 4
 """Blocks' worth of features held in float64 as one: making them again takes as long as a step of the solver."""
 
+_CACHED = 250_000
+"""Numbers in a block of columns: 2 MB in float64."""
+
 _NO_SPREAD = 1e-10
 """Directions in which the samples spread less than so much of the widest are left out: penalties are far above."""
 
@@ -36,11 +39,17 @@ class Rotation:
     """Orthonormal directions that span some samples, as two factors: their product would cost more than all its uses.
 
     Attributes:
-        samples: (samples, width), centred and scaled.
-        mix: (samples, rank): `samples`ᵀ `mix` are the directions, (width, rank).
+        values: (all samples, width).
+        rows: Positions in `values` of the samples that span them.
+        mean: (width,), subtracted from the samples.
+        scale: One number by which they are divided.
+        mix: (samples, rank): the samples' transpose times `mix` are the directions, (width, rank).
     """
 
-    samples: Array
+    values: Array
+    rows: Array
+    mean: Array
+    scale: float
     mix: Array
 
     @property
@@ -50,7 +59,12 @@ class Rotation:
 
     def out(self, weight: Array) -> Array:
         """Weights of the directions (outputs, rank) as weights of the features (outputs, width)."""
-        return (weight @ self.mix.T) @ self.samples
+        shares = weight @ self.mix.T
+        found = np.empty((len(weight), len(self.mean)))
+        for columns, block in _column_blocks(self.values, self.rows):
+            found[:, columns] = shares @ block
+        found -= shares.sum(1, keepdims=True) * self.mean
+        return found / self.scale
 
 
 @dataclass(frozen=True)
@@ -119,7 +133,9 @@ def _without(block: Array, directions: Array) -> Array:
 def standardise(values: Array, rows: Array | None = None) -> Design:
     """Centre and scale some rows (None: all) of features (samples, width), and rotate them where they are few."""
     rows = np.arange(len(values)) if rows is None else rows
-    if len(rows) < values.shape[1] or len(rows) * values.shape[1] <= _HELD * _BLOCK:
+    if len(rows) < values.shape[1]:
+        return _rotated(values, rows)
+    if len(rows) * values.shape[1] <= _HELD * _BLOCK:
         return _whole(values, rows)
     mean = sum((block.sum(0) for block in blocks(values, rows)), np.zeros(values.shape[1])) / len(rows)
     squared = sum(float(np.sum((block - mean) ** 2)) for block in blocks(values, rows))
@@ -132,14 +148,32 @@ def _whole(values: Array, rows: Array) -> Design:
     x -= mean
     scale = float(np.sqrt(np.mean(np.sum(x * x, 1)))) or 1.0
     x /= scale
-    if x.shape[0] >= x.shape[1]:
-        return Design(values, rows, mean, scale, None, x)
+    return Design(values, rows, mean, scale, None, x)
+
+
+def _rotated(values: Array, rows: Array) -> Design:
+    """Features of more columns than rows, in the rows' span: of all of them never more than a block is in float64."""
+    mean, products = np.empty(values.shape[1]), np.zeros((len(rows), len(rows)))
+    for columns, block in _column_blocks(values, rows):
+        mean[columns] = block.mean(0)
+        block -= mean[columns]
+        products += block @ block.T
+    scale = float(np.sqrt(np.trace(products) / len(rows))) or 1.0
     # The eigenvectors of x xᵀ cost a quarter of what a QR decomposition of xᵀ does.
-    eigenvalues, vectors = np.linalg.eigh(x @ x.T)
+    eigenvalues, vectors = np.linalg.eigh(products / scale**2)
     kept = eigenvalues >= _NO_SPREAD * eigenvalues[-1]
     roots = np.sqrt(np.maximum(eigenvalues[kept], 1e-300))
     vectors = vectors[:, kept]
-    return Design(values, rows, mean, scale, Rotation(x, vectors / roots), vectors * roots)
+    rotation = Rotation(values, rows, mean, scale, vectors / roots)
+    return Design(values, rows, mean, scale, rotation, vectors * roots)
+
+
+def _column_blocks(values: Array, rows: Array) -> Iterator[tuple[slice, Array]]:
+    """Some columns at a time of some rows of a matrix, as float64 copies that a cache holds."""
+    size = max(1, _CACHED // len(rows))
+    for start in range(0, values.shape[1], size):
+        columns = slice(start, start + size)
+        yield columns, values[rows, columns].astype(np.float64)
 
 
 def blocks(values: Array, rows: Array) -> Iterator[Array]:
@@ -149,9 +183,12 @@ def blocks(values: Array, rows: Array) -> Iterator[Array]:
         yield values[rows[start : start + size]].astype(np.float64)
 
 
-def outputs(values: Array, rows: Array, weight: Array, bias: Array) -> Array:
-    """W x + b for some rows of features as they were, float64 (rows, outputs)."""
-    return np.concatenate([block @ weight.T + bias for block in blocks(values, rows)])
+def outputs(values: Array, rows: Array, heads: Iterable[tuple[Array, Array]]) -> list[Array]:
+    """W x + b of each head for some rows of features as they were, float64 (rows, outputs)."""
+    weights, biases = zip(*heads, strict=True)
+    weight, bias = np.concatenate(weights), np.concatenate(biases)
+    found = np.concatenate([block @ weight.T + bias for block in blocks(values, rows)])
+    return np.split(found, np.cumsum([len(b) for b in biases[:-1]]), 1)
 
 
 def product(x: Tensor, weight: Array) -> Array:
@@ -175,7 +212,7 @@ def warm_path(
     penalties: Sequence[float],
     tolerance: float,
     last: float,
-) -> Iterator[tuple[Array, Array]]:
+) -> list[tuple[Array, Array]]:
     """Weight and bias for each penalty, in the features' own units, each fit starting from the one before.
 
     Args:
@@ -185,10 +222,17 @@ def warm_path(
         tolerance: Of every fit but the last.
         last: Of the last.
     """
-    theta: Array | None = None
-    for i, penalty in enumerate(penalties):
-        theta = fit(penalty, theta, tolerance if i + 1 < len(penalties) else last)
-        yield design.original(theta[:, :-1], theta[:, -1])
+    thetas: list[Array] = []
+    for penalty in penalties:
+        is_last = len(thetas) + 1 == len(penalties)
+        thetas.append(fit(penalty, thetas[-1] if thetas else None, last if is_last else tolerance))
+    return originals(design, thetas)
+
+
+def originals(design: Design, thetas: Sequence[Array]) -> list[tuple[Array, Array]]:
+    """Weight and bias of several heads (outputs, rank + 1), intercepts in the last column, in the features' units."""
+    weight, bias = design.original(np.concatenate(thetas)[:, :-1], np.concatenate(thetas)[:, -1])
+    return list(zip(np.split(weight, len(thetas)), np.split(bias, len(thetas)), strict=True))
 
 
 def stratified_folds(labels: Array, num_folds: int, rng: np.random.Generator) -> Array:

@@ -34,7 +34,9 @@ class DFRSolver:
     costs: tuple[float, ...] = COSTS
     refits: int = 20
 
-    def __call__(self, *parts: Features, seed: int) -> tuple[Any, dict[str, Any]]:
+    def __call__(
+        self, *parts: Features, seed: int, earlier: dict[str, Any] | None = None
+    ) -> tuple[Any, dict[str, Any]]:
         """The head fitted on the first part; C, the worst group's accuracy at every C, and the groups' sizes.
 
         Raises:
@@ -46,7 +48,7 @@ class DFRSolver:
         with threadpool_limits(1):
             mean, scale = moments(part.values)
             z = (part.values - mean) / scale
-            tried = self._tried(z, part, cells, rng)
+            tried = earlier["path"] if earlier else self._tried(z, part, cells, rng)
             best = max(tried, key=lambda t: (t["worst_group"], t["mean_group"], -t["C"]))
             weight, bias, violation = self._average(z, part, cells, best["C"], rng)
         record = {

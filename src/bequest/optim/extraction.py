@@ -60,15 +60,23 @@ class ExtractionSolver:
     dimensions: tuple[int | None, ...] = (None,)
     folds: int = 5
 
-    def __call__(self, *parts: Features, seed: int) -> tuple[nn.Module, dict[str, Any]]:
+    def __call__(
+        self, *parts: Features, seed: int, earlier: dict[str, Any] | None = None
+    ) -> tuple[nn.Module, dict[str, Any]]:
         """The head fitted on the first part, and the candidates with what was chosen."""
         [part] = parts
         kind = CLASSIFIERS[self.classifier]
         with threadpool_limits(1 if part.values.size < 4_000_000 else None):
-            chosen, tried = self._choose(kind, part, seed)
+            chosen, tried = self._chosen(kind, earlier) if earlier else self._choose(kind, part, seed)
             head = self._fit(kind, part, np.arange(len(part.labels)), chosen, seed)
         told = self._told(chosen)
         return head, {"solver": self.classifier, "reduce": self.reduce, **told, "candidates": tried}
+
+    def _chosen(self, kind: Classifier, earlier: dict[str, Any]) -> tuple[Candidate, list[dict[str, Any]]]:
+        """The candidate that a record tells of, and those that were tried for it."""
+        dimensions = None if earlier["dimensions"] == "all" else earlier["dimensions"]
+        settings = tuple((name, earlier[name]) for name in kind.settings[0])
+        return Candidate(tuple(map(self.taps.index, earlier["layers"])), dimensions, settings), earlier["candidates"]
 
     def _choose(self, kind: Classifier, part: Features, seed: int) -> tuple[Candidate, list[dict[str, Any]]]:
         """The best candidate, and all that were tried with their scores."""

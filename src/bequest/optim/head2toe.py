@@ -45,13 +45,15 @@ class Head2ToeSolver:
     penalties: tuple[float, ...] = PENALTIES
     folds: int = 5
 
-    def __call__(self, *parts: Features, seed: int) -> tuple[Any, dict[str, Any]]:
+    def __call__(
+        self, *parts: Features, seed: int, earlier: dict[str, Any] | None = None
+    ) -> tuple[Any, dict[str, Any]]:
         """Normalise → Select → Linear, fitted on the first part; the settings, and what was tried."""
         [part] = parts
         widths = part.widths or (part.values.shape[1],)
         part = replace(part, values=normalised(part.values, widths))
         with threadpool_limits(1):
-            tried = self._tried(part, np.random.default_rng([seed, 3]))
+            tried = earlier["path"] if earlier else self._tried(part, np.random.default_rng([seed, 3]))
             best = max(tried, key=lambda t: (t["accuracy"], -t["loss"]))
             kept, violation = self._select(part, best["strength"], best["fraction"])
         linear, _ = LinearSolver(penalty=best["penalty"], penalties=self.penalties)(
@@ -78,13 +80,13 @@ class Head2ToeSolver:
             for strength, sparse in self._path(x, part.labels[train], part.num_classes, _ROUGH):
                 ranking = ranked(sparse)
                 for fraction in (f for s, f in self._settings() if s == strength):
-                    values = part.values[:, ranking[: _count(fraction, len(ranking))]]
+                    # In the order of the columns, in which they are read much faster.
+                    values = part.values[:, np.sort(ranking[: _count(fraction, len(ranking))])]
                     heads = logistic.path(
                         standardise(values, train), part.labels[train], part.num_classes, self.penalties, _ROUGH, _ROUGH
                     )
-                    for penalty, head in zip(self.penalties, heads, strict=True):
-                        found = logistic.tally(outputs(values, held, *head), part.labels[held])
-                        tallies[strength, fraction, penalty] += found
+                    for penalty, found in zip(self.penalties, outputs(values, held, heads), strict=True):
+                        tallies[strength, fraction, penalty] += logistic.tally(found, part.labels[held])
         return [
             {"strength": s, "fraction": f, "penalty": p, **logistic.scores(tally)}
             for (s, f, p), tally in tallies.items()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -34,7 +34,7 @@ class Regression:
     """
 
     name: str
-    path: Callable[..., Iterator[tuple[Array, Array]]]
+    path: Callable[..., list[tuple[Array, Array]]]
     tally: Callable[[Array, Array], Array]
     scores: Callable[[Array], dict[str, float]]
     metric: str
@@ -62,19 +62,21 @@ class LinearSolver:
     penalty: float | None = None
     penalties: tuple[float, ...] = PENALTIES
 
-    def __call__(self, *parts: Features, seed: int) -> tuple[Any, dict[str, Any]]:
+    def __call__(
+        self, *parts: Features, seed: int, earlier: dict[str, Any] | None = None
+    ) -> tuple[Any, dict[str, Any]]:
         """A Linear fitted on the first part, and the penalty with the path that chose it."""
         [part] = parts
         regression = REGRESSIONS[part.kind]
         # Waking threads for many tiny products costs more than the products: 200 × 384 features, 2 cores, 1.5 → 0.13 s.
         with threadpool_limits(1 if part.values.size < _SMALL else None):
-            steps = [] if self.penalty is not None else self._path(regression, part, np.random.default_rng([seed, 3]))
-            penalty = self.penalty
+            penalty, steps = self.penalty, earlier["path"] if earlier else []
             if penalty is None:
+                steps = steps or self._path(regression, part, np.random.default_rng([seed, 3]))
                 penalty = max(steps, key=lambda step: (step[regression.metric], -step["loss"]))["penalty"]
             chosen = [*(p for p in self.penalties if p > penalty), penalty]
             design = standardise(part.values)
-            *_, solution = regression.path(design, part.labels, part.num_classes, chosen, 1e-3, 1e-7)
+            [*_, solution] = regression.path(design, part.labels, part.num_classes, chosen, 1e-3, 1e-7)
         return _linear(*solution), {"solver": regression.name, "penalty": penalty, "path": steps}
 
     def _path(self, regression: Regression, part: Features, rng: np.random.Generator) -> list[dict[str, float]]:
@@ -83,8 +85,8 @@ class LinearSolver:
         for train, held in splits(part, self.folds, rng):
             design = standardise(part.values, train)
             solutions = regression.path(design, part.labels[train], part.num_classes, self.penalties, 1e-4, 1e-4)
-            for i, solution in enumerate(solutions):
-                tallies[i] += regression.tally(outputs(part.values, held, *solution), part.labels[held])
+            for i, found in enumerate(outputs(part.values, held, solutions)):
+                tallies[i] += regression.tally(found, part.labels[held])
         return [{"penalty": p, **regression.scores(t)} for p, t in zip(self.penalties, tallies, strict=True)]
 
 

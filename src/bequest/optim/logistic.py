@@ -11,7 +11,7 @@ as it is and the cost small.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 import torch
@@ -81,7 +81,7 @@ def _add_gradient(x: torch.Tensor, labels: Array, theta: Array, gradient: Array)
 
 def path(
     x: Design, labels: Array, num_classes: int, penalties: Sequence[float], tolerance: float, last: float
-) -> Iterator[tuple[Array, Array]]:
+) -> list[tuple[Array, Array]]:
     """Weight (classes, width) and bias (classes,) for each penalty; arguments as for `fit_logistic` and `warm_path`."""
 
     def fit(penalty: float, start: Array | None, exactness: float) -> Array:

@@ -9,7 +9,7 @@ weights are 0, and its intercept is that of half a sample of either kind more.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 from scipy.optimize import minimize
@@ -63,7 +63,7 @@ def _minimise(x: Design, y: Array, penalty: float, begin: Array, tolerance: floa
 
 def path(
     x: Design, labels: Array, num_labels: int, penalties: Sequence[float], tolerance: float, last: float
-) -> Iterator[tuple[Array, Array]]:
+) -> list[tuple[Array, Array]]:
     """Weight (labels, width) and bias (labels,) for each penalty; arguments as for `fit_labels` and `warm_path`."""
 
     def fit(penalty: float, start: Array | None, exactness: float) -> Array:

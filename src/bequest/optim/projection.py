@@ -76,38 +76,37 @@ class ProjectionSolver:
     penalties: tuple[float, ...] = PENALTIES
     folds: int = 5
 
-    def __call__(self, *parts: Features, seed: int) -> tuple[Any, dict[str, Any]]:
+    def __call__(
+        self, *parts: Features, seed: int, earlier: dict[str, Any] | None = None
+    ) -> tuple[Any, dict[str, Any]]:
         """Projection → Linear; the settings, where the directions come from, and what was tried."""
         source, target = parts[0], parts[-1]
         with threadpool_limits(1):
-            shared = [self._directions(source, p) for p in self.direction_penalties] if len(parts) > 1 else None
-            tried = self._tried(target, shared, np.random.default_rng([seed, 3]))
+            tried = earlier["path"] if earlier else self._tried(parts, np.random.default_rng([seed, 3]))
             best = max(tried, key=lambda t: (t["accuracy"], -t["loss"]))
-            number = self.direction_penalties.index(best["direction_penalty"])
-            basis = self._directions(source, best["direction_penalty"]) if shared is None else shared[number]
-        basis = basis[:, : int(best["directions"])]
+            basis = self._directions(source, best["direction_penalty"])[:, : int(best["directions"])]
         linear, _ = LinearSolver(penalty=best["penalty"], penalties=self.penalties)(
             replace(target, values=target.values @ basis), seed=seed
         )
         record: dict[str, Any] = {
             "solver": "projection",
-            "projection_from": "train" if shared is None else "source",
+            "projection_from": "train" if len(parts) == 1 else "source",
             "directions": basis.shape[1],
             "direction_penalty": best["direction_penalty"],
             "penalty": best["penalty"],
             "path": tried,
         }
-        if shared is None:
+        if len(parts) == 1:
             record["note"] = "no source data were given: its directions come from the target's training labels"
         return _head(basis, linear), record
 
     def _directions(self, part: Features, penalty: float) -> Array:
         return directions(part.values, part.labels, part.num_classes, max(self.counts), penalty)
 
-    def _tried(
-        self, target: Features, shared: Sequence[Array] | None, rng: np.random.Generator
-    ) -> list[dict[str, float]]:
+    def _tried(self, parts: Sequence[Features], rng: np.random.Generator) -> list[dict[str, float]]:
         """Held-out scores of every setting."""
+        source, target = parts[0], parts[-1]
+        shared = [self._directions(source, p) for p in self.direction_penalties] if len(parts) > 1 else None
         tallies: dict[tuple[float, int, float], Any] = {}
         for train, held in splits(target, self.folds, rng):
             fold = replace(target, values=target.values[train], labels=target.labels[train])
@@ -119,10 +118,9 @@ class ProjectionSolver:
                     heads = logistic.path(
                         standardise(values, train), fold.labels, target.num_classes, self.penalties, 1e-3, 1e-3
                     )
-                    for penalty, head in zip(self.penalties, heads, strict=True):
-                        found = logistic.tally(outputs(values, held, *head), target.labels[held])
+                    for penalty, found in zip(self.penalties, outputs(values, held, heads), strict=True):
                         setting = (direction_penalty, count, penalty)
-                        tallies[setting] = tallies.get(setting, 0) + found
+                        tallies[setting] = tallies.get(setting, 0) + logistic.tally(found, target.labels[held])
         return [
             {"direction_penalty": direction_penalty, "directions": count, "penalty": p, **logistic.scores(tally)}
             for (direction_penalty, count, p), tally in tallies.items()

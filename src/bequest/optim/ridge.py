@@ -10,16 +10,16 @@ eigendecomposition of their second moments gives the solution for every λ (Hoer
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 
-from bequest.optim.design import Array, Design, parts
+from bequest.optim.design import Array, Design, originals, parts
 
 
 def path(
     x: Design, labels: Array, num_targets: int, penalties: Sequence[float], tolerance: float = 0.0, last: float = 0.0
-) -> Iterator[tuple[Array, Array]]:
+) -> list[tuple[Array, Array]]:
     """Weight (targets, width) and bias (targets,) for each penalty, in the features' own units.
 
     Args:
@@ -38,9 +38,11 @@ def path(
         products += block.T @ wanted
     eigenvalues, vectors = np.linalg.eigh(moments)
     projected = vectors.T @ products
+    thetas: list[Array] = []
     for penalty in penalties:
         shrunk = projected / (np.maximum(eigenvalues, 0) + len(targets) * penalty)[:, None]
-        yield x.original((vectors @ shrunk).T, mean)
+        thetas.append(np.column_stack([(vectors @ shrunk).T, mean]))
+    return originals(x, thetas)
 
 
 def tally(predicted: Array, labels: Array) -> Array:

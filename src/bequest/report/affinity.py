@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import math
 import statistics
 from dataclasses import dataclass
 
+from bequest.core.intervals import t_interval
 from bequest.core.results import Leaderboard
 from bequest.report.units import gap, metric_name
-
-_TOLERANCE = 1e-9
 
 
 @dataclass(frozen=True)
@@ -38,7 +36,7 @@ def measure(board: Leaderboard) -> Affinity | None:
     if not differences:
         return None
     metric = next(row.metric for row in board.rows if row.method == "linear_probe")
-    return Affinity(metric, statistics.mean(differences), _t_interval(differences), len(differences))
+    return Affinity(metric, statistics.mean(differences), t_interval(differences), len(differences))
 
 
 def in_words(board: Leaderboard) -> list[str]:
@@ -56,17 +54,6 @@ def in_words(board: Leaderboard) -> list[str]:
 
 def _test_scores(board: Leaderboard, method: str) -> dict[int, float]:
     return {t.seed: t.test for t in board.trials if t.method == method and t.test is not None}
-
-
-def _t_interval(values: list[float]) -> tuple[float, float] | None:
-    from scipy.special import stdtrit
-
-    spread = statistics.stdev(values) if len(values) > 1 else 0.0
-    if spread <= _TOLERANCE:
-        return None
-    mean, sem = statistics.mean(values), spread / math.sqrt(len(values))
-    reach = float(stdtrit(len(values) - 1, 0.975)) * sem
-    return mean - reach, mean + reach
 
 
 def _certainty(found: Affinity) -> str:

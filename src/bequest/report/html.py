@@ -9,7 +9,7 @@ from typing import Any, cast
 from markupsafe import Markup, escape
 
 from bequest.core.results import WORST_GROUP, Leaderboard, Row, TrialRecord, atomic_open
-from bequest.report import plots, units
+from bequest.report import canvas, plots, questions, units
 from bequest.report.distilling import similarities
 from bequest.report.verdict import criterion, finished, sentences
 
@@ -74,11 +74,12 @@ def _page(board: Leaderboard) -> dict[str, Any]:
         "groups": _groups(board),
         "similarities": similarities(board),
         "purpose": _purpose(board),
-        "key": [{"name": m, **look.key} for m, look in plots.looks(board).items()],
-        "cost": {s.name: plots.cost_and_score(board, s) for s in (plots.WIDE, plots.NARROW)},
-        "curves": {s.name: plots.curves(board, s) for s in (plots.WIDE, plots.NARROW)},
+        "key": canvas.key(board, canvas.looks(board)),
+        "cost": {s.name: plots.cost_and_score(board, s) for s in (canvas.WIDE, canvas.NARROW)},
+        "curves": {s.name: plots.curves(board, s) for s in (canvas.WIDE, canvas.NARROW)},
         "cost_note": _cost_note(board),
         "curves_note": _curves_note(board),
+        "questions": questions.section(board),
         "confusion": _confusion(board),
         "scatter": _scatter(board),
         "classes": _classes(board.task),
@@ -109,7 +110,7 @@ def _tiles(board: Leaderboard) -> list[dict[str, str]]:
     if best.labels:
         test = board.protocol.get("test")
         note = f"tested on {units.plain(test)} others" if test is not None else "training and validation"
-        tiles.append({"label": "Labels used", "value": units.count(best.labels), "note": note})
+        tiles.append({"label": f"{_unit(board).capitalize()}s used", "value": units.count(best.labels), "note": note})
     return tiles
 
 
@@ -139,6 +140,7 @@ def _row(board: Leaderboard, row: Row) -> dict[str, Any]:
         "epochs": _epochs(row),
         "trainable": units.quantity(row.trainable_parameters),
         "stored": units.size(row.stored_bytes),
+        "optimizer": units.size(row.optimizer_bytes) if row.optimizer_bytes else "",
         "train": units.duration(row.train_s),
         "shared": units.duration(row.shared_s) if row.shared_s > 0 else "",
         "memory": units.size(row.peak_memory_bytes),
@@ -193,7 +195,8 @@ def _solved(row: Row, trials: list[TrialRecord]) -> list[tuple[str, str]]:
 
 
 def _cost_note(board: Leaderboard) -> str:
-    parts = ["Up and to the left is better."]
+    up = all(row.higher_is_better for row in board.rows)
+    parts = [f"{'Up' if up else 'Down'} and to the left is better."]
     if any(r.test and r.test.sem is not None for r in board.rows):
         parts.append("Large signs are means, bars one standard error each way; faint signs are single seeds.")
     if len(finished(board)) > 1:
@@ -218,13 +221,18 @@ def _purpose(board: Leaderboard) -> str:
     parts: list[str] = []
     if isinstance(train, int) and isinstance(validation, int):
         parts.append(
-            f"Of {train + validation:,} labels, each seed fits on {train:,} and holds {validation:,} out, "
+            f"Of {train + validation:,} {_unit(board)}s, each seed fits on {train:,} and holds {validation:,} out, "
             "for early stopping and for the order of this table."
         )
     samples = f"{test:,} samples of the test part" if isinstance(test, int) else "test part"
     verb = "were" if isinstance(test, int) else "was"
     parts.append(f"The {samples} {verb} scored once per final model and chose nothing.")
     return " ".join(parts)
+
+
+def _unit(board: Leaderboard) -> str:
+    """What methods learn from, one by one."""
+    return "window" if board.task.get("kind") == "causal-lm" else "label"
 
 
 def _groups(board: Leaderboard) -> dict[str, Any] | None:
@@ -368,7 +376,7 @@ def _spread(target: dict[str, float]) -> str:
 def _facts(board: Leaderboard) -> list[tuple[str, list[tuple[str, str]]]]:
     """Every recorded fact about task, source, protocol and machine, known ones first."""
     named = "targets" if "targets" in board.task else "classes"
-    known = {**board.task, named: len(_list(board.task.get("classes")))}
+    known = {**board.task, named: len(_list(board.task.get("classes"))) or "none: the next token is predicted"}
     if "groups" in board.task:
         known["groups"] = len(_list(board.task["groups"]))
     known["samples"] = units.count(board.task.get("samples"))

@@ -12,19 +12,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from bequest.core.results import Epoch, Leaderboard, Row, TrialRecord
+from bequest.report.canvas import NARROW, WIDE, Look, Size, looks, new_axes, new_figure, write_title
 from bequest.report.labels import Box, place
-from bequest.report.svg import (
-    GRID,
-    HEAT,
-    MUTED,
-    NUM_SERIES,
-    ON_HEAT,
-    SURFACE,
-    TEXT,
-    series_color,
-    style,
-    to_svg,
-)
+from bequest.report.svg import GRID, HEAT, MUTED, ON_HEAT, SURFACE, TEXT, series_color, style, to_svg
 from bequest.report.units import is_share, metric_name, shorten
 
 if TYPE_CHECKING:
@@ -33,77 +23,11 @@ if TYPE_CHECKING:
 
 MAX_COUNTED_CLASSES = 20
 _MAX_FAINT = 8
-_DASHES = ("-", (0, (5, 2)), (0, (1, 1.5)), (0, (6, 2, 1, 2)))
 _TICKS_S = [0.001, 0.01, 0.1, 1, 10, 60, 600, 3600, 36_000, 360_000]
 _FINE_TICKS_S = sorted(
     [m * 10.0**k for k in range(-3, 1) for m in (1, 2, 5)]
     + [10, 20, 30, *(60 * m for m in (1, 2, 5, 10, 20, 30)), *(3600 * h for h in (1, 2, 5, 10, 20, 50, 100))]
 )
-# matplotlib's sign, and the same shape in a box of 12 for the key.
-_MARKERS = (
-    ("o", "M6 2a4 4 0 1 0 .01 0z"),
-    ("s", "M2.5 2.5h7v7h-7z"),
-    ("^", "M6 1.5l4.5 8.5h-9z"),
-    ("D", "M6 1l5 5-5 5-5-5z"),
-    ("v", "M6 10.5L1.5 2h9z"),
-    ("P", "M4.5 1.5h3v3h3v3h-3v3h-3v-3h-3v-3h3z"),
-    ("X", "M3.5 1.5L6 4l2.5-2.5 2 2L8 6l2.5 2.5-2 2L6 8l-2.5 2.5-2-2L4 6 1.5 3.5z"),
-    ("p", "M6 1.2l4.8 3.5L9 10.4H3L1.2 4.7z"),
-)
-
-
-@dataclass(frozen=True)
-class Look:
-    """How a method is drawn in every figure: never told apart by colour alone.
-
-    Attributes:
-        index: The row's place among those that have a result, from 0.
-    """
-
-    index: int
-
-    @property
-    def color(self) -> str:
-        """The colour's stand-in."""
-        return series_color(self.index)
-
-    @property
-    def marker(self) -> str:
-        """The sign, which shifts against the colour from one round of colours to the next."""
-        return _MARKERS[self._sign][0]
-
-    @property
-    def dash(self) -> Any:
-        """The line's pattern."""
-        return _DASHES[self.index // NUM_SERIES % len(_DASHES)]
-
-    @property
-    def key(self) -> dict[str, str]:
-        """Colour and shape for a key in HTML."""
-        return {"color": f"var(--s{self.index % NUM_SERIES})", "path": _MARKERS[self._sign][1]}
-
-    @property
-    def _sign(self) -> int:
-        return (self.index + self.index // NUM_SERIES) % NUM_SERIES
-
-
-@dataclass(frozen=True)
-class Size:
-    """One of the two sizes in which a figure is drawn; 72 units are an inch.
-
-    Attributes:
-        name: `wide` or `narrow`.
-        width: Units.
-        font: Units.
-    """
-
-    name: str
-    width: float
-    font: float
-
-
-WIDE = Size("wide", 960, 12.5)
-NARROW = Size("narrow", 350, 11)
 
 
 @dataclass(frozen=True)
@@ -121,12 +45,6 @@ class LayerValue:
     value: float | None
 
 
-def looks(board: Leaderboard) -> dict[str, Look]:
-    """How each method that has a result is drawn."""
-    done = [r for r in board.rows if r.validation is not None]
-    return {r.method: Look(i) for i, r in enumerate(done)}
-
-
 def cost_and_score(board: Leaderboard, size: Size) -> str | None:
     """The test metric against training time, one point a method; None where nothing was tested."""
     rows = [r for r in board.rows if r.validation is not None and r.test is not None]
@@ -134,10 +52,10 @@ def cost_and_score(board: Leaderboard, size: Size) -> str | None:
         return None
     metric = f"test {metric_name(rows[0].metric)}"
     with style():
-        figure = _figure(size.width, 440 if size is WIDE else 340)
-        ax = _axes(figure, size, (58, 52, 20, 34))
+        figure = new_figure(size.width, 440 if size is WIDE else 340)
+        ax = new_axes(figure, size, (58, 52, 20, 34))
         _draw_costs(ax, board, rows, size)
-        _title(ax, metric + (" (%)" if is_share(rows[0].metric) else ""), size)
+        write_title(ax, metric + (" (%)" if is_share(rows[0].metric) else ""), size)
         ax.set_xlabel("training time (logarithmic)", fontsize=size.font, labelpad=8)
         names = ", ".join(r.method for r in rows)
         return to_svg(figure, f"cost-{size.name}", f"{metric} against training time of {names}")
@@ -151,7 +69,7 @@ def curves(board: Leaderboard, size: Size) -> str | None:
     metric = next(r.metric for r in board.rows if r.method in series)
     share = is_share(metric)
     with style():
-        figure = _figure(size.width, 360 if size is WIDE else 580)
+        figure = new_figure(size.width, 360 if size is WIDE else 580)
         left, right = _two_axes(figure, size)
         _log_where_wide(left, [run for runs in series.values() for run in runs])
         for ax, attribute in ((left, "validation_loss"), (right, "validation_metric")):
@@ -160,8 +78,8 @@ def curves(board: Leaderboard, size: Size) -> str | None:
                 _draw_runs(ax, runs, attribute, scale, looks(board)[method], faint=shows_single_seeds(board))
             _finish_curves(ax, size)
         _draw_solved(right, board, 100 if share else 1)
-        _title(left, "validation loss" + (" (logarithmic)" if _shows_log(left) else ""), size)
-        _title(right, f"validation {metric_name(metric)}" + (" (%)" if share else ""), size)
+        write_title(left, "validation loss" + (" (logarithmic)" if _shows_log(left) else ""), size)
+        write_title(right, f"validation {metric_name(metric)}" + (" (%)" if share else ""), size)
         text = f"validation loss and {metric_name(metric)} by training epoch of {', '.join(series)}"
         return to_svg(figure, f"curves-{size.name}", text)
 
@@ -183,7 +101,7 @@ def confusion(counts: list[list[int]], classes: list[str]) -> tuple[str, int]:
     bottom = (margin * 0.72 + 30 if slanted else 46) if names else 46
     width, height = margin + n * cell + 12, bottom + n * cell + 10
     with style():
-        figure = _figure(width, height)
+        figure = new_figure(width, height)
         ax = figure.add_axes((margin / width, bottom / height, n * cell / width, n * cell / height))
         _draw_cells(ax, counts, *((0.035, 8) if names else (0.0, 25)))
         if names:
@@ -205,8 +123,8 @@ def scatter(pairs: list[list[float]], target: str, number: int) -> str:
     true, predicted = zip(*pairs, strict=True)
     low, high = min(*true, *predicted), max(*true, *predicted)
     with style():
-        figure = _figure(NARROW.width, 330)
-        ax = _axes(figure, NARROW, (62, 48, 14, 30))
+        figure = new_figure(NARROW.width, 330)
+        ax = new_axes(figure, NARROW, (62, 48, 14, 30))
         ax.axline((low, low), slope=1, color=GRID, lw=1.2)
         ax.plot(true, predicted, "o", color=series_color(0), ms=4.5, alpha=0.6, mew=0)
         ax.xaxis.set_major_locator(MaxNLocator(nbins=4))
@@ -214,7 +132,7 @@ def scatter(pairs: list[list[float]], target: str, number: int) -> str:
         for limits in (ax.set_xlim, ax.set_ylim):
             pad = 0.04 * (high - low) or 1.0
             limits(low - pad, high + pad)
-        _title(ax, f"predicted {shorten(target, 30)}", NARROW)
+        write_title(ax, f"predicted {shorten(target, 30)}", NARROW)
         ax.set_xlabel("true", fontsize=NARROW.font, labelpad=6)
         return to_svg(figure, f"scatter-{number}", f"predicted against true values of {target}")
 
@@ -232,8 +150,8 @@ def learning_rates(
         name: What was trained.
     """
     with style():
-        figure = _figure(WIDE.width * 0.75, 400)
-        ax = _axes(figure, WIDE, (56, 52, 20, 34))
+        figure = new_figure(WIDE.width * 0.75, 400)
+        ax = new_axes(figure, WIDE, (56, 52, 20, 34))
         ax.set_xscale("log")
         # matplotlib would write powers as TeX, which the page cannot set.
         ax.xaxis.set_major_formatter(lambda rate, _: f"{rate:g}")
@@ -249,7 +167,7 @@ def learning_rates(
             ax.axvline(suggestion, color=series_color(1), lw=1.2, dashes=(4, 3))
             ax.plot([suggestion], [height], "o", color=series_color(1), ms=9, mec=SURFACE, mew=1.2)
             text = f", suggested {suggestion:.2g}"
-        _title(ax, f"{name}: training loss of each step, and smoothed{text}", WIDE)
+        write_title(ax, f"{name}: training loss of each step, and smoothed{text}", WIDE)
         ax.set_xlabel("learning rate (logarithmic)", fontsize=WIDE.font, labelpad=8)
         return to_svg(figure, "rates", f"training loss by learning rate{text}")
 
@@ -273,15 +191,15 @@ def by_depth(sources: Mapping[str, Sequence[LayerValue]], metric: str, size: Siz
     title = metric_name(metric) + (" (%)" if scale == 100 else "")
     key = 1.7 * size.font * len(lines)
     with style():
-        figure = _figure(size.width, key + (440 if size is WIDE else 340))
-        ax = _axes(figure, size, (58, key + 60, 20, 34))
+        figure = new_figure(size.width, key + (440 if size is WIDE else 340))
+        ax = new_axes(figure, size, (58, key + 60, 20, 34))
         for row, (source, line) in enumerate(reversed(lines.items())):
             best = max(line, key=lambda point: point[1])
             _draw_depths(ax, sorted(line), best, look[source])
             text = f"{shorten(source, 24)}, best: {shorten(best[2], 40 if size is WIDE else 18)}"
             _write_key(figure, text, look[source], 58, 1.7 * size.font * (row + 0.5), size)
         ax.set_xlim(-0.04, 1.04)
-        _title(ax, title, size)
+        write_title(ax, title, size)
         ax.set_xlabel("depth of the layer (0: the input, 1: the last)", fontsize=size.font, labelpad=8)
         return to_svg(figure, f"{name}-{size.name}", f"{title} by depth of the layer of {', '.join(lines)}")
 
@@ -291,44 +209,18 @@ def shows_single_seeds(board: Leaderboard) -> bool:
     return len(_series(board)) <= _MAX_FAINT
 
 
-def _figure(width: float, height: float) -> Figure:
-    from matplotlib.figure import Figure
-
-    return Figure(figsize=(width / 72, height / 72), dpi=72)  # a pixel is a unit
-
-
-def _axes(figure: Figure, size: Size, margins: tuple[float, float, float, float]) -> Axes:
-    """Axes inside margins (left, bottom, right, top) in units."""
-    width, height = (72 * float(i) for i in figure.get_size_inches())
-    left, bottom, right, top = margins
-    ax = figure.add_axes(
-        (left / width, bottom / height, (width - left - right) / width, (height - bottom - top) / height)
-    )
-    _plain_axes(ax, size)
-    return ax
-
-
 def _two_axes(figure: Figure, size: Size) -> tuple[Axes, Axes]:
     width, height = (72 * float(i) for i in figure.get_size_inches())
     if size is WIDE:
         panel = width / 2
         return (
-            _axes(figure, size, (46, 50, panel + 24, 30)),
-            _axes(figure, size, (panel + 36, 50, 14, 30)),
+            new_axes(figure, size, (46, 50, panel + 24, 30)),
+            new_axes(figure, size, (panel + 36, 50, 14, 30)),
         )
     return (
-        _axes(figure, size, (40, height / 2 + 46, 12, 28)),
-        _axes(figure, size, (40, 46, 12, height / 2 + 28)),
+        new_axes(figure, size, (40, height / 2 + 46, 12, 28)),
+        new_axes(figure, size, (40, 46, 12, height / 2 + 28)),
     )
-
-
-def _title(ax: Axes, text: str, size: Size) -> None:
-    ax.set_title(text, fontsize=size.font, color=MUTED, pad=12)
-
-
-def _plain_axes(ax: Axes, size: Size) -> None:
-    ax.tick_params(labelsize=size.font - 0.5, pad=6)
-    ax.grid(axis="y")
 
 
 def _draw_costs(ax: Axes, board: Leaderboard, rows: list[Row], size: Size) -> None:

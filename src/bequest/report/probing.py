@@ -10,7 +10,7 @@ from typing import Any
 
 from bequest.core.probing import LINEAR, LayerRow, ProbeRecord
 from bequest.core.results import atomic_open
-from bequest.report import plots, units
+from bequest.report import canvas, plots, units
 from bequest.report.html import fill
 from bequest.report.plots import LayerValue
 
@@ -217,7 +217,7 @@ def _scaled_lines(record: ProbeRecord) -> dict[str, dict[str, list[LayerValue]]]
 
 
 def _drawings(lines: Mapping[str, Sequence[LayerValue]], metric: str, name: str) -> dict[str, str | None]:
-    return {size.name: plots.by_depth(lines, metric, size, name) for size in (plots.WIDE, plots.NARROW)}
+    return {size.name: plots.by_depth(lines, metric, size, name) for size in (canvas.WIDE, canvas.NARROW)}
 
 
 def _agreement(record: ProbeRecord) -> dict[str, Any]:

@@ -21,6 +21,11 @@ def is_in_target_units(metric: str) -> bool:
     return "rmse" in metric.lower()
 
 
+def has_any_size(metric: str) -> bool:
+    """Whether values may be of any size, so that digits that count are shown rather than places."""
+    return is_in_target_units(metric) or metric == "perplexity"
+
+
 def metric_name(metric: str) -> str:
     """The metric's name in words."""
     return metric.replace("worst_group", "worst-group").replace("_", " ")
@@ -38,7 +43,9 @@ def score(value: float | None, metric: str, digits: int = 1) -> str:
 def gap(value: float, metric: str, *, signed: bool = False) -> str:
     """A difference between two values of a metric, e.g. `0.3 points`, `+0.3 points` where signed."""
     sign = "+" if signed else ""
-    return f"{100 * value:{sign}.1f} points" if is_share(metric) else f"{value:{sign}.3f}"
+    if is_share(metric):
+        return f"{100 * value:{sign}.1f} points"
+    return f"{value:{sign},.{_places(value, metric, 3)}f}"
 
 
 def mean_sem(interval: Interval | None, metric: str) -> str:
@@ -129,7 +136,7 @@ def shorten(text: str, length: int) -> str:
 
 def _places(value: float, metric: str, digits: int) -> int:
     """Places after the point: `digits`, or as many as show so many digits that count where values have any size."""
-    if not is_in_target_units(metric) or value == 0:
+    if not has_any_size(metric) or value == 0:
         return digits
     return max(0, digits - 1 - math.floor(math.log10(abs(value))))
 

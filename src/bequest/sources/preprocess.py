@@ -102,6 +102,15 @@ class TextPreprocess:
     def _fingerprint(self) -> str:
         return _digest(self.tokenizer_json, self.max_tokens, self.pad_token)
 
+    def limited(self, max_tokens: int) -> TextPreprocess:
+        """The same with another token limit."""
+        return replace(self, max_tokens=max_tokens)
+
+    @property
+    def words(self) -> dict[str, int]:
+        """The vocabulary: ids by token."""
+        return self._tokenizer.get_vocab()
+
     def encode(self, sample: str) -> np.ndarray[Any, Any]:
         """Token ids, int32 (tokens,); one padding token where a text has none."""
         ids = self._tokenizer.encode(sample).ids or [self._tokenizer.token_to_id(self.pad_token)]
@@ -287,6 +296,10 @@ def load(description: dict[str, Any], folder: Path | None) -> Preprocess:
         RunError: The description is of an unknown kind, or the tokenizer's file is missing.
     """
     settings = {k: v for k, v in description.items() if k != "kind"}
+    if description.get("kind") == "language":
+        from bequest.sources.language import LanguagePreprocess  # which is made of a TextPreprocess
+
+        return LanguagePreprocess(**{**settings, "text": load(settings["text"], folder)})
     if description.get("kind") == "text" and folder is not None:
         file = folder / TOKENIZER_FILE
         if not file.is_file():
@@ -303,9 +316,13 @@ def load(description: dict[str, Any], folder: Path | None) -> Preprocess:
 
 def example_inputs(preprocess: Preprocess) -> tuple[Tensor, ...] | None:
     """A small batch for a network, made of nothing in particular; None where only the user knows one."""
+    from bequest.sources.language import LanguagePreprocess  # which is made of a TextPreprocess
+
+    texts = ("a", "an example", "an example of three words")
     if isinstance(preprocess, TextPreprocess):
-        texts = ("a", "an example", "an example of three words")
         return preprocess.collate([preprocess.encode(text) for text in texts])
+    if isinstance(preprocess, LanguagePreprocess):
+        return preprocess.collate([window for text in texts for window in preprocess.windows(text)])
     if isinstance(preprocess, ImagePreprocess):
         pixels = np.random.default_rng(0).integers(0, 256, (3, preprocess.size, preprocess.size, 3), dtype=np.uint8)
         return preprocess.collate(list(pixels))

@@ -15,8 +15,10 @@ from bequest.core.results import read_json
 from bequest.core.task import Kind
 from bequest.nn.head import build_head
 from bequest.nn.network import Network
+from bequest.nn.peft_tuners import Wrapped
 from bequest.nn.taps import Tap, Tapped
 from bequest.sources import cut, preprocess, timm, torchvision, transformers
+from bequest.sources.language import LanguagePreprocess
 from bequest.sources.preprocess import TextPreprocess
 from bequest.sources.source import Source
 
@@ -71,6 +73,7 @@ def read(folder: str | Path, source: Source | None = None) -> SavedModel:
     try:
         source = source or from_description(about["source"], about, found)
         source = _tap(source, [Tap(**tap) for tap in about.get("taps", ())])
+        source = _wrap(source, about.get("peft"))
         network = source.scratch(0)
         network.head = build_head(about["head"])
         network.load_state_dict(load_file(found / WEIGHTS_FILE))
@@ -99,9 +102,9 @@ def from_run(name: str, folder: str | Path, *, max_tokens: int | None = None, so
     """
     model = read(folder, source)
     prepared = model.source.preprocess
-    if max_tokens is not None and isinstance(prepared, TextPreprocess):
+    if max_tokens is not None and isinstance(prepared, TextPreprocess | LanguagePreprocess):
         limit = transformers.check_max_tokens(name, model.source.description, max_tokens)
-        prepared = replace(prepared, max_tokens=limit)
+        prepared = prepared.limited(limit)
     return replace(
         model.source,
         name=name,
@@ -143,13 +146,27 @@ def _tap(source: Source, taps: Sequence[Tap]) -> Source:
         return source
 
     def untrained() -> Network:
-        return Network(Tapped(source.untrained().body, taps), nn.Identity())
+        made = source.untrained()
+        return Network(Tapped(made.body, taps), nn.Identity(), made.origin.within("body"))
 
     return replace(source, width=sum(t.width for t in taps), pretrained=untrained, untrained=untrained)
 
 
+def _wrap(source: Source, settings: dict[str, Any] | None) -> Source:
+    """The source whose body has a tuner of the PEFT library in it; as it is where there is none."""
+    if settings is None:
+        return source
+
+    def untrained() -> Network:
+        made = source.untrained()
+        return Network(Wrapped(made.body, settings, made.origin.inside), nn.Identity(), made.origin.within("body"))
+
+    return replace(source, pretrained=untrained, untrained=untrained)
+
+
 def _cut(source: Source, at: cut.Cut) -> Source:
     def untrained() -> Network:
-        return Network(at.apply(source.untrained().body), nn.Identity())
+        made = source.untrained()
+        return Network(at.apply(made.body), nn.Identity(), made.origin.within("body"))
 
     return replace(source, width=at.width, pretrained=untrained, untrained=untrained)

@@ -34,7 +34,8 @@ class Source:
         licence: Of the weights.
         inputs: A batch for the network; None to make one from the preprocessing where that can be.
         request: The arguments of `bequest.sources.get` that made it, plain data; empty where it was made otherwise.
-        head_kind: What the source's own head, where it has one, predicts.
+        head_kind: What the source's own head, where it has one, predicts. That of a language model, `causal-lm`, is the
+            body's own last layer.
         classes: Names of the classes that its own head tells apart, in the order of its outputs; empty where they are
             not known.
     """

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from bequest.core.errors import SourceError, nearest
-from bequest.nn.network import Network
+from bequest.nn.network import Network, Origin
 from bequest.sources.checks import check_image_size, explained
 from bequest.sources.head import split
 from bequest.sources.preprocess import ImagePreprocess, Preprocess
@@ -94,8 +94,11 @@ def split_head(network: nn.Module, head: str | None = None) -> Network:
     if head:
         return split(network, head)
     taken = network.get_classifier()  # pyright: ignore[reportCallIssue]
+    name = next((n for n, module in network.named_modules() if module is taken), "")
     network.reset_classifier(0)  # pyright: ignore[reportCallIssue]
-    return Network(network, taken if isinstance(taken, nn.Linear) else nn.Identity())
+    if not isinstance(taken, nn.Linear):
+        return Network(network, nn.Identity())
+    return Network(network, taken, Origin(head=name))
 
 
 def _source(

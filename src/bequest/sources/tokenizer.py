@@ -8,6 +8,9 @@ from typing import Any
 from bequest.core.errors import SourceError
 from bequest.sources.preprocess import TextPreprocess
 
+Files = dict[str, str]
+"""Where a model's files are, as transformers' `from_pretrained` takes it: a name or folder, and a GGUF file in it."""
+
 _SENTENCE_MODES = {"mean": "mean", "mean_tokens": "mean", "cls": "cls", "cls_token": "cls", "lasttoken": "last"}
 
 
@@ -28,11 +31,11 @@ def read_file(name: str, file: str) -> str | None:
         return stream.read()
 
 
-def text_preprocess(name: str, config: Any, max_tokens: int) -> TextPreprocess:
+def text_preprocess(files: Files, config: Any, max_tokens: int) -> TextPreprocess:
     """Tokenizer, token limit and padding of a model.
 
     Args:
-        name: Hub name or folder.
+        files: Where its files are.
         config: Of the model.
         max_tokens: Token limit, special tokens included.
 
@@ -41,7 +44,8 @@ def text_preprocess(name: str, config: Any, max_tokens: int) -> TextPreprocess:
     """
     from tokenizers import Tokenizer
 
-    content = read_file(name, "tokenizer.json") or _converted(name, config)
+    name = files["pretrained_model_name_or_path"]
+    content = (None if "gguf_file" in files else read_file(name, "tokenizer.json")) or _converted(files, config)
     tokenizer = Tokenizer.from_str(content)
     return TextPreprocess(content, max_tokens, _pad_token(name, config, tokenizer))
 
@@ -67,20 +71,30 @@ def sentence_pooling(name: str) -> str | None:
     return _SENTENCE_MODES[modes[0]]
 
 
-def _converted(name: str, config: Any) -> str:
+def end_token(config: Any, text: TextPreprocess) -> str:
+    """The token that ends a text of a language model; empty where it has none."""
+    from tokenizers import Tokenizer
+
+    number = getattr(config, "eos_token_id", None)
+    number = number[0] if isinstance(number, list) else number
+    return (Tokenizer.from_str(text.tokenizer_json).id_to_token(number) if isinstance(number, int) else None) or ""
+
+
+def _converted(files: Files, config: Any) -> str:
     """The tokenizer of a model without a `tokenizer.json`, converted by transformers."""
     from transformers import AutoTokenizer
 
     try:
-        tokenizer = AutoTokenizer.from_pretrained(name).backend_tokenizer
+        tokenizer = AutoTokenizer.from_pretrained(**files).backend_tokenizer
         # Without a file, some classes make a tokenizer of their special tokens alone.
         if tokenizer.get_vocab_size() < config.vocab_size / 2:
             raise ValueError(f"it knows {tokenizer.get_vocab_size()} of the network's {config.vocab_size} tokens")
         return tokenizer.to_str()
     except (OSError, ValueError, ImportError, AttributeError) as error:
         raise SourceError(
-            f"{name!r} has no tokenizer.json, and its tokenizer cannot be converted ({_first_line(error)}). Convert it "
-            "once where its library is installed: AutoTokenizer.from_pretrained(…).save_pretrained(folder)."
+            f"{files['pretrained_model_name_or_path']!r} has no tokenizer.json, and its tokenizer cannot be converted "
+            f"({_first_line(error)}). Convert it once where its library is installed: "
+            "AutoTokenizer.from_pretrained(…).save_pretrained(folder)."
         ) from error
 
 

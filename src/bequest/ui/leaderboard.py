@@ -82,6 +82,12 @@ _COLUMNS = (
     _Column("trainable\nparameters", lambda board, row: units.quantity(row.trainable_parameters), 6),
     _Column("training\ntime", lambda board, row: units.duration(row.train_s), 7),
     _Column("stored\nbytes", lambda board, row: units.size(row.stored_bytes), 4),
+    _Column(
+        "optimizer\nbytes",
+        lambda board, row: units.size(row.optimizer_bytes),
+        0,
+        is_told=lambda board: any(row.optimizer_bytes for row in board.rows),
+    ),
     _Column("peak\nmemory", lambda board, row: units.size(row.peak_memory_bytes), 3),
     _Column("inference\nsamples", lambda board, row: units.rate(row.inference_per_s), 1),
     _Column("seeds\ndone", _seeds, 5),
@@ -129,6 +135,8 @@ def _caption(board: Leaderboard, num_rows: int, columns: list[_Column]) -> str |
     """What the numbers are, and what had no room."""
     metrics = dict.fromkeys(units.metric_name(row.metric) for row in board.rows)
     parts = [f"{' and '.join(metrics)}: mean ± standard error over the seeds"] if metrics else []
+    if any(not row.higher_is_better for row in board.rows):
+        parts[0] += ", lower is better"
     if board.select_by == "worst-group":
         parts.append("ranked by the worst group on validation")
     hidden = [c.header.replace("\n", " ") for c in _told(board) if c not in columns]

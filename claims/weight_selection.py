@@ -1,0 +1,125 @@
+"""What a start from a larger network is worth: random weights against selected ones, accuracy and epochs.
+
+    python claims/weight_selection.py --fashion-mnist DIR               both tasks; some hours on 2 cores
+    python claims/weight_selection.py --only bbc                        needs no Fashion-MNIST
+    python claims/weight_selection.py --only bbc --labels 40 --epochs 1 --seeds 1 --no-write        a try
+
+Fashion-MNIST with 2,000 labels at 64 px, EfficientNet-Lite2 → Lite0; BBC News with 500 labels at 128 tokens, MiniLM-L6
+→ 3 layers of width 192. All starts are trained whole by the recipe of `from_scratch`, without early stopping; the
+weights of the best epoch on held-out labels count. *Epochs* are those until the held-out accuracy has come to the
+highest that random weights reached at the same seed, over all epochs; a start that never does is counted as `never`.
+Numbers go to claims/results/weight_selection.json, the tables into docs/weight_selection.md.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import tempfile
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from finetuning_family import ROOT, fashion, fill
+
+import bequest
+from bequest import sources
+from bequest.methods.from_scratch import FromScratch
+
+RESULT = ROOT / "claims" / "results" / "weight_selection.json"
+PAGE = ROOT / "docs" / "weight_selection.md"
+STARTS = ("random weights", "uniform", "first", "random", "inconsistent")
+
+
+def recipe(modality: str, epochs: int | None) -> dict[str, Any]:
+    """What `from_scratch` does by default, without early stopping, for any method that trains."""
+    chosen = {name: v for name, v in asdict(FromScratch.defaults[modality]).items() if v not in (None, "")}
+    return {**chosen, "patience": 0, "epochs": epochs or chosen["epochs"]}
+
+
+def pair(task: str) -> tuple[sources.Source, sources.Source]:
+    """The smaller network, and the larger one."""
+    if task == "fashion":
+        return sources.get("efficientnet_lite0", image_size=64), sources.get("efficientnet_lite2", image_size=64)
+    large = sources.get("minilm_l6")
+    return sources.member(large, 3, 192), large
+
+
+def measure(task: str, data: Any, start: str, seed: int, options: argparse.Namespace, cache: str) -> dict[str, Any]:
+    smaller, larger = pair(task)
+    settings = recipe(smaller.modality, options.epochs)
+    source = smaller
+    if start != "random weights":
+        source = sources.initialise(smaller, larger, start, seed)  # pyright: ignore[reportArgumentType]
+    with tempfile.TemporaryDirectory() as out:
+        run = bequest.adapt(
+            data,
+            source,
+            "from_scratch" if start == "random weights" else "full",
+            seed=seed,
+            train_size=options.labels or {"fashion": 2000, "bbc": 500}[task],
+            test_size={"fashion": 2000, "bbc": 600}[task] if options.labels is None else options.labels,
+            out=Path(out) / "run",
+            cache=cache,
+            progress=False,
+            **settings,
+        )
+    [trial] = run.board.trials
+    held_out = [e.validation_metric for e in trial.epochs if e.train_loss is not None]
+    return {"test": trial.test, "held_out": held_out, "seconds": round(trial.train_s, 1)}
+
+
+def epochs_to(found: dict[str, Any], baseline: dict[str, Any]) -> int | None:
+    """Epochs until the held-out accuracy is the best that the baseline had; None where it never is."""
+    mark = max(baseline["held_out"])
+    return next((epoch for epoch, score in enumerate(found["held_out"], 1) if score >= mark), None)
+
+
+def table(results: dict[str, list[dict[str, Any]]]) -> str:
+    lines = ["| start | test accuracy | epochs to the best of random weights |", "| --- | ---: | ---: |"]
+    for start in STARTS:
+        scores = np.array([trial["test"] for trial in results[start]]) * 100
+        error = f" ± {scores.std(ddof=1) / len(scores) ** 0.5:.1f}" if len(scores) > 1 else ""
+        epochs = [epochs_to(t, b) for t, b in zip(results[start], results["random weights"], strict=True)]
+        lines.append(f"| {start} | {scores.mean():.1f}{error} | {', '.join(str(e or 'never') for e in epochs)} |")
+    return "\n".join(lines)
+
+
+def load(task: str, folder: Path | None) -> Any:
+    if task == "fashion":
+        if folder is None:
+            raise SystemExit("give the folder of Fashion-MNIST's IDX files: --fashion-mnist DIR")
+        return fashion(folder)
+    from bequest.cli.demo import texts
+
+    return texts().task
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--only", choices=("fashion", "bbc"))
+    parser.add_argument("--fashion-mnist", type=Path, metavar="DIR", help="where its IDX files lie")
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--labels", type=int, help="instead of 2,000 and 500, and as many test samples")
+    parser.add_argument("--epochs", type=int, help="instead of the recipe's")
+    parser.add_argument("--no-write", action="store_true", help="print the tables alone")
+    options = parser.parse_args()
+    kept = json.loads(RESULT.read_text()) if RESULT.exists() else {}
+    with tempfile.TemporaryDirectory() as cache:
+        for task in [options.only] if options.only else ["fashion", "bbc"]:
+            data = load(task, options.fashion_mnist)
+            results: dict[str, list[dict[str, Any]]] = {start: [] for start in STARTS}
+            for seed in range(options.seeds):
+                for start in STARTS:
+                    results[start].append(measure(task, data, start, seed, options, cache))
+                    print(task, start, seed, results[start][-1], flush=True)
+            print(table(results))
+            if not options.no_write:
+                kept[task] = results
+                RESULT.write_text(json.dumps(kept, indent=1) + "\n")
+                fill(task, table(results), PAGE)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,131 @@
+"""Causal language models: what each token says of the next one, without the logits of all tokens at once.
+
+A batch of b samples of t tokens with a vocabulary of v has b·t·v logits: 400 MB at 16 × 128 × 49,152. Only those of
+tokens that are to be predicted are computed, some at a time, and again in the backward pass rather than kept.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.utils.flop_counter import register_flop_formula
+
+IGNORED = -100
+"""In the place of a target: nothing is to be predicted there."""
+
+_LOGITS = 2**23
+"""Logits that are computed at a time."""
+
+
+class Vocabulary(nn.Module):
+    """A language model's own last layer, from hidden states to the negative log-likelihood of what came next.
+
+    Attributes:
+        weight: (tokens of the vocabulary, width); may be the input embedding's own parameter.
+        bias: (tokens of the vocabulary,) or None.
+    """
+
+    def __init__(self, layer: nn.Linear) -> None:
+        super().__init__()
+        self.weight, self.bias = layer.weight, layer.bias
+
+    def forward(self, hidden: Tensor, targets: Tensor) -> Tensor:
+        """Hidden states (batch, tokens, width) and what comes next (batch, tokens) → (batch, 2).
+
+        Of each sample the negative log-likelihood of all its targets, and their number, float32.
+        """
+        losses = token_losses(hidden, self.weight, self.bias, targets)
+        return torch.stack([losses.sum(1), (targets != IGNORED).sum(1).to(losses.dtype)], 1)
+
+
+class LanguageModel(nn.Module):
+    """A causal transformer and its own last layer: token ids, and which token comes next, → (batch, 2).
+
+    No mask is needed: samples are padded at their ends, where no earlier token looks.
+
+    Attributes:
+        model: The transformers model without its last layer.
+        vocabulary: That layer.
+    """
+
+    def __init__(self, model: nn.Module, vocabulary: Vocabulary) -> None:
+        super().__init__()
+        self.model = model
+        self.vocabulary = vocabulary
+
+    def forward(self, input_ids: Tensor, targets: Tensor) -> Tensor:
+        """Ids (batch, tokens) and the next token of each, or IGNORED, → what `Vocabulary` gives."""
+        return self.vocabulary(self.model(input_ids=input_ids).last_hidden_state, targets)
+
+
+def _forward(hidden: Tensor, weight: Tensor, bias: Tensor | None, targets: Tensor) -> Tensor:
+    losses = torch.zeros(targets.numel(), dtype=_exact(weight), device=hidden.device)
+    for rows, states, wanted in _chunks(hidden, weight, targets):
+        losses[rows] = F.cross_entropy(_logits(states, weight, bias), wanted, reduction="none")
+    return losses.view(targets.shape)
+
+
+token_losses = torch.library.custom_op(
+    "bequest::token_losses",
+    _forward,
+    mutates_args=(),
+    schema="(Tensor hidden, Tensor weight, Tensor? bias, Tensor targets) -> Tensor",
+)
+"""Hidden states (batch, tokens, width), weight (vocabulary, width), bias, targets (batch, tokens) → the negative
+log-likelihood of each target (batch, tokens), 0 where there is none; an operation of its own, which export leaves
+whole."""
+
+
+@token_losses.register_fake
+def _(hidden: Tensor, weight: Tensor, bias: Tensor | None, targets: Tensor) -> Tensor:
+    return torch.empty_like(targets, dtype=_exact(weight))
+
+
+def _keep(ctx: Any, inputs: tuple[Tensor, Tensor, Tensor | None, Tensor], output: Tensor) -> None:
+    ctx.save_for_backward(*inputs)
+
+
+def _backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
+    hidden, weight, bias, targets = ctx.saved_tensors
+    for_hidden, for_weight, for_bias, _ = ctx.needs_input_grad
+    to_hidden = hidden.new_zeros(hidden.shape) if for_hidden else None
+    to_weight = torch.zeros_like(weight) if for_weight else None
+    to_bias = torch.zeros_like(bias) if for_bias else None
+    for rows, states, wanted in _chunks(hidden, weight, targets):
+        errors = _logits(states, weight, bias).softmax(1)
+        errors[torch.arange(len(wanted), device=wanted.device), wanted] -= 1
+        errors = (errors * gradient.flatten()[rows, None]).to(weight.dtype)
+        if to_hidden is not None:
+            to_hidden.view(-1, hidden.shape[-1])[rows] = (errors @ weight).to(hidden.dtype)
+        if to_weight is not None:
+            to_weight.addmm_(errors.T, states)
+        if to_bias is not None:
+            to_bias += errors.sum(0)
+    return to_hidden, to_weight, to_bias, None
+
+
+token_losses.register_autograd(_backward, setup_context=_keep)
+
+
+@register_flop_formula(torch.ops.bequest.token_losses)
+def _flops(hidden: Any, weight: Any, bias: Any, targets: Any, *_: Any, **__: Any) -> int:
+    return 2 * targets[0] * targets[1] * weight[0] * weight[1]
+
+
+def _chunks(hidden: Tensor, weight: Tensor, targets: Tensor) -> Any:
+    """Positions that have targets, some at a time, with their hidden states and targets."""
+    states, flat = hidden.reshape(-1, hidden.shape[-1]), targets.flatten()
+    for rows in (flat != IGNORED).nonzero().squeeze(1).split(max(1, _LOGITS // len(weight))):
+        yield rows, states[rows].to(weight.dtype), flat[rows]
+
+
+def _logits(states: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    return F.linear(states, weight, bias).to(_exact(weight))
+
+
+def _exact(weight: Tensor) -> torch.dtype:
+    """At least float32: sums of exponentials need it."""
+    return torch.promote_types(weight.dtype, torch.float32)
