@@ -1,4 +1,4 @@
-"""The Python functions: `compare`, `adapt`, `distill`, `probe`, `replay`, `suggest_learning_rate`, `features` and more."""
+"""The Python functions: `compare`, `adapt`, `distill`, `probe`, `replay`, `suggest_learning_rate`, and more."""
 
 from __future__ import annotations
 
@@ -486,6 +486,11 @@ def distill(
     source_head: str | None = None,
     pooling: str | None = None,
     cut_at: str | None = None,
+    adapter: str | Path | None = None,
+    init_from: str | None = None,
+    init_layers: int | None = None,
+    init_width: int | None = None,
+    selection: Selection | None = None,
     precision: Precision = "auto",
     views: int | str | None = None,
     augment: str | None = None,
@@ -521,6 +526,11 @@ def distill(
         source_head: As for `compare`, of the student.
         pooling: As for `compare`, of the student.
         cut_at: As for `compare`, of the student.
+        adapter: As for `compare`, of the student.
+        init_from: As for `compare`: the student may begin with some of a larger network's weights, e.g. its teacher's.
+        init_layers: As for `compare`, of the student.
+        init_width: As for `compare`, of the student.
+        selection: As for `compare`, of the student.
         precision: As for `compare`.
         views: As for `compare`; the teacher sees the same ones.
         augment: As for `compare`.
@@ -565,6 +575,11 @@ def distill(
         source_head=source_head,
         pooling=pooling,
         cut_at=cut_at,
+        adapter=adapter,
+        init_from=init_from,
+        init_layers=init_layers,
+        init_width=init_width,
+        selection=selection,
         precision=precision,
         views=views,
         augment=augment,

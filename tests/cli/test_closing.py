@@ -26,7 +26,9 @@ def test_domain_affinity_is_told_where_it_was_measured(
 
 
 def test_the_open_questions_are_told_a_line_each(bequest: Bequest, table: Path, bert: Path, tmp_path: Path) -> None:
-    words = ("--methods", "full,lora", "--set", "full.epochs=1", "--set", "lora.epochs=1", "--train-size", 40)
+    settings = ("full.epochs=1", "lora.epochs=1", "full.head_init=random", "lora.head_init=random")
+    trained = [word for setting in settings for word in ("--set", setting)]
+    words = ("--methods", "full,lora", *trained, "--train-size", 40)
     where = ("--source", f"hf:{bert}", "--seeds", 1, "--quiet", "--out", tmp_path / "run")
     status, out, err = bequest("compare", table, *where, *words)
     assert status == 0, err

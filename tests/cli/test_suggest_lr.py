@@ -17,7 +17,9 @@ SETTINGS = {"batch_size": 8, "head_init": "random", "num_steps": 30, "start": 1e
 
 @pytest.fixture
 def suggestion(tiny_sources: dict[str, Any], tiny_tasks: dict[str, Any], cache: Path) -> bequest.RateSuggestion:
-    return bequest.suggest_learning_rate(tiny_tasks["image"], tiny_sources["image"], "freeze", **SETTINGS)
+    return bequest.suggest_learning_rate(
+        tiny_tasks["image"], tiny_sources["image"], "freeze", learning_rate=3e-4, head_learning_rate=3e-3, **SETTINGS
+    )
 
 
 def test_the_heads_rate_is_in_proportion_and_both_can_be_used(
@@ -77,5 +79,5 @@ def test_the_command_prints_the_command_to_use_it(
     assert (adapt.data, adapt.source, adapt.method) == (["my data/"], "tiny", "bitfit")
     assert (adapt.hyper_norms, adapt.hyper_batch_size) == ("false", "8")
     rate, head_rate = float(adapt.hyper_learning_rate), float(adapt.hyper_head_learning_rate)
-    assert head_rate == pytest.approx(5 * rate, rel=0.05)
+    assert head_rate == pytest.approx(rate / 5, rel=0.05)
     assert f"learning_rate {rate:g}, head_learning_rate {head_rate:g}" in printed

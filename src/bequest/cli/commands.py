@@ -51,7 +51,7 @@ def distill(options: Namespace) -> int:
     own |= {name: value for name, value in _training(options).items() if name != "source_data"}
     shared = _shared(options)
     settings = {**distillation(options), **hyperparameters(options)}
-    run = api.distill(student=shared.pop("source"), **own, **{**shared, **settings})
+    run = api.distill(student=shared.pop("source"), **own, **_start(options), **{**shared, **settings})
     _closing(run)
     return 0
 

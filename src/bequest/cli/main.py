@@ -164,6 +164,7 @@ def _parser() -> ArgumentParser:
     add_data(distill)
     add_sizes(distill)
     add_source(distill, role="student")
+    add_start(distill)
     add_distillation(distill, required=True)
     distill.add_argument(
         "--method", default="full", help="how the student is trained (default: full; `bequest ls methods`)"

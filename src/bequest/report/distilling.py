@@ -45,7 +45,8 @@ def _student(board: Leaderboard, teacher: dict[str, Any], plain: Row | None, dis
         text += f", {score(before, metric)} without ({gap(after - before, metric, signed=True)}"
         whole = teacher["test"] - before
         # A gap that reads as zero cannot be closed by a share.
-        text += f"; {100 * (after - before) / whole:.0f} % of the gap to the teacher)" if whole >= 5e-4 and after > before else ")"
+        closed = whole >= 5e-4 and after > before
+        text += f"; {100 * (after - before) / whole:.0f} % of the gap to the teacher)" if closed else ")"
     agreements = [r.metrics[AGREEMENT].mean for r in (distilled, plain) if r is not None and AGREEMENT in r.metrics]
     if agreements:
         text += f". It agrees with the teacher on {score(agreements[0], AGREEMENT)} of the test samples"
