@@ -10,7 +10,7 @@ needs, in float32, decoded beforehand, and with what its paper tunes: scikit-lea
 penalties; the same at one penalty on each layer, read by hooks; Head2Toe with Adam, λ and F chosen by 5 folds; Pro²
 by AdamW, rate and weight decay from three each, chosen on validation; DFR by scikit-learn's saga (seven C, then
 twenty refits); the scores, computed by our own functions. Ours does more: penalties are chosen by cross-validation on
-every layer too, and every head is fitted again on all labels, its settings chosen anew.
+every layer too, and every head is fitted again on all labels, with the settings chosen before.
 """
 
 from __future__ import annotations

@@ -35,7 +35,7 @@ def prepared(name: str) -> tuple[Network, Any]:
     set_modes(plan.network)
     parameters = dict(plan.network.named_parameters())
     groups = [{"params": [parameters[n] for n in g.names], "lr": g.learning_rate} for g in stage.groups]
-    return plan.network, stage.optimizer(groups)
+    return plan.network, stage.optimizer(groups, 1)
 
 
 def stepper(name: str, steps: int) -> Callable[[], None]:
