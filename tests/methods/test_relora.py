@@ -58,7 +58,9 @@ def test_the_change_outgrows_the_rank(kind: str, context_of: Callable[..., Any])
 
     assert set(ranks(cycles=1)) == {1}
     grown = ranks(cycles=4)
-    assert min(grown) > 1 and max(grown) <= 4 and sum(grown) > 2.5 * len(grown), "the best epoch may be in an earlier cycle"
+    assert min(grown) > 1 and max(grown) <= 4 and sum(grown) > 2.5 * len(grown), (
+        "the best epoch may be in an earlier cycle"
+    )
 
 
 def test_a_restart_in_training_leaves_function_and_foreign_state_alone(context_of: Callable[..., Any]) -> None:

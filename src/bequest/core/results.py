@@ -297,8 +297,13 @@ def _fields_of(what: str) -> Generator[None]:
 
 
 @contextmanager
-def atomic_open(path: Path) -> Generator[IO[bytes]]:
+def atomic_open(path: Path, *, durable: bool = True) -> Generator[IO[bytes]]:
     """A file that appears under `path` whole or not at all.
+
+    Args:
+        path: Where.
+        durable: Wait for the disk, so that a power cut cannot take its content away either. That takes seconds while
+            others write much; what is checked when it is read, and can be made again, need not wait.
 
     Raises:
         OSError: It cannot be written; its `filename` is `path`, whatever part of writing failed.
@@ -308,8 +313,9 @@ def atomic_open(path: Path) -> Generator[IO[bytes]]:
         path.parent.mkdir(parents=True, exist_ok=True)
         with temporary.open("xb") as file:
             yield file
-            file.flush()
-            os.fsync(file.fileno())
+            if durable:
+                file.flush()
+                os.fsync(file.fileno())
         temporary.replace(path)
     except BaseException as error:
         with suppress(OSError):
@@ -324,10 +330,10 @@ def is_temporary(path: Path) -> bool:
     return re.fullmatch(r"\..+\.[0-9a-f]{8}\.tmp", path.name) is not None
 
 
-def write_json(path: Path, data: Any) -> None:
+def write_json(path: Path, data: Any, *, durable: bool = True) -> None:
     """Write `data` atomically as indented JSON; raises ValueError for NaN and infinities."""
     text = json.dumps(data, indent=1, allow_nan=False) + "\n"
-    with atomic_open(path) as file:
+    with atomic_open(path, durable=durable) as file:
         file.write(text.encode())
 
 

@@ -75,7 +75,7 @@ class Passes:
         if name not in self.trial:
             self.trial[name] = [asked, computed]
             if self._file is not None:
-                write_json(self._file, {"identity": self._identity, "passes": self.trial})
+                write_json(self._file, {"identity": self._identity, "passes": self.trial}, durable=False)
 
 
 @dataclass

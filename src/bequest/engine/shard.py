@@ -144,7 +144,7 @@ def write_shard(
         crc = zlib.crc32(_buffer(part), crc)
     offset = len(header) + len(arrays) * 24
     shard = Shard(folder / f"{uuid.uuid4().hex}-{crc:08x}{SUFFIX}", dtype, shape, offset, seconds / len(arrays))
-    with atomic_open(shard.path) as file:
+    with atomic_open(shard.path, durable=False) as file:
         for part in parts:
             file.write(_buffer(part))
         file.flush()

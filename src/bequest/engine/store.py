@@ -301,7 +301,7 @@ class Shelf:
     ) -> None:
         try:
             if not (self.folder / KEY_FILE).exists():
-                write_json(self.folder / KEY_FILE, self.key)
+                write_json(self.folder / KEY_FILE, self.key, durable=False)
             shard, lengths, values = write_shard(self.folder, hashes, records, seconds)
         except OSError as error:
             if not (again and self._quota.mended(error, num_bytes)):
