@@ -22,7 +22,7 @@ from bequest.comparison.probe import probe as run_probe
 from bequest.comparison.protocol import Protocol, check_modality, enter, with_teacher
 from bequest.comparison.protocol import compare as run_comparison
 from bequest.core.checks import check_count, check_seed, check_seeds, check_test_size, check_train_size
-from bequest.core.distillation import DISTILLATION
+from bequest.core.distillation import DISTILLATION, check_temperatures
 from bequest.core.distillation import distillation as make_distillation
 from bequest.core.errors import DataError, MethodError, RunError
 from bequest.core.observe import Observer, Silent
@@ -183,6 +183,7 @@ def compare(
     cut: bool = True,
     teacher: Teacher | Sequence[Teacher] | None = None,
     distillation: Mapping[str, Any] | None = None,
+    temperatures: str | Sequence[float] | None = None,
     unlabelled: Any = None,
     cache: str | Path | None = None,
     observer: Observer | None = None,
@@ -239,6 +240,8 @@ def compare(
             task's classes; several, with commas between or in a list, teach the mean of their soft targets. Each method
             that trains then has two rows, without the teacher and with it.
         distillation: Settings of `bequest.core.distillation.Distillation`, e.g. `{"temperature": 2.0}`.
+        temperatures: A distilled row at each of these ρ, e.g. `[1, 2, 4, 8]`; None for one at the temperature that is
+            set.
         unlabelled: Samples without labels that a student is trained on too: a folder of images or .txt files, or inputs
             as `task_from_arrays` takes them. Those that are among the task's own are left out.
         cache: Folder of stored frozen outputs; None for the user's.
@@ -253,7 +256,7 @@ def compare(
     """
     chosen = check_seeds(seeds)
     train_size, test_size = check_train_size(train_size), check_test_size(test_size)
-    split_seed = check_seed("--split-seed", split_seed)
+    split_seed, sweep = check_seed("--split-seed", split_seed), check_temperatures(temperatures)
     columns = {
         "text_column": text_column,
         "image_column": image_column,
@@ -285,8 +288,8 @@ def compare(
     loaded = divided(loaded, source)
     methods = _default_methods(loaded) if methods is None else methods
     entries = enter(methods, settings or {}, source, loaded)
-    teaching = _teaching(teacher, distillation, unlabelled, options)
-    entries = entries if teaching is None else with_teacher(entries, teaching)
+    teaching = _teaching(teacher, distillation, unlabelled, temperatures, options)
+    entries = entries if teaching is None else with_teacher(entries, teaching, sweep)
     chosen_views = choose_views(views, augment, loaded.modality)
     protocol = Protocol(
         chosen, train_size, test_size, split_seed, precision, chosen_views, cut, source_task, select_by, teaching
@@ -308,6 +311,7 @@ def compare(
         "source_data": source_task and source_task.origin,
         "teacher": teaching and [t.request for t in teaching.teachers],
         "distillation": teaching and teaching.settings.describe(),
+        "temperatures": list(sweep) or None,
         "unlabelled": os.path.abspath(unlabelled) if isinstance(unlabelled, str | Path) else None,
         "replayable": bool(loaded.origin and source.request and (source_task is None or source_task.origin))
         and (teaching is None or all(t.request for t in teaching.teachers))
@@ -467,6 +471,7 @@ def distill(
     student: str | Source | nn.Module,
     method: str = "full",
     *,
+    temperatures: str | Sequence[float] | None = None,
     unlabelled: Any = None,
     seeds: int | Sequence[int] = 3,
     train_size: int | None = None,
@@ -507,6 +512,7 @@ def distill(
         teacher: As for `compare`; may also be a `Run`, an `AdaptedModel` or a `Source`.
         student: As the source of `compare`.
         method: How the student is trained: any method that trains by gradient descent.
+        temperatures: As for `compare`: a sweep over ρ.
         unlabelled: As for `compare`.
         seeds: As for `compare`.
         train_size: As for `compare`.
@@ -556,6 +562,7 @@ def distill(
         settings={method: {name: value for name, value in settings.items() if name not in own}},
         teacher=teacher,
         distillation={name: value for name, value in settings.items() if name in own},
+        temperatures=temperatures,
         unlabelled=unlabelled,
         seeds=seeds,
         train_size=train_size,
@@ -906,6 +913,7 @@ def replay(
         source_data=own and _load(own),
         teacher=settings["teacher"] and [get_source(**request) for request in settings["teacher"]],
         distillation=settings["distillation"],
+        temperatures=settings["temperatures"],
         unlabelled=settings["unlabelled"],
         out=out,
         observer=observer,
@@ -1125,11 +1133,12 @@ def _source(
 
 
 def _teaching(
-    teacher: Any, settings: Mapping[str, Any] | None, unlabelled: Any, options: Mapping[str, Any]
+    teacher: Any, settings: Mapping[str, Any] | None, unlabelled: Any, temperatures: Any, options: Mapping[str, Any]
 ) -> Teaching | None:
     """Who teaches, what, and on which samples; None without a teacher."""
     if teacher is None:
-        given = [flag for flag, value in (("distillation", settings), ("--unlabelled", unlabelled)) if value]
+        values = {"distillation": settings, "--unlabelled": unlabelled, "--temperatures": temperatures}
+        given = [flag for flag, value in values.items() if value]
         if given:
             raise MethodError(f"Settings for {' and '.join(given)} are given, but no teacher. Name one: --teacher.")
         return None

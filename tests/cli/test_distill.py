@@ -103,3 +103,25 @@ def test_unlabelled_files_are_of_one_kind(tmp_path: Path) -> None:
     (tmp_path / "b.png").write_bytes(b"")
     with pytest.raises(DataError, match=r"holds 1 image and 1 .txt file; expected files of one"):
         read_unlabelled(tmp_path, encoding="utf-8")
+
+
+def test_a_sweep_over_temperatures(bequest: Bequest, table: Path, bert: Path, teacher: Path, tmp_path: Path) -> None:
+    words = ("distill", table, "--teacher", teacher, "--student", f"hf:{bert}", *SHORT, "--seeds", 1)
+    run = tmp_path / "run"
+    status, out, err = bequest(*words, "--temperatures", "1,4", "--out", run)
+    assert status == 0, err
+    board = json.loads((run / "leaderboard.json").read_text(encoding="utf-8"))
+    temperatures = {row["method"]: row["settings"].get("temperature") for row in board["rows"]}
+    assert temperatures == {"full": None, "full, distilled at 1": 1.0, "full, distilled at 4": 4.0}
+    assert "best by validation of 1, 4;" in " ".join(out.split())
+    assert "What the temperature is worth" in (run / "report.html").read_text(encoding="utf-8")
+    single = [e for t in board["trials"] if t["method"] == "full, distilled at 4" for e in t["epochs"]]
+    status, _, err = bequest(*words, "--temperature", 4, "--out", tmp_path / "one")
+    assert status == 0, err
+    alone = json.loads((tmp_path / "one" / "leaderboard.json").read_text(encoding="utf-8"))
+    [same] = [t["epochs"] for t in alone["trials"] if t["method"] == "full, distilled"]
+    assert [e["train_loss"] for e in same] == [e["train_loss"] for e in single]
+
+    for wrong in ("1,x", "2,2", "0,1"):
+        status, _, err = bequest(*words, "--temperatures", wrong, "--out", tmp_path / "none")
+        assert status == 1 and f"--temperatures is '{wrong}'; expected different numbers above 0, e.g. 1,2,4,8." in err

@@ -28,6 +28,7 @@ def compare(options: Namespace) -> int:
     settings = parse_settings(options.settings)
     own = {"seeds": options.seeds, "select_by": options.select_by, "out": options.out, **_training(options)}
     own |= {"teacher": options.teacher, "distillation": distillation(options), "unlabelled": options.unlabelled}
+    own["temperatures"] = options.temperatures
     run = api.compare(methods=names, settings=settings, **own, **_start(options), **_shared(options))
     _closing(run)
     return 0
@@ -47,7 +48,7 @@ def distill(options: Namespace) -> int:
     """`bequest distill`."""
     from bequest import api
 
-    own = {name: getattr(options, name) for name in ("teacher", "method", "unlabelled", "seeds", "out")}
+    own = {name: getattr(options, name) for name in ("teacher", "method", "temperatures", "unlabelled", "seeds", "out")}
     own |= {name: value for name, value in _training(options).items() if name != "source_data"}
     shared = _shared(options)
     settings = {**distillation(options), **hyperparameters(options)}

@@ -229,6 +229,12 @@ def add_distillation(parser: ArgumentParser, *, required: bool = False) -> None:
         metavar="DIR",
         help="a folder of images or .txt files without labels, of which the student learns what the teacher makes",
     )
+    group.add_argument(
+        "--temperatures",
+        metavar="ρ,ρ,…",
+        help="a distilled row at each of these, e.g. 1,2,4,8, with a plot; the teacher's passes are made once "
+        "(default: one row at --temperature)",
+    )
     for h in DISTILLATION.hyperparameters:
         group.add_argument(
             h.flag,

@@ -81,7 +81,8 @@ class Entry:
         fit_on: Parts that its solvers see.
         taps: Of the source's body, what its solvers read.
         trains: Whether it has a training stage.
-        distilled: Whether its training stages have a teacher.
+        teaching: Of its training stages; None where they have no teacher.
+        swept: Whether there are rows of other temperatures beside it.
     """
 
     info: MethodInfo
@@ -90,12 +91,16 @@ class Entry:
     fit_on: frozenset[Part] = frozenset()
     taps: tuple[Tap, ...] = ()
     trains: bool = False
-    distilled: bool = False
+    teaching: Teaching | None = None
+    swept: bool = False
 
     @property
     def name(self) -> str:
         """Of its row."""
-        return self.info.name + DISTILLED * self.distilled
+        if self.teaching is None:
+            return self.info.name
+        at = f" at {self.teaching.settings.temperature:g}" if self.swept else ""
+        return self.info.name + DISTILLED + at
 
 
 def enter(names: Sequence[str], settings: Mapping[str, Mapping[str, Any]], source: Source, task: Task) -> list[Entry]:
@@ -137,8 +142,8 @@ def enter(names: Sequence[str], settings: Mapping[str, Mapping[str, Any]], sourc
     return entries
 
 
-def with_teacher(entries: Sequence[Entry], teaching: Teaching) -> list[Entry]:
-    """Each method as it is, then, if it trains, with the teacher.
+def with_teacher(entries: Sequence[Entry], teaching: Teaching, temperatures: Sequence[float] = ()) -> list[Entry]:
+    """Each method as it is, then, if it trains, with the teacher: once, or at each of some temperatures.
 
     Raises:
         MethodError: None of them trains.
@@ -149,11 +154,14 @@ def with_teacher(entries: Sequence[Entry], teaching: Teaching) -> list[Entry]:
             f"A teacher is given, but no training stage of {names} could learn from it; expected a method that trains "
             "by gradient descent, e.g. full or lora (`bequest ls methods`)."
         )
-    settings = {**teaching.settings.describe(), "teacher": ", ".join(t.name for t in teaching.teachers)}
+    names = {"teacher": ", ".join(t.name for t in teaching.teachers)}
+    lessons = [teaching.at(temperature) for temperature in dict.fromkeys(temperatures)] or [teaching]
     found: list[Entry] = []
     for entry in entries:
-        taught = replace(entry, distilled=True, settings={**entry.settings, **settings})
-        found += [entry, taught] if entry.trains else [entry]
+        found.append(entry)
+        for lesson in lessons if entry.trains else ():
+            settings = {**entry.settings, **lesson.settings.describe(), **names}
+            found.append(replace(entry, teaching=lesson, swept=bool(temperatures), settings=settings))
     return found
 
 
@@ -282,7 +290,7 @@ class _Comparison:
     @property
     def questioned(self) -> set[str]:
         """Names of the methods that the open questions are about."""
-        return concerned({entry.name: entry.info.family for entry in self.entries if not entry.distilled})
+        return concerned({entry.name: entry.info.family for entry in self.entries if entry.teaching is None})
 
     @property
     def planned(self) -> list[tuple[Entry, int]]:
@@ -306,7 +314,7 @@ class _Comparison:
         return found
 
     def trial(self, entry: Entry, seed: int, draw: Draw) -> TrialRecord:
-        name, context = entry.name, self.context if entry.distilled else replace(self.context, teaching=None)
+        name, context = entry.name, replace(self.context, teaching=entry.teaching)
         identity, folder = self.trial_identity(entry, seed), self.folder.trial(name, seed)
         try:
             with PeakMemory() as peak:

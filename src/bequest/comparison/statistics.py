@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from bequest.core.distillation import DISTILLED
+from bequest.core.distillation import taught_by
 from bequest.core.registry import methods
 from bequest.core.results import Interval, Row, SelectBy, TrialRecord, goodness
 
@@ -30,7 +30,7 @@ def make_row(trials: Sequence[TrialRecord], select_by: SelectBy = "metric") -> R
     """One method's trials as a row; failed seeds count only as errors, and the median seed is by the criterion."""
     done = [t for t in trials if t.error is None]
     first = (done or list(trials))[0]
-    known = methods().get(first.method.removesuffix(DISTILLED))
+    known = methods().get(taught_by(first.method))
     speeds = [t.inference_per_s for t in done if t.inference_per_s is not None]
     return Row(
         method=first.method,

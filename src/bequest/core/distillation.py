@@ -13,7 +13,7 @@ from bequest.core.registry import MethodInfo
 SoftLoss = Literal["soft-cross-entropy", "kl", "softmax-l2", "logits-l2", "dkd", "dist"]
 
 DISTILLED = ", distilled"
-"""After a method's name, the row of the student that has a teacher."""
+"""After a method's name, the row of the student that has a teacher; in a sweep its temperature stands behind."""
 
 AGREEMENT = "teacher_agreement"
 """In a record's further metrics: the share of the test samples that student and teacher give the same class."""
@@ -86,6 +86,31 @@ class Distillation:
 
 DISTILLATION = MethodInfo("distillation", "distillation", "Hinton et al. 2015, arXiv:1503.02531", Distillation)
 """Its settings as the command line and the docs show them; no method of its own, since it goes with any that trains."""
+
+
+def taught_by(name: str) -> str:
+    """Of a row's name, the method's: without what tells of a teacher."""
+    return name.partition(DISTILLED)[0]
+
+
+def check_temperatures(given: Any) -> tuple[float, ...]:
+    """The temperatures of a sweep, of which there are none where None is given.
+
+    Args:
+        given: Numbers, or a text of them with commas between.
+
+    Raises:
+        MethodError: One is no number above 0, or is there twice.
+    """
+    if given is None:
+        return ()
+    try:
+        found = tuple(float(value) for value in (given.split(",") if isinstance(given, str) else given))
+    except (TypeError, ValueError):
+        found = ()
+    if not found or len(set(found)) < len(found) or not all(0 < value < math.inf for value in found):
+        raise MethodError(f"--temperatures is {given!r}; expected different numbers above 0, e.g. 1,2,4,8.")
+    return found
 
 
 def distillation(settings: Mapping[str, Any]) -> Distillation:

@@ -60,6 +60,13 @@ class Teaching:
         """Of each teacher, a digest of its weights, head included."""
         return tuple(fingerprint(network) for network in self.networks)
 
+    def at(self, temperature: float) -> Teaching:
+        """The same teachers, which are loaded once, at another temperature."""
+        made = replace(self, settings=replace(self.settings, temperature=temperature))
+        loaded = {"networks": self.networks, "fingerprints": self.fingerprints}
+        vars(made).update(loaded)
+        return made
+
     def describe(self) -> dict[str, Any]:
         """Plain data, for records: what else could change what a student learns."""
         return {

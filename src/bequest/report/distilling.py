@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from bequest.core.distillation import AGREEMENT, DISTILLED
+from bequest.core.distillation import AGREEMENT, DISTILLED, taught_by
 from bequest.core.results import Leaderboard, Row
 from bequest.report.units import gap, metric_name, quantity, rate, score, size
 
@@ -16,27 +16,74 @@ _SHOWN = 4
 def in_words(board: Leaderboard) -> list[str]:
     """A paragraph on the teacher, and one on each student; none where nothing was distilled."""
     teacher = board.protocol.get("teacher")
-    pairs = [pair for pair in _pairs(board) if pair[1].test is not None]
-    if not teacher or not pairs:
+    found = _students(board)
+    if not teacher or not found:
         return []
-    metric = pairs[0][1].metric
+    metric = next(iter(found.values()))[0].metric
     names = " and ".join(teacher["names"])
     first = (
         f"Teacher {names}: test {metric_name(metric)} {score(teacher['test'], metric)}, "
         f"{quantity(teacher['parameters'])} parameters, {size(teacher['bytes'])}, {rate(teacher['inference_per_s'])}."
     )
-    return [first, *(_student(board, teacher, plain, distilled) for plain, distilled in pairs)]
+    return [first, *(_told(board, teacher, method, rows) for method, rows in found.items())]
 
 
-def _pairs(board: Leaderboard) -> list[tuple[Row | None, Row]]:
-    """The student without a teacher, where it has a result, and with it."""
-    rows = {row.method: row for row in board.rows}
-    found = [(rows.get(name.removesuffix(DISTILLED)), row) for name, row in rows.items() if name.endswith(DISTILLED)]
-    return [(plain if plain and plain.test else None, row) for plain, row in found]
+def _students(board: Leaderboard) -> dict[str, list[Row]]:
+    """The rows with a teacher that have a result, by method, the best first."""
+    found: dict[str, list[Row]] = {}
+    for row in board.judged():
+        if DISTILLED in row.method and row.test is not None:
+            found.setdefault(taught_by(row.method), []).append(row)
+    return found
+
+
+def _told(board: Leaderboard, teacher: dict[str, Any], method: str, rows: list[Row]) -> str:
+    plain = next((row for row in board.rows if row.method == method and row.test), None)
+    text = _student(board, teacher, plain, rows[0])
+    if len(rows) == 1:
+        return text
+    by_rho = sorted(rows, key=_temperature)
+    swept = ", ".join(f"{_temperature(row):g}" for row in by_rho)
+    tests = [row.test.mean for row in rows if row.test]
+    lowest, highest = (score(value, rows[0].metric) for value in (min(tests), max(tests)))
+    rho = f"{_temperature(rows[0]):g}"
+    return f"{text} That is at ρ = {rho}, best by validation of {swept}; on test they go from {lowest} to {highest}."
+
+
+def _temperature(row: Row) -> float:
+    return float(row.settings["temperature"])
+
+
+def sweep(board: Leaderboard) -> dict[str, Any] | None:
+    """What the plot over temperatures shows; None where there is no sweep.
+
+    Returns:
+        The metric, the teacher's score, and of each method the score without a teacher (None where it has none) and
+        temperature, mean and standard error (None for one seed) of each row.
+    """
+    teacher, swept = board.protocol.get("teacher"), {m: rows for m, rows in _students(board).items() if len(rows) > 1}
+    if not teacher or not swept:
+        return None
+    plain = {row.method: row.test.mean for row in board.rows if row.test}
+    return {
+        "metric": next(iter(swept.values()))[0].metric,
+        "teacher": teacher["test"],
+        "methods": {
+            method: {
+                "plain": plain.get(method),
+                "rows": [
+                    (_temperature(row), row.test.mean, row.test.sem)
+                    for row in sorted(rows, key=_temperature)
+                    if row.test
+                ],
+            }
+            for method, rows in swept.items()
+        },
+    }
 
 
 def _student(board: Leaderboard, teacher: dict[str, Any], plain: Row | None, distilled: Row) -> str:
-    metric, method = distilled.metric, distilled.method.removesuffix(DISTILLED)
+    metric, method = distilled.metric, taught_by(distilled.method)
     assert distilled.test is not None
     after = distilled.test.mean
     text = f"Student {board.source.get('name')} by {method}: {score(after, metric)} with the teacher"

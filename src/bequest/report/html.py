@@ -73,6 +73,7 @@ def _page(board: Leaderboard) -> dict[str, Any]:
         "rows": [_row(board, r) for r in board.rows],
         "groups": _groups(board),
         "similarities": similarities(board),
+        "temperatures": {s.name: plots.temperatures(board, s) for s in (canvas.WIDE, canvas.NARROW)},
         "purpose": _purpose(board),
         "key": canvas.key(board, canvas.looks(board)),
         "cost": {s.name: plots.cost_and_score(board, s) for s in (canvas.WIDE, canvas.NARROW)},

@@ -11,7 +11,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from bequest.core.distillation import DISTILLED
 from bequest.core.results import Epoch, Leaderboard, Row, TrialRecord
+from bequest.report import distilling
 from bequest.report.canvas import NARROW, WIDE, Look, Size, looks, new_axes, new_figure, write_title
 from bequest.report.labels import Box, place
 from bequest.report.svg import GRID, HEAT, MUTED, ON_HEAT, SURFACE, TEXT, series_color, style, to_svg
@@ -82,6 +84,47 @@ def curves(board: Leaderboard, size: Size) -> str | None:
         write_title(right, f"validation {metric_name(metric)}" + (" (%)" if share else ""), size)
         text = f"validation loss and {metric_name(metric)} by training epoch of {', '.join(series)}"
         return to_svg(figure, f"curves-{size.name}", text)
+
+
+def temperatures(board: Leaderboard, size: Size) -> str | None:
+    """The test metric of distilled rows over ρ, that without a teacher and the teacher's; None without a sweep."""
+    from matplotlib.ticker import FixedLocator, MaxNLocator, NullLocator
+
+    found = distilling.sweep(board)
+    if found is None:
+        return None
+    scale = 100 if is_share(found["metric"]) else 1
+    title = f"test {metric_name(found['metric'])}" + (" (%)" if scale == 100 else "")
+    with style():
+        figure = new_figure(size.width, 360 if size is WIDE else 300)
+        ax = new_axes(figure, size, (52, 50, 70, 34))
+        ax.axhline(scale * found["teacher"], color=MUTED, lw=1.4, ls=(0, (4, 3)))
+        _right_of(ax, scale * found["teacher"], "teacher", size)
+        for method, of in found["methods"].items():
+            look = looks(board)[method if of["plain"] is not None else f"{method}{DISTILLED} at {of['rows'][0][0]:g}"]
+            if of["plain"] is not None:
+                ax.axhline(scale * of["plain"], color=look.color, lw=1.2, ls=(0, (1, 2)))
+                _right_of(ax, scale * of["plain"], "without" if len(found["methods"]) == 1 else "", size)
+            rhos, means, errors = zip(*of["rows"], strict=True)
+            errors = [scale * (error or 0.0) for error in errors]
+            line = {"color": look.color, "lw": 2.0, "ls": look.dash, "elinewidth": 1.4, "mec": SURFACE, "mew": 0.8}
+            ax.errorbar(rhos, [scale * mean for mean in means], errors, fmt=look.marker, ms=7, **line)
+        ax.set_xscale("log")
+        ticks = sorted({rho for of in found["methods"].values() for rho, _, _ in of["rows"]})
+        ax.xaxis.set_major_locator(FixedLocator(ticks))
+        ax.xaxis.set_minor_locator(NullLocator())
+        ax.set_xticks(ticks, [f"{rho:g}" for rho in ticks])
+        ax.yaxis.set_major_locator(MaxNLocator(nbins=6, steps=[1, 2, 2.5, 5, 10]))
+        write_title(ax, title, size)
+        ax.set_xlabel("temperature ρ (logarithmic)", fontsize=size.font, labelpad=6)
+        methods = ", ".join(found["methods"])
+        return to_svg(figure, f"temperatures-{size.name}", f"{title} over the temperature of {methods}, distilled")
+
+
+def _right_of(ax: Axes, height: float, text: str, size: Size) -> None:
+    """A line's name, behind its end."""
+    place = {"xycoords": ("axes fraction", "data"), "textcoords": "offset points", "va": "center"}
+    ax.annotate(text, (1, height), (6, 0), fontsize=size.font - 1, color=MUTED, annotation_clip=False, **place)
 
 
 def confusion(counts: list[list[int]], classes: list[str]) -> tuple[str, int]:
