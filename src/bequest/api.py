@@ -29,7 +29,7 @@ from bequest.core.observe import Observer, Silent
 from bequest.core.probing import LayerRow, ProbeRecord
 from bequest.core.registry import get_method
 from bequest.core.results import Leaderboard, SelectBy
-from bequest.core.task import Task
+from bequest.core.task import Kind, Task
 from bequest.data.arrays import read_samples
 from bequest.data.folders import read_unlabelled
 from bequest.data.hub import is_dataset
@@ -288,7 +288,7 @@ def compare(
     loaded = divided(loaded, source)
     methods = _default_methods(loaded) if methods is None else methods
     entries = enter(methods, settings or {}, source, loaded)
-    teaching = _teaching(teacher, distillation, unlabelled, temperatures, options)
+    teaching = _teaching(teacher, distillation, unlabelled, temperatures, {**options, "kind": loaded.kind})
     entries = entries if teaching is None else with_teacher(entries, teaching, sweep)
     chosen_views = choose_views(views, augment, loaded.modality)
     protocol = Protocol(
@@ -519,7 +519,7 @@ def distill(
         test_size: As for `compare`.
         split_seed: As for `compare`.
         out: As for `compare`.
-        task: As for `compare`; a classification.
+        task: As for `compare`; a classification, or a causal language model.
         text_column: As for `compare`.
         image_column: As for `compare`.
         label_column: As for `compare`.
@@ -1152,14 +1152,15 @@ def _teaching(
         transfer = read_unlabelled(Path(unlabelled).expanduser(), **own)
     elif unlabelled is not None:
         transfer = read_samples(unlabelled, "unlabelled")
-    return Teaching(make_distillation(settings or {}), tuple(map(_teacher, teachers)), transfer)
+    found = tuple(_teacher(one, options["kind"]) for one in teachers)
+    return Teaching(make_distillation(settings or {}), found, transfer)
 
 
-def _teacher(teacher: Teacher) -> Source:
+def _teacher(teacher: Teacher, kind: Kind) -> Source:
     if isinstance(teacher, Source):
         return teacher
     if isinstance(teacher, str | Path):
-        return get_source(str(teacher))
+        return get_source(str(teacher), kind=kind)
     model, name = (teacher.best, str(teacher.folder)) if isinstance(teacher, Run) else (teacher, teacher.source.name)
     request = {"name": str(teacher.folder.resolve())} if isinstance(teacher, Run) else {}
     return replace(

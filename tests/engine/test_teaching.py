@@ -186,7 +186,7 @@ def test_samples_without_labels_are_trained_on_the_soft_loss_alone(context_of: C
     own = np.stack([context.task.samples[i] for i in range(5)])
     transfer = read_samples(np.concatenate([own, extra, extra[:2]]), "extra")
     teaching = Teaching(Distillation(), (teacher_of(context.source, context.task),), transfer)
-    teaching.check(context.task)
+    teaching.check(context.task, context.source)
     taught = replace(context, teaching=teaching)
     extended, train = with_transfer(taught, np.arange(10))
     assert len(train) == 22, "neither the task's own samples nor the same one twice"
@@ -286,7 +286,7 @@ def test_wrong_teachers_are_named(context_of: Callable[..., Any], tiny_tasks: di
     teacher = teacher_of(context.source, task)
 
     def check(teacher: Source, task: Any = task, transfer: Any = None, **settings: Any) -> None:
-        Teaching(Distillation(**settings), (teacher,), transfer).check(task)
+        Teaching(Distillation(**settings), (teacher,), transfer).check(task, teacher)
 
     check(teacher)
     with pytest.raises(SourceError, match="the task has 'channel 2', which the teacher does not know; the teacher has"):

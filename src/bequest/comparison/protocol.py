@@ -20,7 +20,7 @@ from bequest.comparison.questions import answer, concerned
 from bequest.comparison.statistics import RANKING, make_row, rank
 from bequest.comparison.teacher import Taught, measure_teacher
 from bequest.comparison.weights import examine
-from bequest.core.distillation import AGREEMENT, DISTILLED
+from bequest.core.distillation import DISTILLED
 from bequest.core.errors import DataError, MethodError, RunError, SourceError, TrainingError
 from bequest.core.observe import Observer
 from bequest.core.plan import Part, Plan, Solve, Train
@@ -214,7 +214,7 @@ def compare(
     """
     check_modality(task, source)
     if protocol.teaching is not None:
-        protocol.teaching.check(task)
+        protocol.teaching.check(task, source)
     _check_source_task(protocol.source_task, source, entries)
     context = Context(
         source,
@@ -356,7 +356,7 @@ class _Comparison:
             metrics={
                 **{name: score(outcome.test, test) for name, score in objective.metrics.items()},
                 **({} if worst_group is None else {WORST_GROUP: worst_group}),
-                **({} if self.taught is None else {AGREEMENT: self.taught.agreement(outcome.test)}),
+                **({} if self.taught is None else self.taught.agreement(outcome.test)),
             },
             confusion=_confusion(outcome.test, test) if objective.confusion else [],
             scatter=_scatter(outcome.test, test) if objective.standardised else [],

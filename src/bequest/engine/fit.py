@@ -21,6 +21,7 @@ from bequest.engine.context import Context
 from bequest.engine.features import forward
 from bequest.engine.store import Array, lengths_of
 from bequest.engine.teaching import taught_loss
+from bequest.engine.token_teaching import taught_token_loss
 from bequest.engine.views import View
 from bequest.nn.network import Network, require_grad_only, set_modes, trainable_state
 from bequest.optim.state import state_bytes
@@ -203,7 +204,10 @@ class _Loop:
         """What is minimised: the stage's own loss, or that and the loss against the teacher."""
         if self.context.teaching is None:
             return self.loss(outputs, labels)
-        return taught_loss(self.context.teaching.settings, self.loss, outputs, labels, teacher)
+        settings = self.context.teaching.settings
+        if self.context.task.kind == "causal-lm":
+            return taught_token_loss(settings, outputs)
+        return taught_loss(settings, self.loss, outputs, labels, teacher)
 
     def batches(self, rng: np.random.Generator) -> list[Any]:
         """Positions of each batch: random, but of like length within a batch; only one may be short."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,7 @@ from bequest.engine.solve import pass_seconds, solve
 from bequest.engine.store import Records
 from bequest.engine.targets import targets
 from bequest.engine.teaching import SoftTargets, soft_views, with_transfer
+from bequest.engine.token_teaching import TokenTaught, beside, collate_taught, learns_tokens
 from bequest.engine.views import View, view
 from bequest.nn.head import build_head, describe_head
 from bequest.nn.network import Network, batch_norms, require_grad_only, trainable_state
@@ -267,11 +269,18 @@ class _Trial:
         plain = one(0)
         quiet = called_before_trained(self.network, example(self.context, plain))
         quiet |= batch_norms(self.network) if stage.fixed_statistics else frozenset()
+        if learns_tokens(context):
+            if any(not p.requires_grad for p in self.network.parameters()):
+                context.say("A student of a language model computes its frozen layers anew in every epoch.")
+            taught, collate = TokenTaught(self.network, context), partial(collate_taught, context)
+            return Feed(
+                taught, taught, lambda n: beside(context, stage, one(n)), collate, num_train, held_out, 1, quiet
+            )
         self.halves = halves(
             self.context, self.network, plain, (self.method, number), num_views, quiet, self.plan.written(stage)
         )
         if self.halves is None:
-            collate = self.context.source.preprocess.collate
+            collate = context.source.preprocess.collate
             return Feed(self.network, self.network, one, collate, num_train, held_out, num_views, quiet)
         cut = self.halves.cut
         self.shares.append(cut.share)

@@ -26,6 +26,7 @@ from bequest.data.samples import Chosen, Joined, hashes_of
 from bequest.engine.context import Context, Indices
 from bequest.engine.features import Frozen, frozen_module, frozen_outputs
 from bequest.engine.store import Records
+from bequest.engine.token_teaching import check_teacher, learns_tokens
 from bequest.engine.views import view
 from bequest.nn import losses
 from bequest.nn.network import Network, fingerprint
@@ -75,18 +76,21 @@ class Teaching:
             "transfer": None if self.transfer is None else _digest(self.transfer),
         }
 
-    def check(self, task: Task) -> None:
-        """Raise what is wrong with the teachers, or the samples without labels, for a task.
+    def check(self, task: Task, student: Source) -> None:
+        """Raise what is wrong with the teachers, or the samples without labels, for a task and a student.
 
         Raises:
             MethodError: The task is no classification, or unlabelled samples have nothing to be trained on.
             SourceError: A teacher takes other samples, has no head, or tells other classes apart.
             DataError: The samples without labels are of another kind, or all among the task's.
         """
+        if task.kind == "causal-lm":
+            self._check_language(student)
+            return
         if task.kind != "classification":
             raise MethodError(
-                f"Distillation is for classification, but {task.name!r} is a task of kind {task.kind}. Train without "
-                "--teacher."
+                f"Distillation is for classification and language models, but {task.name!r} is a task of kind "
+                f"{task.kind}. Train without --teacher."
             )
         for teacher, network in zip(self.teachers, self.networks, strict=True):
             _check_teacher(teacher, network, task)
@@ -107,6 +111,13 @@ class Teaching:
                 "All unlabelled samples are among the task's own; expected others. Leave --unlabelled out, or give "
                 "samples that the task does not hold."
             )
+
+    def _check_language(self, student: Source) -> None:
+        if len(self.teachers) > 1 or self.transfer is not None:
+            given = "several teachers" if len(self.teachers) > 1 else "--unlabelled"
+            raise MethodError(f"A language model learns from one teacher and its texts, but there are {given}.")
+        for teacher, network in zip(self.teachers, self.networks, strict=True):
+            check_teacher(teacher, network, student, self.settings)
 
     def extend(self, task: Task) -> Task:
         """The task with the unlabelled samples after its own, label −1; those that are its own are left out."""
@@ -235,7 +246,7 @@ def soft_views(
         num_views: How many views there will be; where each epoch has its own, teachers run in every step.
     """
     teaching = context.teaching
-    if teaching is None or not teaching.settings.soft_weight:
+    if teaching is None or not teaching.settings.soft_weight or learns_tokens(context):
         return lambda _: None
     teachers = [_Teacher(context, teaching, i) for i in range(len(teaching.teachers))]
     indices = np.asarray(indices, dtype=np.int64)

@@ -115,6 +115,94 @@ def _flops(hidden: Any, weight: Any, bias: Any, targets: Any, *_: Any, **__: Any
     return 2 * targets[0] * targets[1] * weight[0] * weight[1]
 
 
+class _SoftTokenLosses(torch.autograd.Function):
+    """Its gradients are computed from the logits again, some tokens at a time."""
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        hidden: Tensor,
+        weight: Tensor,
+        bias: Tensor | None,
+        targets: Tensor,
+        values: Tensor,
+        classes: Tensor,
+        temperature: float,
+    ) -> Tensor:
+        ctx.temperature = temperature
+        ctx.save_for_backward(hidden, weight, bias, targets, values, classes)
+        losses = torch.zeros(targets.numel(), dtype=_exact(weight), device=hidden.device)
+        for rows, states, _ in _chunks(hidden, weight, targets):
+            logits = _logits(states, weight, bias) / temperature
+            probable, chosen, rest = _soft_targets(values, classes, rows, logits, temperature)
+            picked = logits.gather(1, chosen)
+            met = (probable * picked).sum(1) + rest[:, 0] * (logits.sum(1) - picked.sum(1))
+            losses[rows] = logits.logsumexp(1) - met
+        return losses.view(targets.shape)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
+        hidden, weight, bias, targets, values, classes = ctx.saved_tensors
+        for_hidden, for_weight, for_bias = ctx.needs_input_grad[:3]
+        to_hidden = hidden.new_zeros(hidden.shape) if for_hidden else None
+        to_weight = torch.zeros_like(weight) if for_weight else None
+        to_bias = torch.zeros_like(bias) if for_bias else None
+        for rows, states, _ in _chunks(hidden, weight, targets):
+            errors = (_logits(states, weight, bias) / ctx.temperature).softmax(1)
+            probable, chosen, rest = _soft_targets(values, classes, rows, errors, ctx.temperature)
+            errors -= rest
+            errors.scatter_add_(1, chosen, rest - probable)
+            errors = (errors * (gradients[0].flatten()[rows, None] / ctx.temperature)).to(weight.dtype)
+            if to_hidden is not None:
+                to_hidden.view(-1, hidden.shape[-1])[rows] = (errors @ weight).to(hidden.dtype)
+            if to_weight is not None:
+                to_weight.addmm_(errors.T, states)
+            if to_bias is not None:
+                to_bias += errors.sum(0)
+        return to_hidden, to_weight, to_bias, None, None, None, None
+
+
+def soft_token_losses(
+    hidden: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    targets: Tensor,
+    values: Tensor,
+    classes: Tensor,
+    temperature: float,
+) -> Tensor:
+    """The cross-entropy of each token's softened prediction with a teacher's (batch, tokens), 0 where there is none.
+
+        L = −Σ_c σ(z_T, ρ)_c log σ(z_S, ρ)_c
+
+    as in `bequest.nn.losses.soft_cross_entropy`, without its factor ρ² and its mean.
+
+    Args:
+        hidden: The student's hidden states (batch, tokens, width).
+        weight: Of its last layer (vocabulary, width).
+        bias: (vocabulary,) or None.
+        targets: The next token of each, or IGNORED (batch, tokens).
+        values: The teacher's largest logits and the one that all others share (batch, tokens, k + 1), as
+            `bequest.nn.losses.top_classes` gives them.
+        classes: Of the largest, int64 (batch, tokens, k).
+        temperature: ρ, above 0.
+    """
+    return _SoftTokenLosses.apply(hidden, weight, bias, targets, values, classes, temperature)  # pyright: ignore[reportReturnType]
+
+
+def _soft_targets(
+    values: Tensor, classes: Tensor, rows: Tensor, like: Tensor, temperature: float
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Of some tokens the teacher's largest probabilities (rows, k), whose they are, and each other's (rows, 1)."""
+    chosen = classes.reshape(-1, classes.shape[-1])[rows]
+    logits = values.reshape(-1, values.shape[-1])[rows].to(like.dtype) / temperature
+    num_others = like.shape[1] - chosen.shape[1]
+    # All others together, so that nothing overflows.
+    logits = torch.cat([logits[:, :-1], logits[:, -1:] + torch.log(like.new_tensor(float(num_others)))], 1)
+    shares = logits.softmax(1)
+    return shares[:, :-1], chosen, shares[:, -1:] / num_others
+
+
 def _chunks(hidden: Tensor, weight: Tensor, targets: Tensor) -> Any:
     """Positions that have targets, some at a time, with their hidden states and targets."""
     states, flat = hidden.reshape(-1, hidden.shape[-1]), targets.flatten()

@@ -90,10 +90,11 @@ def _student(board: Leaderboard, teacher: dict[str, Any], plain: Row | None, dis
     if plain is not None and plain.test is not None:
         before = plain.test.mean
         text += f", {score(before, metric)} without ({gap(after - before, metric, signed=True)}"
-        whole = teacher["test"] - before
+        sign = 1 if distilled.higher_is_better else -1
+        whole, gained = sign * (teacher["test"] - before), sign * (after - before)
         # A gap that reads as zero cannot be closed by a share.
-        closed = whole >= 5e-4 and after > before
-        text += f"; {100 * (after - before) / whole:.0f} % of the gap to the teacher)" if closed else ")"
+        closed = whole >= 5e-4 and gained > 0
+        text += f"; {100 * gained / whole:.0f} % of the gap to the teacher)" if closed else ")"
     agreements = [r.metrics[AGREEMENT].mean for r in (distilled, plain) if r is not None and AGREEMENT in r.metrics]
     if agreements:
         text += f". It agrees with the teacher on {score(agreements[0], AGREEMENT)} of the test samples"
@@ -113,7 +114,7 @@ def similarities(board: Leaderboard) -> dict[str, Any] | None:
     Of each sample its name and class, and a row a temperature: the probabilities of the classes that are largest.
     """
     teacher = board.protocol.get("teacher")
-    if not teacher:
+    if not teacher or not teacher["examples"]:
         return None
     classes = [str(name) for name in board.task.get("classes", ())]
     samples: list[dict[str, Any]] = []
