@@ -198,8 +198,7 @@ def trajectory(found: list[list[Tensor]], rank: int) -> dict[str, Any]:
                 parameter.grad = gradient + 1e-3 * parameter.detach()
             optimizer.step()
     largest = max(float((p - q).detach().abs().max()) for p, q in zip(ours, theirs, strict=True))
-    print(f"trajectory in exact mode, 30 steps: weights differ by {largest:.1e} at most, goal 1e-5", flush=True)
-    return {"name": "GaLore, exact mode against galore-torch: largest difference of weights", "value": largest}
+    return ratio("GaLore, exact mode, 30 steps: largest difference of weights / 1e-5", [largest], [1e-5], 1.0, "lower")
 
 
 def whole_run(data: Texts, rank: int, steps: int, every: int) -> dict[str, Any]:
@@ -218,13 +217,13 @@ def whole_run(data: Texts, rank: int, steps: int, every: int) -> dict[str, Any]:
             value.backward()
             losses[name].append(float(value.detach()))
             taken[name] += seconds(optimizers[name].step)
-    entry = {
-        "name": f"GaLore run, MiniLM-L6, rank {rank}, {steps} steps, a refresh every {every}",
-        "step_s": {name: round(s, 2) for name, s in taken.items()},
-        "last_losses": {name: round(float(np.mean(values[-8:])), 4) for name, values in losses.items()},
-    }
-    print(f"{entry['name']}: seconds in step() {entry['step_s']}, mean of the last losses {entry['last_losses']}")
-    return entry
+    name = (
+        f"GaLore run, MiniLM-L6, rank {rank}, {steps} steps, a refresh every {every}: seconds in step(), ours / theirs"
+    )
+    entry = ratio(name, [taken["ours"]], [taken["galore-torch"]], 0.5, "lower")
+    last = {name: round(float(np.mean(values[-8:])), 4) for name, values in losses.items()}
+    print(f"mean of the last losses {last}")
+    return {**entry, "step_s": {name: round(s, 2) for name, s in taken.items()}, "last_losses": last}
 
 
 def main() -> None:

@@ -223,7 +223,7 @@ def _purpose(board: Leaderboard) -> str:
     if isinstance(train, int) and isinstance(validation, int):
         parts.append(
             f"Of {train + validation:,} {_unit(board)}s, each seed fits on {train:,} and holds {validation:,} out, "
-            "for early stopping and for the order of this table."
+            "to choose the best epoch by and to order this table."
         )
     samples = f"{test:,} samples of the test part" if isinstance(test, int) else "test part"
     verb = "were" if isinstance(test, int) else "was"
