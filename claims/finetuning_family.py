@@ -87,7 +87,8 @@ def table(results: dict[str, dict[str, Any]]) -> str:
                 continue
             scores = np.array(found["test"]) * 100
             error = scores.std(ddof=1) / len(scores) ** 0.5
-            cells += [f"{scores.mean():.1f} ± {error:.1f}", f"{np.mean(found['seconds']):.0f}"]
+            mark = " †" if found.get("earlier") else ""
+            cells += [f"{scores.mean():.1f} ± {error:.1f}{mark}", f"{np.mean(found['seconds']):.0f}"]
         lines.append(f"| {method} | " + " | ".join(cells) + " |")
     return "\n".join(lines)
 

@@ -310,3 +310,18 @@ def test_large_stacks_are_mapped_files(tmp_path: Path, monkeypatch: pytest.Monke
     assert isinstance(mapped, np.memmap) and not isinstance(plain, np.memmap)
     assert np.array_equal(plain, rows[order]) and np.array_equal(mapped, plain)
     assert not list(tmp_path.rglob("tmp*")), "it has no name"
+
+
+def test_shelves_that_are_filled_together_share_their_tables(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    shelves = [store.shelf({"what": name}) for name in ("one", "another", "third")]
+    for start in (0, 4):
+        for shelf in shelves:
+            shelf.add(hashes(8)[start : start + 4].copy(), [np.full(2, i, np.float32) for i in range(4)], 0.0)
+    found = [shelf.read(hashes(8)) for shelf in shelves]
+    assert found[0].places is found[1].places is found[2].places
+    assert shelves[0]._hashes is shelves[1]._hashes and shelves[0]._places is shelves[1]._places
+    shelves[2].add(hashes(9)[8:], [np.zeros(2, np.float32)], 0.0)
+    assert len(shelves[2].missing(hashes(9))) == 0 and len(shelves[0].missing(hashes(9))) == 1
+    for records in found:
+        np.testing.assert_array_equal(records.stack()[:, 0], [0, 1, 2, 3, 0, 1, 2, 3])

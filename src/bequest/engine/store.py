@@ -23,6 +23,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from weakref import WeakValueDictionary
 
 import numpy as np
 
@@ -279,7 +280,7 @@ class Shelf:
         rows = self._find(_keys(hashes))
         if len(rows) and rows.min() < 0:
             raise KeyError(f"{np.count_nonzero(rows < 0)} of {len(rows)} samples have no record in {self.folder}")
-        return Records(self._shards, self._values, self._places[rows])
+        return Records(self._shards, self._values, _shared(self._places[rows]))
 
     def add(self, hashes: Array, records: Sequence[Array | Tensor], seconds: float) -> None:
         """Write one shard.
@@ -334,8 +335,8 @@ class Shelf:
             order = np.argsort(new, kind="stable")
             new, places = new[order], places[order]
             rows = np.searchsorted(self._hashes, new)
-            self._hashes = np.insert(self._hashes, rows, new)
-            self._places = np.insert(self._places, rows, places)
+            self._hashes = _shared(np.insert(self._hashes, rows, new))
+            self._places = _shared(np.insert(self._places, rows, places))
             self._unsorted.clear()
             self._num_unsorted = 0
 
@@ -360,7 +361,7 @@ class Shelf:
         if values is not None:
             self._quota.in_use.add(shard.path)
             self._touched[len(self._shards) - 1] = time.monotonic()
-        self._unsorted.append((_keys(hashes), places))
+        self._unsorted.append((_shared(_keys(hashes)), _shared(places)))
         self._num_unsorted += len(places)
         if self._num_unsorted > max(_UNSORTED, len(self._hashes) // 4):
             self._sort()
@@ -409,6 +410,16 @@ def _try_to_open(shard: Shard) -> Array | Exception:
         return shard.open()
     except (DamagedShard, OSError) as error:
         return error
+
+
+_tables: WeakValueDictionary[tuple[str, bytes], Array] = WeakValueDictionary()
+
+
+def _shared(table: Array) -> Array:
+    """The table, not to be written to, or an equal one in use: those of shelves that are filled together are equal."""
+    key = str(table.dtype), hashlib.blake2b(table.view(np.uint8).data, digest_size=16).digest()
+    table.flags.writeable = False
+    return _tables.setdefault(key, table)
 
 
 def _keys(hashes: Array) -> Array:
