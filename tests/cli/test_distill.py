@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 import bequest as package
-from bequest.core.distillation import DISTILLATION
+from bequest.core.distillation import DISTILLATION, TEACHER
 from bequest.core.errors import DataError, MethodError
 from bequest.core.registry import methods
 from bequest.data.folders import read_unlabelled
@@ -91,7 +91,7 @@ def test_settings_without_a_teacher_are_refused(table: Path, bert: Path) -> None
 
 
 def test_no_method_has_a_setting_of_distillations_name() -> None:
-    own = {h.name for h in DISTILLATION.hyperparameters}
+    own = {TEACHER, *(h.name for h in DISTILLATION.hyperparameters)}
     for name, info in methods().items():
         assert not own & {h.name for h in info.hyperparameters}, name
     assert all(h.help for h in DISTILLATION.hyperparameters)

@@ -91,6 +91,29 @@ def test_what_was_exported_is_a_source(run: bequest.Run, tiny_tasks: Any, tmp_pa
     assert again.board.source["fingerprint"] != run.board.source["fingerprint"]
 
 
+def test_a_distilled_trial_is_exported_too(run: bequest.Run, tiny_tasks: Any, tmp_path: Path) -> None:
+    distilled = bequest.distill(
+        tiny_tasks["image"],
+        run,
+        network(5),
+        "lora",
+        seeds=1,
+        train_size=40,
+        test_size=30,
+        out=tmp_path / "distilled",
+        progress=False,
+        cache=tmp_path / "cache",
+        **QUICK,
+    )
+    found: list[dict[str, torch.Tensor]] = []
+    for method in ("lora", "lora, distilled"):
+        made = bequest.export(distilled, tmp_path / method, method=method)
+        assert made.method == method
+        found.append(load_file(made.folder / "adapter_model.safetensors"))
+    assert found[0].keys() == found[1].keys()
+    assert any(not torch.equal(tensor, found[1][name]) for name, tensor in found[0].items())
+
+
 def test_what_cannot_be_exported(run: bequest.Run, tmp_path: Path) -> None:
     source = from_module(network(5))
     with pytest.raises(RunError, match=r"made from a module that only Python had; expected a named source. Give it"):

@@ -296,6 +296,8 @@ def test_wrong_teachers_are_named(context_of: Callable[..., Any], tiny_tasks: di
         check(replace(teacher, classes=()), two)
     with pytest.raises(SourceError, match="takes samples of kind 'array', but 'tiny texts' holds 'text'"):
         check(teacher, tiny_tasks["text"])
+    with pytest.raises(SourceError, match="'tiny_llama' was trained for causal-lm; expected a network that tells"):
+        check(tiny.language_source(), tiny_tasks["text"])
     with pytest.raises(SourceError, match="was trained for multi-label"):
         check(replace(teacher, head_kind="multi-label"))
     with pytest.raises(SourceError, match=r"has no head; .*Adapt it first"):

@@ -11,6 +11,7 @@ import numpy as np
 import torch
 
 from bequest.comparison.folder import RunFolder
+from bequest.core.distillation import taught_by, untaught
 from bequest.core.errors import RunError, nearest
 from bequest.core.plan import Plan
 from bequest.core.registry import get_method
@@ -116,7 +117,7 @@ def _source(kept: RunFolder, run: Path, given: Source | None) -> Source:
 
 def _plan(trial: TrialRecord, source: Source, board: Leaderboard) -> Plan:
     """The plan of a trial, made again as it was; of the task it needs what the board says of it."""
-    info = get_method(trial.method)
+    info = get_method(taught_by(trial.method))
     about = board.task
     task = Task(
         about["name"],
@@ -127,7 +128,7 @@ def _plan(trial: TrialRecord, source: Source, board: Leaderboard) -> Plan:
     )
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(trial.seed)
-        return info.build(trial.settings).plan(source, task)
+        return info.build(untaught(trial.settings)).plan(source, task)
 
 
 @dataclass(frozen=True)

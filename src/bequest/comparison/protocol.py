@@ -20,7 +20,7 @@ from bequest.comparison.questions import answer, concerned
 from bequest.comparison.statistics import RANKING, make_row, rank
 from bequest.comparison.teacher import Taught, measure_teacher
 from bequest.comparison.weights import examine
-from bequest.core.distillation import DISTILLED
+from bequest.core.distillation import DISTILLED, TEACHER
 from bequest.core.errors import DataError, MethodError, RunError, SourceError, TrainingError
 from bequest.core.observe import Observer
 from bequest.core.plan import Part, Plan, Solve, Train
@@ -154,7 +154,7 @@ def with_teacher(entries: Sequence[Entry], teaching: Teaching, temperatures: Seq
             f"A teacher is given, but no training stage of {names} could learn from it; expected a method that trains "
             "by gradient descent, e.g. full or lora (`bequest ls methods`)."
         )
-    names = {"teacher": ", ".join(t.name for t in teaching.teachers)}
+    names = {TEACHER: ", ".join(t.name for t in teaching.teachers)}
     lessons = [teaching.at(temperature) for temperature in dict.fromkeys(temperatures)] or [teaching]
     found: list[Entry] = []
     for entry in entries:

@@ -15,6 +15,9 @@ SoftLoss = Literal["soft-cross-entropy", "kl", "softmax-l2", "logits-l2", "dkd",
 DISTILLED = ", distilled"
 """After a method's name, the row of the student that has a teacher; in a sweep its temperature stands behind."""
 
+TEACHER = "teacher"
+"""In the settings of such a row, who teaches."""
+
 AGREEMENT = "teacher_agreement"
 """In a record's further metrics: the share of the test samples that student and teacher give the same class."""
 
@@ -91,6 +94,12 @@ DISTILLATION = MethodInfo("distillation", "distillation", "Hinton et al. 2015, a
 def taught_by(name: str) -> str:
     """Of a row's name, the method's: without what tells of a teacher."""
     return name.partition(DISTILLED)[0]
+
+
+def untaught(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Of a row's settings, the method's: without those of the distillation and the teacher's name."""
+    others = {TEACHER, *(h.name for h in DISTILLATION.hyperparameters)}
+    return {name: value for name, value in settings.items() if name not in others}
 
 
 def check_temperatures(given: Any) -> tuple[float, ...]:

@@ -152,7 +152,7 @@ def _check_teacher(teacher: Source, network: Network, task: Task) -> None:
             f"{task.modality!r}. Choose a teacher for {task.modality}."
         )
     if isinstance(network.head, nn.Identity) or teacher.head_kind != "classification":
-        what = "has no head" if isinstance(network.head, nn.Identity) else f"was trained for {teacher.head_kind}"
+        what = "has no head" if teacher.head_kind == "classification" else f"was trained for {teacher.head_kind}"
         raise SourceError(
             f"The teacher {teacher.name!r} {what}; expected a network that tells {task.name!r}'s classes apart. Adapt "
             "it first (`bequest adapt DATA --source …`), and name that run as --teacher."
