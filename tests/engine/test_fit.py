@@ -109,6 +109,25 @@ def test_best_weights_are_kept(context_of: Callable[..., Any]) -> None:
     assert now == pytest.approx(min(losses), rel=1e-5)
 
 
+@pytest.mark.parametrize(("course", "best"), [([(0.9, 0.5), (0.8, 0.6), (1.2, 0.8), (1.1, 0.8), (1.3, 0.7)], 3),
+                                              ([(0.9, 0.8), (0.4, 0.8), (0.3, 0.7), (0.5, 0.8), (0.6, 0.8)], 1)])  # fmt: skip
+def test_the_best_epoch_is_that_of_the_best_metric_and_of_equals_of_the_lowest_loss(
+    context_of: Callable[..., Any], monkeypatch: pytest.MonkeyPatch, course: list[tuple[float, float]], best: int
+) -> None:
+    context = context_of("image")
+    network, stage, feed = prepared(context)
+    told, weights = iter(course), list[torch.Tensor]()
+
+    def validate(loop: Any) -> tuple[float, float]:
+        weights.append(network.head.weight.detach().clone())
+        return next(told)
+
+    monkeypatch.setattr("bequest.engine.fit._Loop.validate", validate)
+    fit(context, network, replace(stage, epochs=4), feed, NO_CHECKPOINT, seed=0, number=0)
+    same = [torch.equal(network.head.weight, kept) for kept in weights]
+    assert same == [number == best for number in range(5)]
+
+
 def test_patience_ends_training(context_of: Callable[..., Any]) -> None:
     context = context_of("image")
     network, stage, feed = prepared(context)

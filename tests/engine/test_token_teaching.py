@@ -108,7 +108,8 @@ def test_batches_hold_windows_and_the_teachers_tokens(taught: Callable[..., Any]
     context = taught(top_classes=5)
     indices = context.task.draw(0, train_size=30, test_size=12).train[:6]
     stage = get_method("full").build(SETTINGS).plan(context.source, context.task).stages[-1]
-    made = beside(context, stage, view(context, indices, context.labels(indices), 0))
+    made, seconds = beside(context, stage, view(context, indices, context.labels(indices), 0))
+    assert seconds > 0
     assert isinstance(made.items, Beside) and len(made.items[1:3]) == 2
     ids, targets, values, classes = collate_taught(context, list(made.items))
     assert values.shape == (*ids.shape, 6) and classes.shape == (*ids.shape, 5)

@@ -51,7 +51,9 @@ def test_statistics_move_only_where_they_are_to(context_of: Callable[..., Any], 
     source = context.source.network().state_dict()
     settings = {"epochs": 3, "learning_rate": 1e-2, "head_init": "random", "batch_norm": how}
     draw = context.task.draw(0, test_size=12)
-    after = run(context, get_method("bitfit").build(settings), draw, seed=0).network.state_dict()
+    outcome = run(context, get_method("bitfit").build(settings), draw, seed=0)
+    after = outcome.network.state_dict()
+    assert any("running" in name for name in outcome.trained) == (how == "trained")
     statistics = [name for name in after if "running" in name]
     assert len(statistics) > 2
     kept = {torch.equal(after[name], source[name]) for name in statistics}

@@ -155,7 +155,7 @@ def with_teacher(entries: Sequence[Entry], teaching: Teaching, temperatures: Seq
             "by gradient descent, e.g. full or lora (`bequest ls methods`)."
         )
     names = {TEACHER: ", ".join(t.name for t in teaching.teachers)}
-    lessons = [teaching.at(temperature) for temperature in dict.fromkeys(temperatures)] or [teaching]
+    lessons = [teaching.at(temperature) for temperature in temperatures] or [teaching]
     found: list[Entry] = []
     for entry in entries:
         found.append(entry)

@@ -21,7 +21,6 @@ from bequest.engine.context import Context
 from bequest.engine.features import forward
 from bequest.engine.store import Array, lengths_of
 from bequest.engine.teaching import taught_loss
-from bequest.engine.token_teaching import taught_token_loss
 from bequest.engine.views import View
 from bequest.nn.network import Network, require_grad_only, set_modes, trainable_state
 from bequest.optim.state import state_bytes
@@ -48,6 +47,8 @@ class Feed:
         held_out: Labels of the validation part, as they are scored.
         num_views: How many views are trained on; None for a fresh one in every epoch.
         quiet: Modules that stay in eval mode.
+        loss: From what `training` gives and labels to what is minimised, where that is neither the stage's own loss nor
+            it and one against `View.soft`.
     """
 
     training: nn.Module
@@ -58,6 +59,7 @@ class Feed:
     held_out: Tensor
     num_views: int | None = 1
     quiet: frozenset[str] = frozenset()
+    loss: Callable[[Tensor, Tensor], Tensor] | None = None
 
     @cached_property
     def plain(self) -> View:
@@ -202,12 +204,11 @@ class _Loop:
 
     def taught(self, outputs: Tensor, labels: Tensor, teacher: Tensor | None) -> Tensor:
         """What is minimised: the stage's own loss, or that and the loss against the teacher."""
+        if self.feed.loss is not None:
+            return self.feed.loss(outputs, labels)
         if self.context.teaching is None:
             return self.loss(outputs, labels)
-        settings = self.context.teaching.settings
-        if self.context.task.kind == "causal-lm":
-            return taught_token_loss(settings, outputs)
-        return taught_loss(settings, self.loss, outputs, labels, teacher)
+        return taught_loss(self.context.teaching.settings, self.loss, outputs, labels, teacher)
 
     def batches(self, rng: np.random.Generator) -> list[Any]:
         """Positions of each batch: random, but of like length within a batch; only one may be short."""
@@ -255,11 +256,8 @@ class _Loop:
     def record(self, epoch: int, train_loss: float | None, rate: float | None, began: float) -> None:
         """Validate, and keep the weights if they are the best so far."""
         loss, metric = self.validate()
-        found, earlier = (
-            self.merit(metric, loss),
-            [self.merit(e.validation_metric, e.validation_loss) for e in self.history],
-        )
-        if not earlier or found > max(earlier):
+        earlier = [self.merit(e.validation_metric, e.validation_loss) for e in self.history]
+        if not earlier or self.merit(metric, loss) > max(earlier):
             self.best = {name: t.detach().clone() for name, t in self.moving().items()}
             self.best_epoch = epoch
         seconds = time.perf_counter() - began

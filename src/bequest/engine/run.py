@@ -26,7 +26,7 @@ from bequest.engine.solve import pass_seconds, solve
 from bequest.engine.store import Records
 from bequest.engine.targets import targets
 from bequest.engine.teaching import SoftTargets, soft_views, with_transfer
-from bequest.engine.token_teaching import TokenTaught, beside, collate_taught, learns_tokens
+from bequest.engine.token_teaching import TokenTaught, beside, collate_taught, learns_tokens, taught_token_loss
 from bequest.engine.views import View, view
 from bequest.nn.head import build_head, describe_head
 from bequest.nn.network import Network, batch_norms, require_grad_only, trainable_state
@@ -204,7 +204,7 @@ class _Trial:
         # Trainable parameters, the buffers that moved with them, what events wrote to: what a restored network lacks.
         fitted = {name for name, p in self.network.named_parameters() if p.requires_grad}
         self.fitted |= fitted
-        self.changed |= fitted | self.moved_buffers() | set(written)
+        self.changed |= fitted | self.moved_buffers(stage) | set(written)
 
     def keep_last_good(self, written: tuple[str, ...]) -> None:
         """Leave the best weights of the stage that failed with the trial."""
@@ -229,8 +229,9 @@ class _Trial:
         if coding:
             self.network.load_state_dict(coding.decode(self.stored), strict=False)
 
-    def moved_buffers(self) -> set[str]:
+    def moved_buffers(self, stage: Train) -> set[str]:
         trained = {n.rpartition(".")[0] for n, p in self.network.named_parameters() if p.requires_grad}
+        trained -= batch_norms(self.network) if stage.fixed_statistics else set()
         return {n for n, _ in self.network.named_buffers() if n.rpartition(".")[0] in trained}
 
     def feed(self, stage: Train, number: int) -> Feed:
@@ -270,12 +271,7 @@ class _Trial:
         quiet = called_before_trained(self.network, example(self.context, plain))
         quiet |= batch_norms(self.network) if stage.fixed_statistics else frozenset()
         if learns_tokens(context):
-            if any(not p.requires_grad for p in self.network.parameters()):
-                context.say("A student of a language model computes its frozen layers anew in every epoch.")
-            taught, collate = TokenTaught(self.network, context), partial(collate_taught, context)
-            return Feed(
-                taught, taught, lambda n: beside(context, stage, one(n)), collate, num_train, held_out, 1, quiet
-            )
+            return self.token_feed(stage, plain, num_train, held_out, quiet)
         self.halves = halves(
             self.context, self.network, plain, (self.method, number), num_views, quiet, self.plan.written(stage)
         )
@@ -287,6 +283,17 @@ class _Trial:
         collate, cut_view = self.halves.collate, self.cut_view
         return Feed(
             cut.training, cut.scoring, lambda n: cut_view(one(n)), collate, num_train, held_out, num_views, quiet
+        )
+
+    def token_feed(self, stage: Train, plain: View, num_train: int, held_out: Tensor, quiet: frozenset[str]) -> Feed:
+        context = self.context
+        if any(not p.requires_grad for p in self.network.parameters()):
+            context.say("A student of a language model computes its frozen layers anew in every epoch.")
+        made, seconds = beside(context, stage, plain)
+        self.shared_s += seconds
+        taught, collate = TokenTaught(self.network, context), partial(collate_taught, context)
+        return Feed(
+            taught, taught, lambda _: made, collate, num_train, held_out, quiet=quiet, loss=taught_token_loss(context)
         )
 
     def cut_view(self, plain: View) -> View:

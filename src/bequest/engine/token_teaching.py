@@ -7,8 +7,8 @@ its last layer: so that nothing depends on what a method has put around the mode
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -24,7 +24,7 @@ from bequest.engine.store import Array, lengths_of
 from bequest.engine.views import View
 from bequest.nn import losses
 from bequest.nn.language import IGNORED, LanguageModel, Vocabulary, soft_token_losses
-from bequest.nn.network import Network, fingerprint
+from bequest.nn.network import Network
 from bequest.sources.language import LanguagePreprocess
 from bequest.sources.source import Source
 
@@ -107,7 +107,7 @@ class TokenTaught(nn.Module):
         """As the class says."""
         if not torch.is_grad_enabled():
             return self.network(ids, targets)
-        [vocabulary] = [module for module in self.network.modules() if isinstance(module, Vocabulary)]
+        vocabulary = _vocabulary(self.network)
         met: list[Tensor] = []
         handle = vocabulary.register_forward_pre_hook(lambda _, inputs: met.append(inputs[0]))
         try:
@@ -119,12 +119,17 @@ class TokenTaught(nn.Module):
         return torch.cat([outputs, soft[:, None].to(outputs.dtype)], 1)
 
 
-def taught_token_loss(settings: Distillation, outputs: Tensor) -> Tensor:
-    """α · the mean loss of a token + β ρ² · the mean soft loss of one, from what `TokenTaught` gives."""
-    loss = settings.hard_weight * outputs[:, 0].sum()
-    if settings.soft_weight:
-        loss = loss + settings.soft_weight * (settings.temperature**2 if settings.scaled else 1.0) * outputs[:, 2].sum()
-    return loss / outputs[:, 1].sum().clamp(min=1)
+def taught_token_loss(context: Context) -> Callable[[Tensor, Tensor], Tensor]:
+    """α · the mean loss of a token + β ρ² · the mean soft loss of one, of what `TokenTaught` gives."""
+    assert context.teaching is not None, "the run has a teacher"
+    settings = context.teaching.settings
+    weight = settings.soft_weight * (settings.temperature**2 if settings.scaled else 1.0)
+
+    def loss(outputs: Tensor, _: Tensor) -> Tensor:
+        hard, count, soft = outputs.sum(0)
+        return (settings.hard_weight * hard + weight * soft) / count.clamp(min=1)
+
+    return loss
 
 
 def learns_tokens(context: Context) -> bool:
@@ -146,14 +151,17 @@ def collate_taught(context: Context, items: Sequence[tuple[Array, ...]]) -> tupl
     return ids, targets, *padded
 
 
-def beside(context: Context, stage: Train, plain: View) -> View:
-    """The view with what the teacher makes of it beside the windows, from the store; says once what that spares."""
+def beside(context: Context, stage: Train, plain: View) -> tuple[View, float]:
+    """The view with what the teacher makes of it beside the windows, from the store; says once what that spares.
+
+    And the seconds that computing it took, whenever and wherever that was.
+    """
     teaching = context.teaching
     assert teaching is not None, "the run has a teacher"
-    [teacher], [network], settings = teaching.teachers, teaching.networks, teaching.settings
-    weight = _vocabulary(network).weight
-    top = min(settings.top_classes or TOP_TOKENS, len(weight) - 1)
-    key = {"what": "teacher's tokens", "network": fingerprint(network), "top": top, "rho": settings.temperature}
+    [teacher], [network], [digest] = teaching.teachers, teaching.networks, teaching.fingerprints
+    settings = teaching.settings
+    top = min(settings.top_classes or TOP_TOKENS, len(_vocabulary(network).weight) - 1)
+    key = {"what": "teacher's tokens", "network": digest, "top": top, "rho": settings.temperature}
     frozen = Frozen(
         tuple({**key, "array": name} for name in ("logits", "classes")),
         lambda chosen: _Kept(frozen_module(context, network.body), teacher.name, top, settings.temperature, chosen),
@@ -167,10 +175,12 @@ def beside(context: Context, stage: Train, plain: View) -> View:
         f"The teacher runs once on each of {num:,} windows, {num:,} forward passes where {stage.epochs} epochs take "
         f"{num * stage.epochs:,}; of each token {top} next ones are kept: {size:,.1f} MB on disk."
     )
-    return View(Beside(plain.items, (kept[0], kept[1])), plain.hashes, plain.labels, plain.key)
+    found = replace(plain, items=Beside(plain.items, (kept[0], kept[1])))
+    return found, max(records.seconds for records in kept)
 
 
 def _vocabulary(network: nn.Module) -> Vocabulary:
+    """A language model's last layer, wherever a method has put it."""
     [found] = [module for module in network.modules() if isinstance(module, Vocabulary)]
     return found
 

@@ -6,6 +6,7 @@ tokens that are to be predicted are computed, some at a time, and again in the b
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -90,21 +91,39 @@ def _keep(ctx: Any, inputs: tuple[Tensor, Tensor, Tensor | None, Tensor], output
 
 def _backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
     hidden, weight, bias, targets = ctx.saved_tensors
-    for_hidden, for_weight, for_bias, _ = ctx.needs_input_grad
-    to_hidden = hidden.new_zeros(hidden.shape) if for_hidden else None
-    to_weight = torch.zeros_like(weight) if for_weight else None
-    to_bias = torch.zeros_like(bias) if for_bias else None
+    into = _Gradients(hidden, weight, bias, ctx.needs_input_grad)
     for rows, states, wanted in _chunks(hidden, weight, targets):
         errors = _logits(states, weight, bias).softmax(1)
         errors[torch.arange(len(wanted), device=wanted.device), wanted] -= 1
-        errors = (errors * gradient.flatten()[rows, None]).to(weight.dtype)
+        into.add(rows, states, errors * gradient.flatten()[rows, None])
+    return *into.gradients, None
+
+
+class _Gradients:
+    """The wanted gradients of hidden states, weight and bias, from those of the logits of some tokens at a time.
+
+    Attributes:
+        gradients: None in the place of each that is not wanted.
+    """
+
+    def __init__(self, hidden: Tensor, weight: Tensor, bias: Tensor | None, wanted: Sequence[bool]) -> None:
+        self.weight = weight
+        tensors = zip((hidden, weight, bias), wanted[:3], strict=True)
+        self.gradients = tuple(
+            torch.zeros_like(t, memory_format=torch.contiguous_format) if t is not None and asked else None
+            for t, asked in tensors
+        )
+
+    def add(self, rows: Tensor, states: Tensor, errors: Tensor) -> None:
+        """Add those of the logits (rows, vocabulary) of some rows of the hidden states."""
+        to_hidden, to_weight, to_bias = self.gradients
+        errors = errors.to(self.weight.dtype)
         if to_hidden is not None:
-            to_hidden.view(-1, hidden.shape[-1])[rows] = (errors @ weight).to(hidden.dtype)
+            to_hidden.view(-1, to_hidden.shape[-1])[rows] = (errors @ self.weight).to(to_hidden.dtype)
         if to_weight is not None:
             to_weight.addmm_(errors.T, states)
         if to_bias is not None:
             to_bias += errors.sum(0)
-    return to_hidden, to_weight, to_bias, None
 
 
 token_losses.register_autograd(_backward, setup_context=_keep)
@@ -143,23 +162,14 @@ class _SoftTokenLosses(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
         hidden, weight, bias, targets, values, classes = ctx.saved_tensors
-        for_hidden, for_weight, for_bias = ctx.needs_input_grad[:3]
-        to_hidden = hidden.new_zeros(hidden.shape) if for_hidden else None
-        to_weight = torch.zeros_like(weight) if for_weight else None
-        to_bias = torch.zeros_like(bias) if for_bias else None
+        into = _Gradients(hidden, weight, bias, ctx.needs_input_grad)
         for rows, states, _ in _chunks(hidden, weight, targets):
             errors = (_logits(states, weight, bias) / ctx.temperature).softmax(1)
             probable, chosen, rest = _soft_targets(values, classes, rows, errors, ctx.temperature)
             errors -= rest
             errors.scatter_add_(1, chosen, rest - probable)
-            errors = (errors * (gradients[0].flatten()[rows, None] / ctx.temperature)).to(weight.dtype)
-            if to_hidden is not None:
-                to_hidden.view(-1, hidden.shape[-1])[rows] = (errors @ weight).to(hidden.dtype)
-            if to_weight is not None:
-                to_weight.addmm_(errors.T, states)
-            if to_bias is not None:
-                to_bias += errors.sum(0)
-        return to_hidden, to_weight, to_bias, None, None, None, None
+            into.add(rows, states, errors * (gradients[0].flatten()[rows, None] / ctx.temperature))
+        return *into.gradients, None, None, None, None
 
 
 def soft_token_losses(
