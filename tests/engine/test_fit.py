@@ -109,8 +109,13 @@ def test_best_weights_are_kept(context_of: Callable[..., Any]) -> None:
     assert now == pytest.approx(min(losses), rel=1e-5)
 
 
-@pytest.mark.parametrize(("course", "best"), [([(0.9, 0.5), (0.8, 0.6), (1.2, 0.8), (1.1, 0.8), (1.3, 0.7)], 3),
-                                              ([(0.9, 0.8), (0.4, 0.8), (0.3, 0.7), (0.5, 0.8), (0.6, 0.8)], 1)])  # fmt: skip
+@pytest.mark.parametrize(
+    ("course", "best"),
+    [
+        ([(0.9, 0.5), (0.8, 0.6), (1.2, 0.8), (1.1, 0.8), (1.3, 0.7)], 3),
+        ([(0.9, 0.8), (0.4, 0.8), (0.3, 0.7), (0.5, 0.8), (0.6, 0.8)], 1),
+    ],
+)
 def test_the_best_epoch_is_that_of_the_best_metric_and_of_equals_of_the_lowest_loss(
     context_of: Callable[..., Any], monkeypatch: pytest.MonkeyPatch, course: list[tuple[float, float]], best: int
 ) -> None:
