@@ -21,8 +21,8 @@ demo: .venv/.demo ## Compare methods on a small set of texts that comes with the
 demo-images: .venv/.demo ## The same on images.
 	$(BIN)/bequest demo --images
 
-test: .venv/.dev ## Run the tests.
-	$(BIN)/python -m pytest -q
+test: .venv/.dev ## Run the tests, on all cores.
+	$(BIN)/python -m pytest -q --numprocesses logical --maxprocesses 8 --dist worksteal
 
 lint: .venv/.dev ## Check style, layers and types.
 	$(BIN)/ruff check

@@ -1,4 +1,4 @@
-"""What every test shares: no network, a cache of its own, the machine's cores."""
+"""What every test shares: no network, a cache of its own, a fair share of the machine's cores."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _CACHE = tempfile.TemporaryDirectory(prefix="bequest-tests-")
 _CORES = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 os.environ["BEQUEST_CACHE"] = _CACHE.name
 os.environ["HF_HUB_OFFLINE"] = "1"
-os.environ["OMP_NUM_THREADS"] = str(_CORES)
+os.environ["OMP_NUM_THREADS"] = str(max(1, _CORES // int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))))
 # Threads that spin while they wait make tiny networks crawl beside any other busy process.
 os.environ["OMP_WAIT_POLICY"] = "PASSIVE"
 
