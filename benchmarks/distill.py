@@ -1,12 +1,13 @@
-"""Distillation from stored teacher outputs: seconds an epoch against the student alone and against an online loop.
+"""Distillation from stored teacher outputs: seconds an epoch against the student alone and against online loops.
 
     python benchmarks/distill.py            EfficientNet-Lite2 → Lite0, all layers trained
     python benchmarks/distill.py --texts    MiniLM-L6 → L3
 
 The same pair, samples, batches and optimizer on all sides. `student alone` and `stored` are Bequest's: its training
-loop without a teacher, and with one whose outputs are stored. `online` is the loop that anybody would write, and that
-torchdistill runs: in every step the teacher's forward pass, then the student's, the same loss, AdamW, the gradient's
-norm limited to 1; its samples are encoded beforehand, as ours are. The teacher's passes are not part of an epoch of
+loop without a teacher, and with one whose outputs are stored. `online` is the loop that anybody would write: in every
+step the teacher's forward pass, then the student's, the same loss, AdamW, the gradient's norm limited to 1.
+`torchdistill` is its training box with its KDLoss, which does the same (torchdistill 1.1.5: `pip install --no-deps
+torchdistill`). For both, samples are encoded beforehand, as ours are. The teacher's passes are not part of an epoch of
 `stored`: they are run once before the clock starts, and their seconds are printed. Ours score a few samples after each
 epoch.
 """
@@ -23,6 +24,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from harness import interleaved, keep, ratio, seconds
+from torch.utils.data import RandomSampler
 
 from bequest import sources
 from bequest.cli.demo import images, texts
@@ -40,6 +42,17 @@ from bequest.nn.head import new_head
 
 SAMPLES, EPOCHS, BATCH, RATE, VALIDATED = 512, 2, 32, 1e-4, 8
 PAIRS = {"images": ("efficientnet_lite2", "efficientnet_lite0"), "texts": ("minilm_l6", "minilm_l3")}
+
+
+class Side(torch.nn.Module):
+    """A network that takes its own part of a batch for student and teacher, which differ in size."""
+
+    def __init__(self, network: torch.nn.Module, part: int) -> None:
+        super().__init__()
+        self.network, self.part = network, part
+
+    def forward(self, batch: Any) -> torch.Tensor:
+        return self.network(*batch[self.part])
 
 
 class Sides:
@@ -90,6 +103,44 @@ class Sides:
                 optimizer.step()
                 optimizer.zero_grad(set_to_none=True)
 
+    def torchdistill(self) -> None:
+        from torchdistill.core.distillation import get_distillation_box
+        from torchdistill.datasets.registry import register_collate_func
+
+        student = self.context.source.network().requires_grad_(True)
+        student.head = new_head("linear", self.context.source.width, len(self.task.classes))
+        teacher = self.teacher.network().eval()
+
+        @register_collate_func(key="both")
+        def both(batch: Any) -> Any:
+            positions = np.array([position for position, _, _ in batch])
+            pair = [self.inputs(s, i, positions) for i, s in enumerate((self.context.source, self.teacher))]
+            return pair, torch.stack([label for _, label, _ in batch]), {}
+
+        loss = {"student_module_path": ".", "student_module_io": "output", "temperature": 4.0, "alpha": 0.1}
+        loss |= {"teacher_module_path": ".", "teacher_module_io": "output"}
+        loader = {"sampler": {"class_or_func": RandomSampler}, "kwargs": {"batch_size": BATCH}, "collate_fn": "both"}
+        term = {"criterion": {"key": "KDLoss", "kwargs": loss}, "weight": 1.0}
+        config = {
+            "num_epochs": self.epochs,
+            "train_data_loader": {"dataset_id": "train", **loader},
+            "teacher": {"forward_proc": "forward_batch_only", "requires_grad": False},
+            "student": {"forward_proc": "forward_batch_only"},
+            "optimizer": {"key": "AdamW", "kwargs": {"lr": RATE}, "max_grad_norm": 1.0},
+            "criterion": {"key": "WeightedSumLoss", "kwargs": {"sub_terms": {"kd": term}}},
+        }
+        labels, device = self.context.labels(self.drawn), self.context.runtime.device
+        data = {"train": list(enumerate(labels))}
+        networks = (Side(self.context.runtime.place(n), i) for n, i in ((teacher, 1), (student, 0)))
+        box = get_distillation_box(*networks, data, config, device, None, False, 1.0)
+        for epoch in range(self.epochs):
+            box.pre_epoch_process(epoch=epoch)
+            for batch, targets, extra in box.train_data_loader:
+                box.pre_forward_process()
+                box.post_forward_process(loss=box.forward_process(batch, targets, extra))
+            box.post_epoch_process()
+        box.clean_modules()
+
     def inputs(self, source: Any, side: int, batch: np.ndarray) -> tuple[torch.Tensor, ...]:
         return self.context.runtime.inputs(source.preprocess.collate([self.items[side][int(i)] for i in batch]))
 
@@ -109,15 +160,17 @@ def main() -> None:
             "student alone": lambda: sides.ours(taught=False),
             "stored": lambda: sides.ours(taught=True),
             "online": sides.online,
+            "torchdistill": sides.torchdistill,
         }
         taken = interleaved(work, options.repeats)
     for name, found in taken.items():
         print(f"{name}: {float(np.median(found)) / options.epochs:.2f} s an epoch")
     pair = " → ".join(PAIRS[kind])
-    stored, alone, online = (taken[name] for name in ("stored", "student alone", "online"))
+    stored, alone, online, peer = (taken[name] for name in ("stored", "student alone", "online", "torchdistill"))
     entries = [
         ratio(f"{pair}: an epoch from stored outputs / of the student alone", stored, alone, 1.1, "lower"),
         ratio(f"{pair}: an epoch of the online loop / from stored outputs", online, stored, 1.0, "higher"),
+        ratio(f"{pair}: an epoch of torchdistill / from stored outputs", peer, stored, 1.0, "higher"),
     ]
     if not options.no_keep:
         keep(f"distill_{kind}", entries)

@@ -46,6 +46,22 @@ def image_source() -> Any:
     return from_module(network, name="tiny_conv")
 
 
+def teacher_of(source: Any, task: Any, *, seed: int = 0, classes: tuple[str, ...] | None = None) -> Any:
+    """A source with a random head whose logits are of some size, as a teacher."""
+    from dataclasses import replace
+
+    import torch
+
+    from bequest.nn.head import new_head
+
+    network = source.network()
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        network.head = new_head("linear", source.width, len(task.classes))
+        torch.nn.init.normal_(network.head.weight, std=2.0)
+    return replace(source, name=f"teacher {seed}", pretrained=lambda: network, classes=classes or task.classes)
+
+
 def text_source() -> Any:
     """A BERT of two layers with a vocabulary of our own."""
     import torch

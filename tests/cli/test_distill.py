@@ -35,7 +35,7 @@ def test_a_student_with_and_without_its_teacher(
     for i, text in enumerate(("goal goal team soup", "song drum oven", "violin the choir ball")):
         (more / f"{i}.txt").write_text(text, encoding="utf-8")
     words = ("distill", table, "--teacher", teacher, "--student", f"hf:{bert}", "--cut-at", "layer.0")
-    words = (*words, "--unlabelled", more.parent, "--temperature", 2, *SHORT)
+    words = (*words, "--unlabelled", more.parent, "--temperature", 2, "--feature-weight", 0.5, *SHORT)
     run = tmp_path / "run"
     status, out, err = bequest(*words, "--seeds", 1, "--out", run)
     assert status == 0, err
@@ -47,6 +47,7 @@ def test_a_student_with_and_without_its_teacher(
     assert {row["family"] for row in rows.values()} == {"fine-tuning"}
     settings = rows["full, distilled"]["settings"]
     assert (settings["temperature"], settings["hard_weight"], settings["soft_weight"]) == (2.0, 0.1, 0.9)
+    assert (settings["feature_weight"], settings["teacher_layer"]) == (0.5, "embedding")
     assert settings["teacher"] == str(teacher) and "teacher" not in rows["full"]["settings"]
     assert all(0 <= row["metrics"]["teacher_agreement"]["mean"] <= 1 for row in rows.values())
     earlier = json.loads((teacher / "leaderboard.json").read_text(encoding="utf-8"))
@@ -79,7 +80,11 @@ def test_faults_are_told(bequest: Bequest, table: Path, bert: Path, teacher: Pat
     assert "--temperature is 0.0, expected above 0; --top-classes is -1, expected 0 or more." in faults
     assert "expected soft-cross-entropy or kl or softmax-l2" in error("--teacher", teacher, "--soft-loss", "cosine")
     assert "There is no folder" in error("--teacher", teacher, "--unlabelled", tmp_path / "none")
+    layers = error("--teacher", teacher, "--feature-weight", 1, "--teacher-layer", "layer.7")
+    assert "--teacher-layer for" in layers and "There is no layer 'layer.7'" in layers
     words = words[:6]
+    alone = ("--method", "freeze", "--from-depth", 1, "--feature-weight", 1)
+    assert "freeze: --feature-weight is given, but no training stage changes" in error("--teacher", teacher, *alone)
     assert "no training stage of linear_probe could learn" in error("--teacher", teacher, "--method", "linear_probe")
     both = "--hard-weight and --soft-weight are both 0"
     assert both in error("--teacher", teacher, "--hard-weight", 0, "--soft-weight", 0)

@@ -25,22 +25,11 @@ from bequest.engine.run import Outcome, run
 from bequest.engine.teaching import Teaching, soft_loss, soft_views, taught_loss, with_transfer
 from bequest.engine.views import view
 from bequest.nn import losses
-from bequest.nn.head import new_head
 from bequest.nn.network import Network
 from bequest.sources.preprocess import ImagePreprocess
 from bequest.sources.source import Source
 
 SHORT: dict[str, Any] = {"epochs": 2, "batch_size": 16, "patience": 0, "batch_norm": "trained"}
-
-
-def teacher_of(source: Source, task: Any, *, seed: int = 0, classes: tuple[str, ...] | None = None) -> Source:
-    """The source with a random head whose logits are of some size, as a teacher."""
-    network = source.network()
-    with torch.random.fork_rng():
-        torch.manual_seed(seed)
-        network.head = new_head("linear", source.width, len(task.classes))
-        torch.nn.init.normal_(network.head.weight, std=2.0)
-    return replace(source, name=f"teacher {seed}", pretrained=lambda: network, classes=classes or task.classes)
 
 
 def carried_out(context: Any, method: str = "full", seed: int = 0, **settings: Any) -> Outcome:
@@ -55,7 +44,7 @@ def losses_of(outcome: Outcome) -> list[float]:
 def test_labels_alone_are_plain_training_to_the_bit(context_of: Callable[..., Any]) -> None:
     context = context_of("image")
     settings = Distillation(hard_weight=1.0, soft_weight=0.0)
-    taught = replace(context, teaching=Teaching(settings, (teacher_of(context.source, context.task),)))
+    taught = replace(context, teaching=Teaching(settings, (tiny.teacher_of(context.source, context.task),)))
     plain, alike = carried_out(context), carried_out(taught)
     assert losses_of(plain) == losses_of(alike)
     for name, tensor in plain.trained.items():
@@ -66,7 +55,7 @@ def test_labels_alone_are_plain_training_to_the_bit(context_of: Callable[..., An
 def test_stored_equals_online(context_of: Callable[..., Any], kind: str, method: str) -> None:
     """The whole network, and what is above a cut."""
     context = context_of(kind)
-    teachers = (teacher_of(context.source, context.task),)
+    teachers = (tiny.teacher_of(context.source, context.task),)
     stored, online = (
         carried_out(replace(context, teaching=Teaching(Distillation(online=online), teachers)), method)
         for online in (False, True)
@@ -83,7 +72,7 @@ def test_every_method_that_trains_learns_from_its_teacher(context_of: Callable[.
     settings = {**SHORT, "epochs": 1}
     found: list[list[float]] = []
     for seed in range(2):
-        teaching = Teaching(Distillation(hard_weight=0.0), (teacher_of(context.source, context.task, seed=seed),))
+        teaching = Teaching(Distillation(hard_weight=0.0), (tiny.teacher_of(context.source, context.task, seed=seed),))
         taught, draw = replace(context, teaching=teaching), context.task.draw(0, train_size=40, test_size=20)
         found.append(losses_of(run(taught, get_method(name).build(settings), draw, seed=0)))
     assert found[0] and all(np.isfinite(found[0]))
@@ -94,7 +83,7 @@ def test_the_student_approaches_its_teacher(context_of: Callable[..., Any]) -> N
     """Without labels: α = 0."""
     context = context_of("image")
     settings = Distillation(hard_weight=0.0, soft_weight=1.0, soft_loss="kl")
-    taught = replace(context, teaching=Teaching(settings, (teacher_of(context.source, context.task),)))
+    taught = replace(context, teaching=Teaching(settings, (tiny.teacher_of(context.source, context.task),)))
     rates = {"learning_rate": 1e-3, "head_learning_rate": 0.2, "head_init": "random"}
     found = losses_of(carried_out(taught, epochs=15, **rates))
     assert found[-1] < 0.3 * found[0]
@@ -107,7 +96,7 @@ def first_logits(context: Any, teaching: Teaching, number: int = 0) -> torch.Ten
     indices = np.arange(8)
     made = soft_views(context, stage, indices, context.labels(indices), context.views.number)(number)
     assert made is not None
-    return made.logits([made[i] for i in range(len(made))])
+    return made.lesson([made[i] for i in range(len(made))]).logits
 
 
 def expected_logits(context: Any, teacher: Source, size: int = 8) -> torch.Tensor:
@@ -118,7 +107,7 @@ def expected_logits(context: Any, teacher: Source, size: int = 8) -> torch.Tenso
 
 def test_an_ensemble_teaches_its_mean_soft_targets(context_of: Callable[..., Any]) -> None:
     context = context_of("image")
-    teachers = tuple(teacher_of(context.source, context.task, seed=seed) for seed in range(2))
+    teachers = tuple(tiny.teacher_of(context.source, context.task, seed=seed) for seed in range(2))
     found = first_logits(context, Teaching(Distillation(temperature=2.0), teachers))
     expected = sum((expected_logits(context, t) / 2).softmax(1) for t in teachers) / 2
     torch.testing.assert_close((found / 2).softmax(1), expected, atol=1e-3, rtol=1e-3)
@@ -127,14 +116,14 @@ def test_an_ensemble_teaches_its_mean_soft_targets(context_of: Callable[..., Any
 def test_classes_are_put_into_the_tasks_order(context_of: Callable[..., Any]) -> None:
     context = context_of("image")
     names = context.task.classes
-    teacher = teacher_of(context.source, context.task, classes=(names[2], names[0], names[1]))
+    teacher = tiny.teacher_of(context.source, context.task, classes=(names[2], names[0], names[1]))
     found = first_logits(context, Teaching(Distillation(), (teacher,)))
     torch.testing.assert_close(found, expected_logits(context, teacher)[:, [1, 2, 0]], atol=1e-2, rtol=1e-3)
 
 
 def test_top_classes_are_stored_with_the_mass_of_the_rest(context_of: Callable[..., Any]) -> None:
     context = context_of("image")
-    teacher = teacher_of(context.source, context.task)
+    teacher = tiny.teacher_of(context.source, context.task)
     found = first_logits(context, Teaching(Distillation(temperature=2.0, top_classes=1), (teacher,)))
     exact = (expected_logits(context, teacher) / 2).softmax(1)
     top = exact.amax(1, keepdim=True)
@@ -144,13 +133,13 @@ def test_top_classes_are_stored_with_the_mass_of_the_rest(context_of: Callable[.
 
 def test_a_teacher_that_changed_is_run_again(context_of: Callable[..., Any]) -> None:
     context = context_of("image")
-    teacher = teacher_of(context.source, context.task)
+    teacher = tiny.teacher_of(context.source, context.task)
     before = first_logits(context, Teaching(Distillation(), (teacher,)))
     computed = context.passes.computed
     again = first_logits(context, Teaching(Distillation(temperature=9.0), (teacher,)))
     assert torch.equal(before, again)
     assert context.passes.computed == computed, "what is stored does not depend on the temperature"
-    other = teacher_of(context.source, context.task, seed=1)
+    other = tiny.teacher_of(context.source, context.task, seed=1)
     found = first_logits(context, Teaching(Distillation(), (replace(other, name=teacher.name),)))
     torch.testing.assert_close(found, expected_logits(context, other), atol=1e-2, rtol=1e-3)
 
@@ -185,7 +174,7 @@ def test_samples_without_labels_are_trained_on_the_soft_loss_alone(context_of: C
     extra = np.random.default_rng(0).normal(size=(12, 3, 12, 12)).astype(np.float32)
     own = np.stack([context.task.samples[i] for i in range(5)])
     transfer = read_samples(np.concatenate([own, extra, extra[:2]]), "extra")
-    teaching = Teaching(Distillation(), (teacher_of(context.source, context.task),), transfer)
+    teaching = Teaching(Distillation(), (tiny.teacher_of(context.source, context.task),), transfer)
     teaching.check(context.task, context.source)
     taught = replace(context, teaching=teaching)
     extended, train = with_transfer(taught, np.arange(10))
@@ -222,7 +211,7 @@ def test_every_kind_of_loss_can_be_chosen() -> None:
 
 def test_a_run_that_was_stopped_goes_on(context_of: Callable[..., Any], tmp_path: Path) -> None:
     context = context_of("image", checkpoint_every_s=0.0)
-    teaching = Teaching(Distillation(), (teacher_of(context.source, context.task),))
+    teaching = Teaching(Distillation(), (tiny.teacher_of(context.source, context.task),))
     context = replace(context, teaching=teaching)
     draw = context.task.draw(0, train_size=40, test_size=20)
     method = get_method("full").build({**SHORT, "epochs": 3})
@@ -251,7 +240,7 @@ def test_what_is_spared_is_said_once(context_of: Callable[..., Any]) -> None:
             notes.append(text)
 
     context = context_of("image", observer=Listening())
-    teachers = (teacher_of(context.source, context.task),)
+    teachers = (tiny.teacher_of(context.source, context.task),)
     first_logits(context, Teaching(Distillation(), teachers))
     first_logits(context, Teaching(Distillation(), teachers))
     first_logits(context, Teaching(Distillation(online=True), teachers))
@@ -264,7 +253,7 @@ def test_what_is_spared_is_said_once(context_of: Callable[..., Any]) -> None:
 
 def test_outputs_that_are_no_numbers_are_refused_and_not_stored(context_of: Callable[..., Any]) -> None:
     context = context_of("image")
-    sound = teacher_of(context.source, context.task)
+    sound = tiny.teacher_of(context.source, context.task)
 
     def broken(value: float) -> Source:
         network = sound.network()
@@ -283,7 +272,7 @@ def test_outputs_that_are_no_numbers_are_refused_and_not_stored(context_of: Call
 def test_wrong_teachers_are_named(context_of: Callable[..., Any], tiny_tasks: dict[str, Any]) -> None:
     context = context_of("image")
     task = context.task
-    teacher = teacher_of(context.source, task)
+    teacher = tiny.teacher_of(context.source, task)
 
     def check(teacher: Source, task: Any = task, transfer: Any = None, **settings: Any) -> None:
         Teaching(Distillation(**settings), (teacher,), transfer).check(task, teacher)

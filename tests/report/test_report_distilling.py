@@ -59,6 +59,19 @@ def test_the_gap_the_agreement_and_the_costs_are_told(distilled: Leaderboard) ->
     assert sentences(distilled)[-2:] == [teacher, student]
 
 
+@pytest.mark.parametrize(
+    ("parameters", "told"),
+    [
+        (6_000_000, "6.0 M parameters, as many as the teacher;"),
+        (5_900_000, "5.9 M parameters, about as many as the teacher;"),
+        (9_000_000, "9.0 M parameters, 1.5 times the teacher's;"),
+    ],
+)
+def test_a_student_as_large_as_its_teacher(distilled: Leaderboard, parameters: int, told: str) -> None:
+    board = replace(distilled, source={**distilled.source, "parameters": parameters})
+    assert told in distilling.in_words(board)[1]
+
+
 def test_without_a_gap_no_share_of_it_is_told(distilled: Leaderboard) -> None:
     level = {**distilled.protocol["teacher"], "test": 0.80}
     board = replace(distilled, protocol={**distilled.protocol, "teacher": level})

@@ -20,7 +20,7 @@ from bequest.comparison.questions import answer, concerned
 from bequest.comparison.statistics import RANKING, make_row, rank
 from bequest.comparison.teacher import Taught, measure_teacher
 from bequest.comparison.weights import examine
-from bequest.core.distillation import DISTILLED, TEACHER
+from bequest.core.distillation import DISTILLED, TEACHER, Distillation
 from bequest.core.errors import DataError, MethodError, RunError, SourceError, TrainingError
 from bequest.core.observe import Observer
 from bequest.core.plan import Part, Plan, Solve, Train
@@ -30,6 +30,7 @@ from bequest.core.task import Draw, Task
 from bequest.data.views import Views
 from bequest.engine.adapted import AdaptedModel
 from bequest.engine.context import Context
+from bequest.engine.feature_teaching import guided_stages
 from bequest.engine.run import LAST_GOOD, Outcome, make_plan, restore, run
 from bequest.engine.runtime import Precision, choose_runtime
 from bequest.engine.store import Store
@@ -215,6 +216,7 @@ def compare(
     check_modality(task, source)
     if protocol.teaching is not None:
         protocol.teaching.check(task, source)
+        _check_features(source, task, entries, protocol.teaching.settings)
     _check_source_task(protocol.source_task, source, entries)
     context = Context(
         source,
@@ -236,6 +238,21 @@ def compare(
         return comparison.carry_out(settings or {}, report)
     except OSError as error:
         raise disk_error(error, out, context.store.folder) from error
+
+
+def _check_features(source: Source, task: Task, entries: Sequence[Entry], settings: Distillation) -> None:
+    """Raise `MethodError` where a method's features cannot come closer to a teacher's."""
+    faults: list[str] = []
+    for entry in entries if settings.feature_weight else ():
+        if entry.teaching is None:
+            continue
+        plan = entry.method.plan(source, task)
+        try:
+            guided_stages(plan.network, plan.stages, settings.student_layer, source.batch(task))
+        except MethodError as error:
+            faults.append(f"{entry.info.name}: {error}")
+    if faults:
+        raise MethodError("\n".join(dict.fromkeys(faults)))
 
 
 def _divided(entries: Sequence[Entry]) -> bool:

@@ -31,7 +31,12 @@ class Distillation:
         L = α CE(y, σ(z_S, 1)) + β ρ² CE(σ(z_T, ρ), σ(z_S, ρ))
 
     (Hinton et al. 2015, arXiv:1503.02531, with the default `soft_loss`). A sample without a label has the second term
-    alone.
+    alone. With a `feature_weight` γ, inner features are matched too (FitNets, Romero et al. 2015, arXiv:1412.6550):
+
+        L + γ (1/N) Σ_n 1/(2D) ‖r(s) − t‖²
+
+    t is what a layer of the teacher gives, s the same of the student, both means over places or tokens, D the width of
+    t; r is a linear map, trained along and thrown away.
 
     Attributes:
         temperature: ρ, above 0: softens both outputs; small students want 2.5 to 4.
@@ -47,6 +52,10 @@ class Distillation:
         top_classes: Keep the teacher's logits of so many classes, and the mass of the rest; 0 keeps all. For tasks with
             very many classes.
         online: Run the teacher in every step instead of once a sample and view.
+        feature_weight: γ, weight of the distance between features, 0 or more; 0 leaves them out.
+        teacher_layer: Whose output is the teacher's feature: a name of `bequest ls layers`, whole or its end, or
+            embedding, what its head reads.
+        student_layer: The same of the student.
     """
 
     temperature: float = 4.0
@@ -58,6 +67,9 @@ class Distillation:
     others_weight: float = 8.0
     top_classes: int = 0
     online: bool = False
+    feature_weight: float = 0.0
+    teacher_layer: str = "embedding"
+    student_layer: str = "embedding"
 
     def check(self) -> None:
         """Raise `MethodError` naming every field that is out of range."""
@@ -69,6 +81,7 @@ class Distillation:
             "soft_loss": (lambda v: v in names, " or ".join(names)),
             "others_weight": (lambda v: 0 <= v < math.inf, "0 or more"),
             "top_classes": (lambda v: v >= 0, "0 or more"),
+            "feature_weight": (lambda v: 0 <= v < math.inf, "0 or more"),
         }
         faults = [
             f"--{name.replace('_', '-')} is {getattr(self, name)!r}, expected {expected}"
@@ -79,6 +92,10 @@ class Distillation:
             faults.append("--hard-weight and --soft-weight are both 0, expected one above 0")
         if not faults and self.top_classes and self.online:
             faults.append("--top-classes is for stored outputs, but --online stores none; expected one of the two")
+        layers = {"--teacher-layer": self.teacher_layer, "--student-layer": self.student_layer}
+        named = [flag for flag, layer in layers.items() if layer != "embedding"]
+        if not faults and named and not self.feature_weight:
+            faults.append(f"{' and '.join(named)} given, but --feature-weight is 0; expected a weight above 0")
         if faults:
             raise MethodError("; ".join(faults) + ".")
 

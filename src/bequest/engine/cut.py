@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from bequest.engine.context import Context
+from bequest.engine.feature_teaching import Guided
 from bequest.engine.features import Frozen, frozen_outputs, num_lacking
 from bequest.engine.store import Array, Records, lengths_of
 from bequest.engine.views import View
@@ -123,7 +124,7 @@ class _Prefix(nn.Module):
 
 def halves(
     context: Context,
-    network: Network,
+    network: Network | Guided,
     view: View,
     key: Any,
     num_views: int | None,
@@ -169,7 +170,7 @@ def halves(
 
 def _analysed(
     context: Context,
-    network: Network,
+    network: Network | Guided,
     inputs: tuple[Tensor, ...],
     key: Any,
     quiet: frozenset[str],

@@ -18,10 +18,12 @@ from bequest.core.plan import Train, TrainState
 from bequest.core.results import Epoch
 from bequest.engine.checkpoint import Checkpoint
 from bequest.engine.context import Context
+from bequest.engine.feature_teaching import GUIDE_RATE
 from bequest.engine.features import forward
 from bequest.engine.store import Array, lengths_of
-from bequest.engine.teaching import taught_loss
+from bequest.engine.teaching import Lesson, taught_loss
 from bequest.engine.views import View
+from bequest.nn.losses import feature_l2
 from bequest.nn.network import Network, require_grad_only, set_modes, trainable_state
 from bequest.optim.state import state_bytes
 
@@ -49,6 +51,8 @@ class Feed:
         quiet: Modules that stay in eval mode.
         loss: From what `training` gives and labels to what is minimised, where that is neither the stage's own loss nor
             it and one against `View.soft`.
+        guide: From features of the student, which `training` gives after its outputs, to the teachers': trained beside
+            the network, and thrown away. None where features are not learned from.
     """
 
     training: nn.Module
@@ -60,6 +64,7 @@ class Feed:
     num_views: int | None = 1
     quiet: frozenset[str] = frozenset()
     loss: Callable[[Tensor, Tensor], Tensor] | None = None
+    guide: nn.Linear | None = None
 
     @cached_property
     def plain(self) -> View:
@@ -141,22 +146,25 @@ class _Loop:
         self.best: dict[str, Tensor] = {}
         self.best_epoch = 0
         self.num_steps = stage.epochs * self.batches_per_epoch
-        parameters = dict(network.named_parameters())
-        self.optimizer = stage.optimizer(
-            [
-                {
-                    "params": [parameters[n] for n in g.names],
-                    "lr": g.learning_rate,
-                    "weight_decay": g.weight_decay,
-                    **g.options,
-                }
-                for g in stage.groups
-            ],
-            self.num_steps,
-        )
-        self.rates = [g.learning_rate for g in stage.groups]
+        self.optimizer = stage.optimizer(self.groups(), self.num_steps)
+        self.rates = [group["lr"] for group in self.optimizer.param_groups]
         self.views: list[View] = []
         self.first_view = np.random.default_rng([seed, number]).integers(feed.num_views or 1, size=feed.num_train)
+
+    def groups(self) -> list[dict[str, Any]]:
+        """What the optimizer is to train: the guide, then the stage's groups."""
+        parameters, guide = dict(self.network.named_parameters()), self.feed.guide
+        beside = [{"params": list(guide.parameters()), "lr": GUIDE_RATE, "weight_decay": 0.0}] if guide else []
+        own = [
+            {
+                "params": [parameters[n] for n in g.names],
+                "lr": g.learning_rate,
+                "weight_decay": g.weight_decay,
+                **g.options,
+            }
+            for g in self.stage.groups
+        ]
+        return beside + own
 
     @property
     def batches_per_epoch(self) -> int:
@@ -190,25 +198,32 @@ class _Loop:
         elif not self.views:
             self.views = [self.feed.plain, *map(self.feed.view, range(1, self.feed.num_views))]
 
-    def batch(self, positions: Array) -> tuple[tuple[Tensor, ...], Tensor, Tensor | None]:
-        """Inputs, labels and teachers' logits of some samples, each in the view whose turn it is: all once, then again.
+    def batch(self, positions: Array) -> tuple[tuple[Tensor, ...], Tensor, Lesson | None]:
+        """Inputs, labels and the teachers' lesson of some samples, each in the view whose turn it is.
 
-        Without teachers the last is None.
+        All views have their turn once, then again. Without teachers the last is None.
         """
         chosen = (self.first_view[positions] + self.epoch) % len(self.views)
         seen = [(self.views[view], int(i)) for view, i in zip(chosen.tolist(), positions, strict=True)]
         labels = torch.stack([view.labels[i] for view, i in seen])
         soft = self.views[0].soft
-        teacher = None if soft is None else soft.logits([view.soft[i] for view, i in seen if view.soft])
-        return self.feed.collate([view.items[i] for view, i in seen]), labels, teacher
+        lesson = None if soft is None else soft.lesson([view.soft[i] for view, i in seen if view.soft])
+        return self.feed.collate([view.items[i] for view, i in seen]), labels, lesson
 
-    def taught(self, outputs: Tensor, labels: Tensor, teacher: Tensor | None) -> Tensor:
-        """What is minimised: the stage's own loss, or that and the loss against the teacher."""
+    def taught(self, outputs: Tensor, labels: Tensor, lesson: Lesson | None) -> Tensor:
+        """What is minimised: the stage's own loss, or that and those against the teacher."""
         if self.feed.loss is not None:
             return self.feed.loss(outputs, labels)
         if self.context.teaching is None:
             return self.loss(outputs, labels)
-        return taught_loss(self.context.teaching.settings, self.loss, outputs, labels, teacher)
+        settings, guide = self.context.teaching.settings, self.feed.guide
+        teacher = lesson.logits if lesson is not None and settings.soft_weight else None
+        if guide is None:
+            return taught_loss(settings, self.loss, outputs, labels, teacher)
+        assert lesson is not None and lesson.features is not None, "a guide has features to go to"
+        outputs, features = outputs[:, : -guide.in_features], outputs[:, -guide.in_features :]
+        near = settings.feature_weight * feature_l2(guide(features), lesson.features)
+        return taught_loss(settings, self.loss, outputs, labels, teacher) + near
 
     def batches(self, rng: np.random.Generator) -> list[Any]:
         """Positions of each batch: random, but of like length within a batch; only one may be short."""
@@ -225,10 +240,10 @@ class _Loop:
         factor = stage.schedule(step, self.num_steps)
         for group, rate in zip(self.optimizer.param_groups, self.rates, strict=True):
             group["lr"] = rate * factor
-        inputs, labels, teacher = self.batch(batch)
+        inputs, labels, lesson = self.batch(batch)
         with runtime.accelerator.autocast():
             outputs = self.feed.training(*runtime.inputs(inputs))
-        loss = self.taught(outputs.float(), labels.to(runtime.device), teacher)
+        loss = self.taught(outputs.float(), labels.to(runtime.device), lesson)
         value = float(loss.detach())
         if not math.isfinite(value):
             self.keep_best()
@@ -304,6 +319,7 @@ class _Loop:
             "best": self.best,
             "best_epoch": self.best_epoch,
             "trained": self.moving(),
+            "guide": dict(self.feed.guide.state_dict()) if self.feed.guide else {},
             "optimizer": self.optimizer.state_dict(),
         }
 
@@ -312,4 +328,6 @@ class _Loop:
         self.epoch, self.best_epoch, self.best = state["epoch"], state["best_epoch"], state["best"]
         self.history = [Epoch(**e) for e in state["history"]]
         self.network.load_state_dict(state["trained"], strict=False)
+        if self.feed.guide:
+            self.feed.guide.load_state_dict(state["guide"])
         self.optimizer.load_state_dict(state["optimizer"])

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 from safetensors.torch import save
-from torch import Tensor
+from torch import Tensor, nn
 
 from bequest.core.errors import TrainingError
 from bequest.core.plan import Method, Plan, Solve, Train
@@ -20,6 +20,7 @@ from bequest.core.task import Draw
 from bequest.engine.checkpoint import Checkpoint
 from bequest.engine.context import Context, Indices
 from bequest.engine.cut import Halves, example, halves
+from bequest.engine.feature_teaching import Guided, guided_stages, new_guide
 from bequest.engine.features import embeddings, embeddings_of, encoded, forward
 from bequest.engine.fit import Feed, fit
 from bequest.engine.solve import pass_seconds, solve
@@ -30,6 +31,7 @@ from bequest.engine.token_teaching import TokenTaught, beside, collate_taught, l
 from bequest.engine.views import View, view
 from bequest.nn.head import build_head, describe_head
 from bequest.nn.network import Network, batch_norms, require_grad_only, trainable_state
+from bequest.nn.taps import Tap
 from bequest.nn.trace import called_before_trained
 
 LAST_GOOD = "last_good.safetensors"
@@ -162,10 +164,22 @@ class _Trial:
         self.shares: list[float] = []
         self.shared_s = _shared_seconds(context, self.plan, draw)
         self.own_s = 0.0
+        self.taps = self.student_taps()
 
     @property
     def trains(self) -> bool:
         return any(isinstance(stage, Train) for stage in self.plan.stages)
+
+    def student_taps(self) -> dict[int, Tap]:
+        """Of each stage that learns from its teachers' features, where the student's are read."""
+        teaching = self.context.teaching
+        if teaching is None or not teaching.settings.feature_weight:
+            return {}
+        self.context.runtime.place(self.network)
+        seen = view(self.context, self.draw.train, self.context.labels(self.draw.train), 0)
+        layer, inputs = teaching.settings.student_layer, example(self.context, seen)
+        tap, numbers = guided_stages(self.network, self.plan.stages, layer, inputs)
+        return dict.fromkeys(numbers, tap)
 
     def carry_out(self, *, refit: bool = False) -> None:
         """All stages; or the Solve stages again, on every label."""
@@ -242,7 +256,8 @@ class _Trial:
         held_out = labels[num_train:]
 
         num_views = 1 if stage.source_features else context.views.number
-        soft_view = soft_views(context, stage, part[:num_train], labels[:num_train], num_views)
+        taught, features = (context, stage, part[:num_train], labels[:num_train], num_views), number in self.taps
+        soft_view = soft_views(*taught, features=features)
 
         def soft(view_number: int) -> SoftTargets | None:
             made = soft_view(view_number)
@@ -272,18 +287,30 @@ class _Trial:
         quiet |= batch_norms(self.network) if stage.fixed_statistics else frozenset()
         if learns_tokens(context):
             return self.token_feed(stage, plain, num_train, held_out, quiet)
+        guide = self.guide(plain, number)
         self.halves = halves(
-            self.context, self.network, plain, (self.method, number), num_views, quiet, self.plan.written(stage)
+            self.context, self.guided(number), plain, (self.method, number), num_views, quiet, self.plan.written(stage)
         )
+        sizes = (num_train, held_out, num_views, quiet)
         if self.halves is None:
             collate = context.source.preprocess.collate
-            return Feed(self.network, self.network, one, collate, num_train, held_out, num_views, quiet)
+            return Feed(self.guided(number), self.network, one, collate, *sizes, guide=guide)
         cut = self.halves.cut
         self.shares.append(cut.share)
         collate, cut_view = self.halves.collate, self.cut_view
-        return Feed(
-            cut.training, cut.scoring, lambda n: cut_view(one(n)), collate, num_train, held_out, num_views, quiet
-        )
+        return Feed(cut.training, cut.scoring, lambda n: cut_view(one(n)), collate, *sizes, guide=guide)
+
+    def guided(self, number: int) -> Network | Guided:
+        """The network, with its features beside its outputs where a stage learns from its teachers' features."""
+        return Guided(self.network, self.taps[number]) if number in self.taps else self.network
+
+    def guide(self, plain: View, number: int) -> nn.Linear | None:
+        """The map from the student's features to the teachers'; None where a stage does not learn from them."""
+        if number not in self.taps:
+            return None
+        assert plain.soft is not None, "the stage has a teacher"
+        made = new_guide(self.taps[number].width, plain.soft.width, seed=self.seed, number=number)
+        return made.to(self.context.runtime.device)
 
     def token_feed(self, stage: Train, plain: View, num_train: int, held_out: Tensor, quiet: frozenset[str]) -> Feed:
         context = self.context

@@ -24,12 +24,14 @@ from bequest.core.plan import Train
 from bequest.core.task import IntArray, Samples, Task
 from bequest.data.samples import Chosen, Joined, hashes_of
 from bequest.engine.context import Context, Indices
+from bequest.engine.feature_teaching import layer_tap
 from bequest.engine.features import Frozen, frozen_module, frozen_outputs
 from bequest.engine.store import Records
 from bequest.engine.token_teaching import check_teacher, learns_tokens
 from bequest.engine.views import view
 from bequest.nn import losses
 from bequest.nn.network import Network, fingerprint
+from bequest.nn.taps import Tap, embedding_tap, read_taps
 from bequest.sources.source import Source
 
 _LARGEST = torch.finfo(torch.float16).max
@@ -81,7 +83,8 @@ class Teaching:
 
         Raises:
             MethodError: The task is no classification, or unlabelled samples have nothing to be trained on.
-            SourceError: A teacher takes other samples, has no head, or tells other classes apart.
+            SourceError: A teacher takes other samples, has no head, or tells other classes apart; or there is no layer
+                as it is named.
             DataError: The samples without labels are of another kind, or all among the task's.
         """
         if task.kind == "causal-lm":
@@ -94,9 +97,13 @@ class Teaching:
             )
         for teacher, network in zip(self.teachers, self.networks, strict=True):
             _check_teacher(teacher, network, task)
+        if self.settings.feature_weight:
+            layer_tap(student, self.settings.student_layer, task, "--student-layer")
+            for teacher in self.teachers:
+                layer_tap(teacher, self.settings.teacher_layer, task, "--teacher-layer")
         if self.transfer is None:
             return
-        if not self.settings.soft_weight:
+        if not self.settings.soft_weight and not self.settings.feature_weight:
             raise MethodError(
                 "--unlabelled is given, but --soft-weight is 0: samples without labels have nothing to be trained on. "
                 "Give a weight above 0, or leave --unlabelled out."
@@ -193,19 +200,34 @@ def with_transfer(context: Context, train: IntArray) -> tuple[Context, IntArray]
 
 
 @dataclass(frozen=True)
+class Lesson:
+    """What the teachers make of a batch.
+
+    Attributes:
+        logits: To learn from (batch, classes), in the task's order of classes.
+        features: Of all teachers, side by side (batch, widths); None where none are learned from.
+    """
+
+    logits: Tensor
+    features: Tensor | None = None
+
+
+@dataclass(frozen=True)
 class SoftTargets(Sequence[tuple[Any, ...]]):
     """What the teachers make of some samples in one view: an item a sample, one part a teacher.
 
     Attributes:
         parts: Of each teacher, what it made, or what it is to be run on.
-        read: Of each teacher, from some of its items to logits (items, classes), in the task's order of classes.
+        read: Of each teacher, from some of its items to its lesson.
         temperature: ρ, at which several teachers' soft targets are averaged.
+        width: Of all teachers' features, side by side; 0 where none are learned from.
         seconds: What computing them took, whenever and wherever that was.
     """
 
     parts: tuple[Sequence[Any], ...]
-    read: tuple[Callable[[Sequence[Any]], Tensor], ...]
+    read: tuple[Callable[[Sequence[Any]], Lesson], ...]
     temperature: float
+    width: int = 0
     seconds: float = 0.0
 
     def __len__(self) -> int:
@@ -214,10 +236,12 @@ class SoftTargets(Sequence[tuple[Any, ...]]):
     def __getitem__(self, index: Any) -> Any:
         return tuple(part[index] for part in self.parts)
 
-    def logits(self, items: Sequence[tuple[Any, ...]]) -> Tensor:
-        """Of a batch of items, of this view or another one, the logits to learn from (items, classes)."""
-        teachers = zip(self.read, zip(*items, strict=True), strict=True)
-        return losses.mean_soft_targets([read(own) for read, own in teachers], self.temperature)
+    def lesson(self, items: Sequence[tuple[Any, ...]]) -> Lesson:
+        """Of a batch of items, of this view or another one, what to learn from."""
+        teachers = [read(own) for read, own in zip(self.read, zip(*items, strict=True), strict=True)]
+        logits = losses.mean_soft_targets([teacher.logits for teacher in teachers], self.temperature)
+        features = [teacher.features for teacher in teachers if teacher.features is not None]
+        return Lesson(logits, torch.cat(features, 1) if features else None)
 
 
 @dataclass(frozen=True)
@@ -234,7 +258,7 @@ class _Beside(Sequence[tuple[Any, ...]]):
 
 
 def soft_views(
-    context: Context, stage: Train, indices: Indices, labels: Tensor, num_views: int | None
+    context: Context, stage: Train, indices: Indices, labels: Tensor, num_views: int | None, *, features: bool = False
 ) -> Callable[[int], SoftTargets | None]:
     """From a view's number to what the teachers make of it; to None without teachers. Says once what that spares.
 
@@ -244,17 +268,19 @@ def soft_views(
         indices: Samples of the task that it is trained on.
         labels: Of each.
         num_views: How many views there will be; where each epoch has its own, teachers run in every step.
+        features: Whether the stage learns from the teachers' features too.
     """
     teaching = context.teaching
-    if teaching is None or not teaching.settings.soft_weight or learns_tokens(context):
+    if teaching is None or not (teaching.settings.soft_weight or features) or learns_tokens(context):
         return lambda _: None
-    teachers = [_Teacher(context, teaching, i) for i in range(len(teaching.teachers))]
+    teachers = [_Teacher(context, teaching, i, features=features) for i in range(len(teaching.teachers))]
     indices = np.asarray(indices, dtype=np.int64)
-    reason = _why_online(context, teaching, len(indices), num_views)
+    size = sum(teacher.num_bytes for teacher in teachers) * len(indices) * (num_views or 0)
+    reason = _why_online(context, teaching, size, num_views)
     if reason:
         context.say(f"The teacher runs in every step: {reason}.")
     else:
-        context.say(_saving(context, teaching, stage, len(indices), num_views or 0))
+        context.say(_saving(teaching, stage, len(indices), num_views or 0, size))
 
     return lambda number: _soft_view(teachers, indices, labels, number, online=bool(reason))
 
@@ -268,7 +294,7 @@ def teacher_logits(context: Context, indices: Indices) -> Tensor:
     made = _soft_view(teachers, indices, context.labels(indices), 0, online=teaching.settings.online)
     starts = range(0, len(made), context.batch_size)
     batches = [[made[i] for i in range(start, min(start + context.batch_size, len(made)))] for start in starts]
-    return torch.cat([made.logits(batch).cpu() for batch in batches])
+    return torch.cat([made.lesson(batch).logits.cpu() for batch in batches])
 
 
 def _soft_view(
@@ -276,46 +302,39 @@ def _soft_view(
 ) -> SoftTargets:
     seen = [view(teacher.context, indices, labels, number) for teacher in teachers]
     seconds = sum(made.items.seconds for made in seen if isinstance(made.items, Records))
-    temperature = teachers[0].settings.temperature
+    temperature, width = teachers[0].settings.temperature, sum(t.tap.width for t in teachers if t.tap)
     if online:
-        return SoftTargets(tuple(v.items for v in seen), tuple(t.run for t in teachers), temperature, seconds)
+        return SoftTargets(tuple(v.items for v in seen), tuple(t.run for t in teachers), temperature, width, seconds)
     kept = [teacher.stored(made) for teacher, made in zip(teachers, seen, strict=True)]
     seconds += sum(max(records.seconds for records in columns) for columns in kept)
-    return SoftTargets(tuple(map(_Beside, kept)), tuple(t.read for t in teachers), temperature, seconds)
+    return SoftTargets(tuple(map(_Beside, kept)), tuple(t.read for t in teachers), temperature, width, seconds)
 
 
-def _why_online(context: Context, teaching: Teaching, num: int, num_views: int | None) -> str:
-    """Why what teachers make of so many samples is not stored; empty where it is."""
+def _why_online(context: Context, teaching: Teaching, size: int, num_views: int | None) -> str:
+    """Why what teachers make, so many bytes in all, is not stored; empty where it is."""
     if teaching.settings.online:
         return "--online asks for it"
     if num_views is None:
         return "views are unlimited"
     persistent = all(teacher.preprocess.persistent for teacher in teaching.teachers)
-    if not context.store.room(num * num_views * _num_bytes(context, teaching), persistent=persistent):
+    if not context.store.room(size, persistent=persistent):
         return "what it makes of all samples and views has no room in the store"
     return ""
 
 
-def _saving(context: Context, teaching: Teaching, stage: Train, num: int, num_views: int) -> str:
+def _saving(teaching: Teaching, stage: Train, num: int, num_views: int, size: int) -> str:
     who = "teacher runs" if len(teaching.teachers) == 1 else f"{len(teaching.teachers)} teachers run"
     views = "1 view" if num_views == 1 else f"{num_views:,} views"
-    size = num * num_views * _num_bytes(context, teaching) / 1e6
     return (
         f"The {who} once on each of {num:,} samples in {views}, {num * num_views:,} forward passes where "
-        f"{stage.epochs} epochs take {num * stage.epochs:,}: {size:,.1f} MB on disk."
+        f"{stage.epochs} epochs take {num * stage.epochs:,}: {size / 1e6:,.1f} MB on disk."
     )
-
-
-def _num_bytes(context: Context, teaching: Teaching) -> int:
-    """What the teachers' stored outputs for one sample in one view take."""
-    top, num_classes = teaching.settings.top_classes, len(context.task.classes)
-    return len(teaching.teachers) * (6 * top + 2 if 0 < top < num_classes else 2 * num_classes)
 
 
 class _Teacher:
     """One teacher at work on a run's samples."""
 
-    def __init__(self, context: Context, teaching: Teaching, number: int) -> None:
+    def __init__(self, context: Context, teaching: Teaching, number: int, *, features: bool = False) -> None:
         source, self.network = teaching.teachers[number], teaching.networks[number]
         # Its own preprocessing, with the student's views.
         self.context = replace(context, source=source, taps=())
@@ -324,85 +343,101 @@ class _Teacher:
         order = [source.classes.index(name) for name in self.classes] if source.classes else range(len(self.classes))
         self.order = torch.tensor(list(order))
         self.top = self.settings.top_classes if self.settings.top_classes < len(self.classes) else 0
+        layer = self.settings.teacher_layer
+        self.tap = layer_tap(source, layer, context.task, "--teacher-layer") if features else None
+
+    @property
+    def num_bytes(self) -> int:
+        """What is stored for one sample in one view takes."""
+        logits = 6 * self.top + 2 if self.top else 2 * len(self.classes)
+        return logits + (2 * self.tap.width if self.tap else 0)
 
     def stored(self, seen: Any) -> list[Records]:
         """Its outputs for a view, from the store."""
-        key = {"what": "teacher", "network": self.digest, "top": self.top}
-        if self.top:  # the mass of the rest depends on it
-            key["temperature"] = self.settings.temperature
-        names = ("logits", "classes") if self.top else ("logits",)
+        key = {"what": "teacher", "network": self.digest}
+        # The mass of the rest depends on the temperature.
+        shared = {"top": self.top, **({"temperature": self.settings.temperature} if self.top else {})}
+        keys = [{**key, **shared, "array": name} for name in (("logits", "classes") if self.top else ("logits",))]
+        keys += [{**key, "array": "features", **self.tap.key}] if self.tap else []
         frozen = Frozen(
-            tuple({**key, "array": name} for name in names),
+            tuple(keys),
             lambda chosen: _Kept(self.module, self.context.source.name, self.top, self.settings.temperature, chosen),
-            (False,) * len(names),
+            (False,) * len(keys),
         )
         return frozen_outputs(self.context, frozen, seen.items, seen.hashes, seen.key)
 
-    def read(self, items: Sequence[tuple[np.ndarray[Any, Any], ...]]) -> Tensor:
-        """Logits from stored outputs."""
-        values, *classes = (torch.from_numpy(np.stack(column)) for column in zip(*items, strict=True))
-        logits = values.float()
-        if classes:
-            logits = losses.from_top_classes(logits, classes[0].long(), len(self.classes))
-        return logits[:, self.order].to(self.context.runtime.device)
+    def read(self, items: Sequence[tuple[np.ndarray[Any, Any], ...]]) -> Lesson:
+        """The lesson from stored outputs."""
+        values, *others = (torch.from_numpy(np.stack(column)) for column in zip(*items, strict=True))
+        logits, device = values.float(), self.context.runtime.device
+        if self.top:
+            logits = losses.from_top_classes(logits, others[0].long(), len(self.classes))
+        features = others[-1].float().to(device) if self.tap else None
+        return Lesson(logits[:, self.order].to(device), features)
 
-    def run(self, items: Sequence[Any]) -> Tensor:
-        """Logits of encoded samples, computed now."""
-        inputs = self.context.runtime.inputs(self.context.source.preprocess.collate(items))
+    def run(self, items: Sequence[Any]) -> Lesson:
+        """The lesson on encoded samples, computed now."""
+        source = self.context.source
+        inputs = self.context.runtime.inputs(source.preprocess.collate(items))
         with torch.no_grad():
-            logits = _finite(self.module(*inputs), self.context.source.name)
-        return logits[:, self.order.to(logits.device)]
+            logits, *features = (_finite(output, source.name) for output in self.module(*inputs))
+        return Lesson(logits[:, self.order.to(logits.device)], features[0] if features else None)
 
     @cached_property
-    def module(self) -> _Logits:
+    def module(self) -> _Outputs:
         body = frozen_module(self.context, self.network.body)
         head = copy.deepcopy(self.network.head).float().to(self.context.runtime.device)
-        return _Logits(body, head).eval().requires_grad_(False)
+        return _Outputs(body, head, self.tap).eval().requires_grad_(False)
 
 
-class _Logits(nn.Module):
-    """The body in the precision of frozen passes, the head in float32."""
+class _Outputs(nn.Module):
+    """Logits, and features where there is a tap: the body in the precision of frozen passes, the head in float32."""
 
-    def __init__(self, body: nn.Module, head: nn.Module) -> None:
+    def __init__(self, body: nn.Module, head: nn.Module, tap: Tap | None) -> None:
         super().__init__()
         self.body, self.head = body, head
+        self.taps = (embedding_tap(0), *([tap] if tap else []))
         self.dtype = next((p.dtype for p in body.parameters()), torch.float32)
 
-    def forward(self, *inputs: Tensor) -> Tensor:
-        given = (t.to(self.dtype) if t.is_floating_point() else t for t in inputs)
-        return self.head(self.body(*given).float()).float()
+    def forward(self, *inputs: Tensor) -> tuple[Tensor, ...]:
+        given = tuple(t.to(self.dtype) if t.is_floating_point() else t for t in inputs)
+        embedding, *features = (output.float() for output in read_taps(self.body, self.taps, given))
+        return self.head(embedding).float(), *features
 
 
 class _Kept(nn.Module):
-    """What is stored of a teacher's logits."""
+    """What is stored of a teacher's outputs."""
 
-    def __init__(self, logits: _Logits, name: str, top: int, temperature: float, chosen: Sequence[int]) -> None:
+    def __init__(self, outputs: _Outputs, name: str, top: int, temperature: float, chosen: Sequence[int]) -> None:
         super().__init__()
-        self.logits, self.name, self.top, self.temperature = logits, name, top, temperature
+        self.outputs, self.name, self.top, self.temperature = outputs, name, top, temperature
         self.chosen = tuple(chosen)
 
     def forward(self, *inputs: Tensor) -> tuple[Tensor, ...]:
-        logits = _finite(self.logits(*inputs), self.name)
-        if logits.abs().max() > _LARGEST:
-            raise SourceError(
-                f"The teacher {self.name!r} gives logits up to {float(logits.abs().max()):.3g}, beyond what is stored "
-                f"(float16, {_LARGEST:g}). Run it in every step instead: --online true."
-            )
-        kept: tuple[Tensor, ...] = (logits,)
+        found = [_finite(output, self.name) for output in self.outputs(*inputs)]
+        for what, output in zip(("logits", "features"), found, strict=False):
+            if output.abs().max() > _LARGEST:
+                raise SourceError(
+                    f"The teacher {self.name!r} gives {what} up to {float(output.abs().max()):.3g}, beyond what is "
+                    f"stored (float16, {_LARGEST:g}). Run it in every step instead: --online true."
+                )
+        logits, *features = found
+        kept: tuple[Tensor, ...] = (logits.half(),)
         if self.top:
             values, classes = losses.top_classes(logits, self.top, self.temperature)
-            kept = values, classes.int()
-        return tuple(kept[i].half() if i == 0 else kept[i] for i in self.chosen)
+            kept = values.half(), classes.int()
+        kept = *kept, *(feature.half() for feature in features)
+        return tuple(kept[i] for i in self.chosen)
 
 
-def _finite(logits: Tensor, name: str) -> Tensor:
-    bad = int((~torch.isfinite(logits)).any(1).sum())
+def _finite(output: Tensor, name: str) -> Tensor:
+    bad = int((~torch.isfinite(output)).any(1).sum())
     if bad:
         raise SourceError(
-            f"The teacher {name!r} gives outputs that are no finite numbers for {bad} of a batch of {len(logits)} "
-            "samples; expected logits. Check its weights with `bequest predict`, or choose another teacher."
+            f"The teacher {name!r} gives outputs that are no finite numbers for {bad} of a batch of {len(output)} "
+            "samples; expected numbers. Check its weights with `bequest predict`, or choose another teacher."
         )
-    return logits
+    return output
 
 
 def taught_loss(

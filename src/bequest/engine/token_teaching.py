@@ -57,7 +57,8 @@ def check_teacher(teacher: Source, network: Network, student: Source, settings: 
             f"--soft-loss {settings.soft_loss} is for classification; expected soft-cross-entropy or kl for a language "
             "model."
         )
-    for flag, given in (("--standardised", settings.standardised), ("--online", settings.online)):
+    flags = {"--standardised": settings.standardised, "--online": settings.online}
+    for flag, given in {**flags, "--feature-weight": settings.feature_weight}.items():
         if given:
             raise MethodError(f"{flag} is for classification. Leave it out for a language model.")
 

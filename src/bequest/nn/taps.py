@@ -105,24 +105,7 @@ class Tapped(nn.Module):
 
     def each(self, *inputs: Tensor) -> tuple[Tensor, ...]:
         """Inputs → the features of each tap, (batch, its width)."""
-        caught: dict[str, Tensor] = {}
-
-        def catch(tap: Tap) -> Any:
-            def hook(_module: nn.Module, _inputs: Any, output: Any) -> None:
-                # Pooled at once: a later layer may work in place. The first call counts where there are several.
-                if tap.key_text not in caught:
-                    caught[tap.key_text] = tap.pool(tensor_of(output), inputs)
-
-            return hook
-
-        inside = [tap for tap in self.taps if tap.name]
-        handles = [self.body.get_submodule(tap.name).register_forward_hook(catch(tap)) for tap in inside]
-        try:
-            embedding = self.body(*inputs)
-        finally:
-            for handle in handles:
-                handle.remove()
-        return tuple(caught[tap.key_text] if tap.name else embedding for tap in self.taps)
+        return read_taps(self.body, self.taps, inputs)
 
     def describe(self) -> list[dict[str, Any]]:
         """The taps as plain data."""
@@ -143,6 +126,28 @@ class Apart(nn.Module):
     def forward(self, *inputs: Tensor) -> tuple[Tensor, ...]:
         """Inputs → the features of each tap, (batch, its width)."""
         return self.tapped.each(*inputs)
+
+
+def read_taps(body: nn.Module, taps: Sequence[Tap], inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+    """What a body gives at each of some taps, (batch, its width), from one forward pass."""
+    caught: dict[str, Tensor] = {}
+
+    def catch(tap: Tap) -> Any:
+        def hook(_module: nn.Module, _inputs: Any, output: Any) -> None:
+            # Pooled at once: a later layer may work in place. The first call counts where there are several.
+            if tap.key_text not in caught:
+                caught[tap.key_text] = tap.pool(tensor_of(output), inputs)
+
+        return hook
+
+    inside = [tap for tap in taps if tap.name]
+    handles = [body.get_submodule(tap.name).register_forward_hook(catch(tap)) for tap in inside]
+    try:
+        embedding = body(*inputs)
+    finally:
+        for handle in handles:
+            handle.remove()
+    return tuple(caught[tap.key_text] if tap.name else embedding for tap in taps)
 
 
 def embedding_tap(width: int) -> Tap:

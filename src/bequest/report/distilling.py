@@ -102,10 +102,17 @@ def _student(board: Leaderboard, teacher: dict[str, Any], plain: Row | None, dis
     parameters, speed = board.source.get("parameters"), distilled.inference_per_s
     costs: list[str] = []
     if parameters:
-        costs.append(f"{quantity(parameters)} parameters, {teacher['parameters'] / parameters:.1f} times fewer")
+        costs.append(f"{quantity(parameters)} parameters, {_times(teacher['parameters'] / parameters)}")
     if speed:
         costs.append(f"{rate(speed)}, {speed / teacher['inference_per_s']:.1f} times the teacher's speed")
     return text + (f". It has {'; and runs '.join(costs)}." if costs else ".")
+
+
+def _times(factor: float) -> str:
+    """How many of the student's parameters the teacher has, in words; what reads as once is no saving."""
+    if f"{factor:.1f}" == "1.0":
+        return "as many as the teacher" if factor == 1 else "about as many as the teacher"
+    return f"{factor:.1f} times fewer" if factor > 1 else f"{1 / factor:.1f} times the teacher's"
 
 
 def similarities(board: Leaderboard) -> dict[str, Any] | None:

@@ -98,14 +98,17 @@ class Source:
         Raises:
             SourceError: There is no such layer, its output is no embedding, or no batch is known to try.
         """
-        inputs = self.example()
-        if inputs is None and task is not None:
-            inputs = self.preprocess.collate([self.preprocess.encode(task.samples[i]) for i in range(2)])
+        inputs = self.example() if task is None else self.batch(task)
         if inputs is None:
             raise SourceError(
                 f"To read inside {self.name!r}, a batch is needed. Give one: from_module(..., example=batch)."
             )
         return tuple(find_taps(self.body, inputs, names, target))
+
+    def batch(self, task: Task) -> tuple[Tensor, ...]:
+        """A small batch for the network: the known one, else two of the task's samples."""
+        known = self.example()
+        return known or self.preprocess.collate([self.preprocess.encode(task.samples[i]) for i in range(2)])
 
     def example(self) -> tuple[Tensor, ...] | None:
         """A small batch for the network; None where only the user knows one."""
