@@ -290,13 +290,16 @@ def _training(options: Namespace) -> dict[str, Any]:
 def _closing(run: Run) -> None:
     from rich.console import Console
 
-    from bequest.report import affinity, distilling, questions
+    from bequest.report import affinity, distilling, learning, questions
     from bequest.report.verdict import criterion
     from bequest.ui.terminal import leaderboard_table
 
     console = Console()
     console.print(leaderboard_table(run.board, width=console.width))
     told = [*affinity.in_words(run.board), *distilling.in_words(run.board), *questions.in_words(run.board)]
+    told += learning.in_words(run.board)
+    if run.board.advice:
+        told.append("What to take from it:\n" + "\n".join(f"  {sentence}" for sentence in run.board.advice))
     for paragraph in told:
         console.print("", paragraph, sep="\n", markup=False, highlight=False)
     best = run.board.best

@@ -9,7 +9,7 @@ from typing import Any, cast
 from markupsafe import Markup, escape
 
 from bequest.core.results import WORST_GROUP, Leaderboard, Row, TrialRecord, atomic_open
-from bequest.report import canvas, plots, questions, units
+from bequest.report import canvas, learning, plots, questions, units
 from bequest.report.distilling import similarities
 from bequest.report.verdict import criterion, finished, sentences
 
@@ -69,6 +69,8 @@ def _page(board: Leaderboard) -> dict[str, Any]:
         "criterion": criterion(board),
         "badge": "best by " + ("validation" if board.select_by == "metric" else "worst group"),
         "verdict": sentences(board),
+        "advice": board.advice,
+        "learning": learning.section(board),
         "tiles": _tiles(board),
         "rows": [_row(board, r) for r in board.rows],
         "groups": _groups(board),
