@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import threading
 import time
 from collections.abc import Generator, Sequence
@@ -25,14 +24,14 @@ from bequest.nn.network import Network
 
 _EVERY_S = 0.01
 _TIMED_BATCHES = 2
-_LEAST_ALONE, _MOST_ALONE, _SECONDS_ALONE = 20, 100, 1.0
+_LEAST_ALONE, _MOST_ALONE, _SECONDS_ALONE = 20, 100, 0.25
 """Passes of a sample alone that are timed: at least so many, at most so many, and no more after so many seconds."""
 
 
 class PeakMemory:
     """How much memory is taken while the context is open: of this process, and of the accelerator if there is one.
 
-    What is no longer in use is given back to the system first, so that it does not hide what is taken from then on.
+    What was freed is given back to the system first, so that it does not hide what is taken from then on.
     Resident memory is sampled 100 times a second.
 
     Args:
@@ -47,7 +46,6 @@ class PeakMemory:
         self._device = device if device is not None and device.type == "cuda" else None
 
     def __enter__(self) -> Self:
-        gc.collect()
         release()
         if self._device is not None:
             torch.cuda.reset_peak_memory_stats(self._device)

@@ -69,7 +69,7 @@ def _scores(found: LearningCurves, method: str, sizes: list[int]) -> str:
 def _crossings(found: LearningCurves) -> list[str]:
     told = [_crossing(crossing) for crossing in found.crossings if crossing.is_told]
     rest = [crossing for crossing in found.crossings if not crossing.is_told]
-    named = ", ".join(f"{c.ahead} over {c.behind} at about {_labels(c.labels)}" for c in rest[:_MOST_NAMED])
+    named = ", ".join(f"{c.ahead} over {c.behind} at about {units.rough(c.labels)}" for c in rest[:_MOST_NAMED])
     more = f" and {len(rest) - _MOST_NAMED} more" if len(rest) > _MOST_NAMED else ""
     untold = f"Where means cross, but the two are not told apart on both sides: {named}{more}."
     return [*told, *([untold] if rest else [])]
@@ -78,20 +78,17 @@ def _crossings(found: LearningCurves) -> list[str]:
 def _crossing(crossing: Crossing) -> str:
     assert crossing.low is not None and crossing.high is not None, "only what is told is said"
     return (
-        f"{crossing.ahead} overtakes {crossing.behind} at about {_labels(crossing.labels)} labels (95 % interval from "
-        f"{_labels(crossing.low)} to {_labels(crossing.high)})."
+        f"{crossing.ahead} overtakes {crossing.behind} at about {units.rough(crossing.labels)} labels (95 % interval "
+        f"from {units.rough(crossing.low)} to {units.rough(crossing.high)})."
     )
-
-
-def _labels(number: float) -> str:
-    """Two digits that count: a crossing is known no better."""
-    return f"{float(f'{number:.2g}'):,.0f}"
 
 
 def _note(found: LearningCurves) -> str:
     parts = [f"Test {units.metric_name(found.metric)} over the number of labels, the test part the same throughout."]
     if any(point.low is not None for curve in found.curves for point in curve.points):
         parts.append("Bands are t-intervals at 95 % over the seeds.")
+    if any(crossing.is_told for crossing in found.crossings):
+        parts.append("Rings mark where one method overtakes another, with the 95 % interval.")
     if found.nested:
         parts.append("With each seed every smaller set of labels lies within the next larger one.")
     else:

@@ -5,18 +5,22 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from bequest.core.learning_curves import Curve
+import numpy as np
+
+from bequest.core.learning_curves import Crossing, Curve
 from bequest.core.results import Leaderboard
 from bequest.report.canvas import WIDE, Look, Size, looks, new_axes, new_figure, write_title
 from bequest.report.svg import GRID, MUTED, SURFACE, TEXT, style, to_svg
-from bequest.report.units import is_share, metric_name, shorten
+from bequest.report.units import is_share, metric_name, rough, shorten
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
+_MOST_CROSSINGS = 4
 _MOST_BANDS = 5
 """With more curves bands would hide more than they show: intervals are drawn as bars then."""
 
@@ -37,6 +41,10 @@ def learning_curves(board: Leaderboard, size: Size) -> str | None:
         ax = new_axes(figure, size, (52, 52, margin, 34))
         for curve, look in curves:
             _draw(ax, curve, look, scale, banded=len(curves) <= _MOST_BANDS)
+        for crossing in [crossing for crossing in found.crossings if crossing.is_told][:_MOST_CROSSINGS]:
+            _mark(ax, crossing, next(curve for curve in found.curves if curve.method == crossing.ahead), scale, size)
+        if scale == 100:
+            ax.set_ylim(top=min(ax.get_ylim()[1], 101))
         _label_axis(ax, found.sizes, size)
         _name_ends(ax, curves, names, scale, size)
         write_title(ax, title, size)
@@ -53,6 +61,17 @@ def _draw(ax: Axes, curve: Curve, look: Look, scale: float, *, banded: bool) -> 
     else:
         ax.vlines(xs, low, high, color=look.color, lw=1, alpha=0.5)
     ax.plot(xs, ys, look.marker, color=look.color, lw=2.2, ls=look.dash, ms=7, mec=SURFACE, mew=1, zorder=3)
+
+
+def _mark(ax: Axes, crossing: Crossing, curve: Curve, scale: float, size: Size) -> None:
+    """A ring where two methods change places, with the number of labels, and a bar over its interval."""
+    logs = [math.log(point.labels) for point in curve.points]
+    height = float(np.interp(math.log(crossing.labels), logs, [scale * point.mean for point in curve.points]))
+    ax.plot([crossing.low, crossing.high], [height, height], color=TEXT, lw=1.4, zorder=4)
+    ax.plot([crossing.labels], [height], "o", color=SURFACE, mec=TEXT, mew=1.6, ms=9, zorder=5)
+    place: dict[str, Any] = {"xytext": (0, -15), "textcoords": "offset points", "ha": "center", "va": "center"}
+    place |= {"color": TEXT, "fontsize": size.font - 1}
+    ax.annotate(rough(crossing.labels), (crossing.labels, height), **place)
 
 
 def _label_axis(ax: Axes, sizes: Sequence[int], size: Size) -> None:
@@ -78,7 +97,7 @@ def _name_ends(ax: Axes, curves: Sequence[tuple[Curve, Look]], names: Sequence[s
     for (_, look), name, (x, y), height in zip(curves, names, points, heights, strict=True):
         (x0, y0), (x1, y1) = (ax.transData.inverted().transform(p) for p in ((x + 5, y), (left + 12, height)))
         ax.plot([x0, x1], [y0, y1], color=GRID, lw=1, zorder=0, scalex=False, scaley=False, clip_on=False)
-        place = {"xycoords": "figure points", "va": "center_baseline", "annotation_clip": False}
+        place: dict[str, Any] = {"xycoords": "figure points", "va": "center_baseline", "annotation_clip": False}
         ax.annotate("●", (left + 14, height), color=look.color, fontsize=size.font * 0.7, **place)
         ax.annotate(name, (left + 25, height), color=TEXT, fontsize=size.font, **place)
     ax.tick_params(labelcolor=MUTED)

@@ -73,6 +73,11 @@ def count(value: float | None) -> str:
     return NONE if value is None else f"{round(value):,}"
 
 
+def rough(value: float) -> str:
+    """A whole number of which two digits count, e.g. `160` of 163.2."""
+    return f"{float(f'{value:.2g}'):,.0f}"
+
+
 def plural(number: int, noun: str, nouns: str | None = None) -> str:
     """A number and its noun, e.g. `3 seeds`."""
     return f"{number:,} {noun if number == 1 else nouns or noun + 's'}"
