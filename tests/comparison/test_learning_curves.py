@@ -52,6 +52,15 @@ def test_within_the_interval_of_a_crossing_nothing_is_told() -> None:
     assert not found.is_told
 
 
+def test_curves_that_cross_twice_have_an_interval_for_each_crossing() -> None:
+    bulging = curve("bulging", [0.70, 0.71, 0.72], [0.86, 0.871, 0.882], [0.7, 0.712, 0.72])
+    first, second = crossings_of(FLAT, bulging)
+    assert (first.behind, first.ahead, second.behind, second.ahead) == ("flat", "bulging", "bulging", "flat")
+    assert first.is_told and second.is_told
+    assert first.low and first.high and second.low and second.high
+    assert 25 < first.low < first.labels < first.high < 100 < second.low < second.labels < second.high < 400
+
+
 def test_where_nothing_crosses_or_nothing_can_be_paired_there_is_none() -> None:
     lower = curve("lower", [0.7, 0.7, 0.7], [0.7, 0.7, 0.7], [0.7, 0.7, 0.7])
     assert crossings_of(FLAT, lower) == []

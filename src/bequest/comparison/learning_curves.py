@@ -61,21 +61,20 @@ def crossings_of(one: Curve, other: Curve, sign: int = 1) -> list[Crossing]:
     logs = np.log([p.labels for p, _ in points])
     leads = np.array([[sign * (_value(p, seed) - _value(q, seed)) for p, q in points] for seed in seeds])
     means = leads.mean(0)
-    ahead = [i for i, mean in enumerate(means) if mean]
+    changes = [(i, j) for i, j in pairwise(np.flatnonzero(means)) if means[i] * means[j] < 0]
+    places = [logs[i] + (logs[j] - logs[i]) * abs(means[i]) / (abs(means[i]) + abs(means[j])) for i, j in changes]
     found: list[Crossing] = []
-    for i, j in pairwise(ahead):
-        if means[i] * means[j] < 0:
-            at = logs[i] + (logs[j] - logs[i]) * abs(means[i]) / (abs(means[i]) + abs(means[j]))
-            side = 1 if means[i] > 0 else -1
-            names = (one.method, other.method) if side > 0 else (other.method, one.method)
-            low, high = (_told(leads, logs, at, end, side * way) for end, way in ((0, 1), (-1, -1)))
-            found.append(Crossing(*names, math.exp(at), low, high))
+    for (i, _), before, at, after in zip(changes, [logs[0], *places], places, [*places[1:], logs[-1]], strict=False):
+        side = 1 if means[i] > 0 else -1
+        names = (one.method, other.method) if side > 0 else (other.method, one.method)
+        low, high = _told(leads, logs, at, before, side), _told(leads, logs, at, after, -side)
+        found.append(Crossing(*names, math.exp(at), low, high))
     return found
 
 
-def _told(leads: np.ndarray, logs: np.ndarray, at: float, end: int, side: int) -> float | None:
-    """The number of labels nearest to a crossing, on the way to one end, where the lead is told to be on its side."""
-    for x in np.linspace(at, logs[end], _STEPS):
+def _told(leads: np.ndarray, logs: np.ndarray, at: float, end: float, side: int) -> float | None:
+    """The number of labels nearest to a crossing, on the way to the next, where the lead is told to be on its side."""
+    for x in np.linspace(at, end, _STEPS):
         bounds = t_interval([side * float(np.interp(x, logs, lead)) for lead in leads])
         if bounds is not None and bounds[0] > 0:
             return math.exp(x)

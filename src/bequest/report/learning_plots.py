@@ -65,6 +65,7 @@ def _draw(ax: Axes, curve: Curve, look: Look, scale: float, *, banded: bool) -> 
 
 def _mark(ax: Axes, crossing: Crossing, curve: Curve, scale: float, size: Size) -> None:
     """A ring where two methods change places, with the number of labels, and a bar over its interval."""
+    assert crossing.low is not None and crossing.high is not None, "only what is told is marked"
     logs = [math.log(point.labels) for point in curve.points]
     height = float(np.interp(math.log(crossing.labels), logs, [scale * point.mean for point in curve.points]))
     ax.plot([crossing.low, crossing.high], [height, height], color=TEXT, lw=1.4, zorder=4)
