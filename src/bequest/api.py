@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import re
+import subprocess
+import sys
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
@@ -21,8 +23,15 @@ from bequest.comparison.probe import PAGE_FILE, choose
 from bequest.comparison.probe import probe as run_probe
 from bequest.comparison.protocol import Protocol, check_modality, enter, with_teacher
 from bequest.comparison.protocol import compare as run_comparison
-from bequest.core.checks import check_count, check_seed, check_seeds, check_test_size, check_train_size
-from bequest.core.distillation import DISTILLATION, check_temperatures
+from bequest.core.checks import (
+    check_count,
+    check_seed,
+    check_seeds,
+    check_test_size,
+    check_train_size,
+    check_train_sizes,
+)
+from bequest.core.distillation import DISTILLATION, check_temperatures, taught_by
 from bequest.core.distillation import distillation as make_distillation
 from bequest.core.errors import DataError, MethodError, RunError
 from bequest.core.observe import Observer, Silent
@@ -46,6 +55,7 @@ from bequest.engine.teaching import Teaching
 from bequest.engine.windows import divided
 from bequest.nn.taps import Tapped
 from bequest.nn.weight_selection import Selection
+from bequest.report.advice import advice
 from bequest.sources import Source, resolve
 from bequest.sources import get as get_source
 from bequest.sources.taps import column_names, named_taps
@@ -154,6 +164,7 @@ def compare(
     settings: Mapping[str, Mapping[str, Any]] | None = None,
     seeds: int | Sequence[int] = 3,
     train_size: int | None = None,
+    train_sizes: str | Sequence[int] | None = None,
     test_size: int | float = 0.25,
     split_seed: int = 0,
     source_data: Any = None,
@@ -185,6 +196,7 @@ def compare(
     distillation: Mapping[str, Any] | None = None,
     temperatures: str | Sequence[float] | None = None,
     unlabelled: Any = None,
+    measure_memory: bool = False,
     cache: str | Path | None = None,
     observer: Observer | None = None,
     progress: bool = True,
@@ -203,6 +215,9 @@ def compare(
         settings: Hyperparameters by method, e.g. `{"lora": {"rank": 4}}`.
         seeds: How many, or which; each redraws labels, initialisation and order.
         train_size: How many labels a method may see before the test; None for all that are not test.
+        train_sizes: For learning curves: the same comparison at each of these numbers of labels, on the same test part,
+            in one folder. The leaderboard and the best model are those of the largest; None for one number,
+            `train_size`.
         test_size: Test samples, or their fraction below 1.
         split_seed: Chooses the test part.
         source_data: Labelled data that the source was trained on, or like them, for methods that learn from them
@@ -244,6 +259,8 @@ def compare(
             set.
         unlabelled: Samples without labels that a student is trained on too: a folder of images or .txt files, or inputs
             as `task_from_arrays` takes them. Those that are among the task's own are left out.
+        measure_memory: Run each method once more, at one seed, in a process of its own with nothing stored, and record
+            how much memory that takes at its peak.
         cache: Folder of stored frozen outputs; None for the user's.
         observer: Hears of progress; None shows it in the terminal if `progress`.
         progress: Whether to show anything.
@@ -256,6 +273,10 @@ def compare(
     """
     chosen = check_seeds(seeds)
     train_size, test_size = check_train_size(train_size), check_test_size(test_size)
+    sizes = check_train_sizes(train_sizes)
+    if sizes and train_size is not None:
+        raise DataError(f"--train-size {train_size} and --train-sizes are both given; expected one of them.")
+    train_size = sizes[-1] if sizes else train_size
     split_seed, sweep = check_seed("--split-seed", split_seed), check_temperatures(temperatures)
     columns = {
         "text_column": text_column,
@@ -292,7 +313,17 @@ def compare(
     entries = entries if teaching is None else with_teacher(entries, teaching, sweep)
     chosen_views = choose_views(views, augment, loaded.modality)
     protocol = Protocol(
-        chosen, train_size, test_size, split_seed, precision, chosen_views, cut, source_task, select_by, teaching
+        chosen,
+        train_size,
+        test_size,
+        split_seed,
+        precision,
+        chosen_views,
+        cut,
+        source_task,
+        select_by,
+        teaching,
+        sizes[:-1],
     )
     recorded = {
         "data": loaded.origin,
@@ -300,7 +331,8 @@ def compare(
         "methods": list(methods),
         "settings": {name: dict(values) for name, values in (settings or {}).items()},
         "seeds": list(chosen),
-        "train_size": train_size,
+        "train_size": None if sizes else train_size,
+        "train_sizes": list(sizes) or None,
         "test_size": test_size,
         "split_seed": split_seed,
         "select_by": select_by,
@@ -313,10 +345,16 @@ def compare(
         "distillation": teaching and teaching.settings.describe(),
         "temperatures": list(sweep) or None,
         "unlabelled": os.path.abspath(unlabelled) if isinstance(unlabelled, str | Path) else None,
+        "measure_memory": measure_memory,
         "replayable": bool(loaded.origin and source.request and (source_task is None or source_task.origin))
         and (teaching is None or all(t.request for t in teaching.teachers))
         and (unlabelled is None or isinstance(unlabelled, str | Path)),
     }
+    if measure_memory and not recorded["replayable"]:
+        raise RunError(
+            "--measure-memory runs each method again in a process of its own, which cannot have data or a module that "
+            "only this one has; expected a data path and a named source."
+        )
     folder = Path(out) if out is not None else _default_folder(loaded, source.name, recorded)
     with _watching(observer, progress) as watcher:
         board = run_comparison(
@@ -328,6 +366,8 @@ def compare(
             watcher,
             store=Store(Path(cache) if cache is not None else None, note=watcher.note),
             settings=recorded,
+            measure=partial(_memory_alone, folder, watcher) if measure_memory else None,
+            advise=advice,
             report=_write_report,
         )
     return Run(folder, board, source)
@@ -895,32 +935,56 @@ def replay(
             f"The data have changed since the run in {folder}: fingerprint {task.fingerprint}, expected "
             f"{then.task['fingerprint']}. Restore them, or name their place: --data."
         )
-    own = settings["source_data"]
-    run = compare(
-        task,
-        source,
-        settings["methods"],
-        settings=settings["settings"],
-        seeds=settings["seeds"],
-        train_size=settings["train_size"],
-        test_size=settings["test_size"],
-        split_seed=settings["split_seed"],
-        select_by=settings["select_by"],
-        precision=settings["precision"],
-        views=settings["views"],
-        augment=settings["augment"],
-        cut=settings["cut"],
-        source_data=own and _load(own),
-        teacher=settings["teacher"] and [get_source(**request) for request in settings["teacher"]],
-        distillation=settings["distillation"],
-        temperatures=settings["temperatures"],
-        unlabelled=settings["unlabelled"],
-        out=out,
-        observer=observer,
-        progress=progress,
-    )
+    run = _again(settings, task, source, out=out, observer=observer, progress=progress)
     _check_same(then, run.board)
     return run
+
+
+def repeat(run: str | Path, method: str, seed: int, out: str | Path, *, observer: Observer) -> None:
+    """Run one trial of a run again, with nothing stored before.
+
+    Args:
+        run: Folder of the run, which files hold whole.
+        method: The row's name. With a teacher the same method without one runs before it.
+        seed: The trial's.
+        out: An empty folder.
+        observer: Hears of progress.
+    """
+    settings = RunFolder(Path(run)).settings
+    source = get_source(**settings["source"])
+    name = taught_by(method)
+    changes: dict[str, Any] = {
+        "methods": [name],
+        "settings": {k: v for k, v in settings["settings"].items() if k == name},
+        "seeds": [seed],
+        "train_size": max(settings["train_sizes"]) if settings["train_sizes"] else settings["train_size"],
+        "train_sizes": None,
+        "measure_memory": False,
+    }
+    if name == method:
+        changes |= dict.fromkeys(("teacher", "distillation", "temperatures", "unlabelled"))
+    elif settings["temperatures"]:
+        changes["temperatures"] = [float(method.rpartition(" ")[2])]
+    task = divided(_load(settings["data"]), source)
+    place = {"out": Path(out) / "run", "cache": Path(out) / "cache"}
+    _again({**settings, **changes}, task, source, **place, observer=observer, progress=False)
+
+
+def _again(settings: Mapping[str, Any], task: Task, source: Source, **place: Any) -> Run:
+    """A comparison as a run's file records it; `place` says where it goes and who hears of it."""
+    own, teachers = settings["source_data"], settings["teacher"]
+    names = (
+        "methods settings seeds train_size train_sizes test_size split_seed select_by precision views augment cut "
+        "distillation temperatures unlabelled measure_memory"
+    )
+    return compare(
+        task,
+        source,
+        source_data=own and _load(own),
+        teacher=teachers and [get_source(**request) for request in teachers],
+        **{name: settings[name] for name in names.split()},
+        **place,
+    )
 
 
 @dataclass(frozen=True)
@@ -1084,10 +1148,8 @@ def _known(task: Task, start: int, stop: int) -> dict[str, list[Any]]:
 
 
 def _check_same(then: Leaderboard, now: Leaderboard) -> None:
-    scores = [
-        {(t.method, t.seed): (t.validation, t.test) for t in board.trials if t.error is None} for board in (then, now)
-    ]
-    differing = [f"{m} seed {s}" for (m, s), v in scores[0].items() if scores[1].get((m, s)) != v]
+    scores = [_scores(board) for board in (then, now)]
+    differing = [name for name, score in scores[0].items() if scores[1].get(name) != score]
     if differing:
         changed = [
             f"{key} was {then.environment.get(key)}, is {value}"
@@ -1099,6 +1161,14 @@ def _check_same(then: Leaderboard, now: Leaderboard) -> None:
             + (f"What differs: {'; '.join(changed)}." if changed else "Versions and machine type agree.")
             + f" Compare the two {BOARD_FILE} files."
         )
+
+
+def _scores(board: Leaderboard) -> dict[str, Any]:
+    """Every score of a comparison, by what it is of."""
+    trials = {f"{t.method} seed {t.seed}": (t.validation, t.test) for t in board.trials if t.error is None}
+    curves = board.learning_curves.curves if board.learning_curves else []
+    points = {f"{c.method} with {p.labels} labels": (p.seeds, p.values) for c in curves for p in c.points}
+    return {**trials, **points}
 
 
 def _load(origin: Mapping[str, Any], path: str | Path | None = None) -> Task:
@@ -1171,6 +1241,18 @@ def _teacher(teacher: Teacher, kind: Kind) -> Source:
         classes=model.classes,
         request=request,
     )
+
+
+def _memory_alone(folder: Path, observer: Observer, method: str, seed: int) -> int:
+    """Peak memory of a process that runs one trial of a run alone, bytes; 0 where it failed, which is told."""
+    words = [sys.executable, "-m", "bequest.alone", str(folder), method, str(seed)]
+    observer.note("Each method is run once more, alone, to measure its memory.")
+    done = subprocess.run(words, capture_output=True, text=True, check=False)
+    if done.returncode == 0:
+        return int(done.stdout)
+    reason = (done.stderr.strip().splitlines() or [f"it ended with status {done.returncode}"])[-1]
+    observer.note(f"The memory of {method} alone was not measured: {reason}")
+    return 0
 
 
 def _default_folder(task: Task, what: str, recorded: dict[str, Any]) -> Path:

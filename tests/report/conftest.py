@@ -67,6 +67,10 @@ def trial(method: str, seed: int, num_classes: int = 5) -> TrialRecord:
         train_s=seconds * (1 + rng.gauss(0, 0.06)),
         shared_s=2.1,
         peak_memory_bytes=1_420_000_000,
+        added_memory_bytes=210_000_000,
+        latency_p50_ms=8.13,
+        latency_p95_ms=9.72,
+        forward_flops=424_673_280,
         inference_per_s=412.0,
         frozen_samples=755 if seed == 0 and not planned else 0,
         labels=200,
@@ -104,6 +108,10 @@ def row(trials: list[TrialRecord], family: str) -> Row:
         settings=first.settings,
         errors=[t.error for t in trials if t.error],
         median_seed=median,
+        added_memory_bytes=first.added_memory_bytes,
+        latency_p50_ms=first.latency_p50_ms,
+        latency_p95_ms=first.latency_p95_ms,
+        forward_flops=first.forward_flops,
     )
 
 

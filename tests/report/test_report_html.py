@@ -30,8 +30,11 @@ def test_numbers_of_every_row_appear(board: Leaderboard) -> None:
         "224 k",
         "22.7 M",
         "7.7 kB",
-        "1.4 GB",
+        "210 MB added",
+        "1.4 GB alone",
         "412 /s",
+        "8.1 / 9.7 ms",
+        "425 MFLOPs",
         "2.1 s shared",
     ):
         assert words in page, words

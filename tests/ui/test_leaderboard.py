@@ -20,12 +20,16 @@ PROBE = Row(
     stored_bytes=6160,
     train_s=2.4,
     shared_s=1.0,
-    peak_memory_bytes=1_400_000_000,
+    peak_memory_bytes=0,
     inference_per_s=410.0,
     labels=80,
     settings={},
     errors=[],
     median_seed=1,
+    added_memory_bytes=140_000_000,
+    latency_p50_ms=8.13,
+    latency_p95_ms=101.2,
+    forward_flops=4.2e8,
 )
 FULL = replace(PROBE, method="full", validation=Interval(0.9, None, 1, [0.9]), epochs_planned=8, epochs_run=2.5)
 FAILED = replace(PROBE, method="[lora]", validation=None, test=None, errors=["out of memory"])
@@ -61,8 +65,9 @@ def test_a_row_tells_scores_and_costs():
         "1.5 k",
         "2.4 s",
         "6.2 kB",
-        "1.4 GB",
+        "140 MB",
         "410 /s",
+        "8.1 / 101 ms",
         "3 / 3",
     ]
 
@@ -73,6 +78,14 @@ def test_bytes_of_optimizers_are_told_where_one_has_any():
     assert "optimizer" in output
     assert " 181 MB " in line_of("full", output)
     assert " 181 MB " not in line_of("linear_probe", output)
+
+
+def test_memory_of_other_kinds_is_told_where_it_was_measured():
+    assert "alone" not in text(BOARD, None) and "accelerator" not in text(BOARD, None)
+    measured = replace(PROBE, peak_memory_bytes=1_400_000_000, accelerator_memory_bytes=2_000_000_000)
+    output = text(replace(BOARD, rows=[measured]), None)
+    assert "alone" in output and "accelerator" in output
+    assert line_of("linear_probe", output).split("MB")[1].split("/s")[0].split() == ["1.4", "GB", "2.0", "GB", "410"]
 
 
 def test_one_seed_has_no_standard_error_and_early_stopping_shows():

@@ -28,7 +28,8 @@ def compare(options: Namespace) -> int:
     settings = parse_settings(options.settings)
     own = {"seeds": options.seeds, "select_by": options.select_by, "out": options.out, **_training(options)}
     own |= {"teacher": options.teacher, "distillation": distillation(options), "unlabelled": options.unlabelled}
-    own["temperatures"] = options.temperatures
+    own |= {"temperatures": options.temperatures, "measure_memory": options.measure_memory}
+    own["train_sizes"] = options.train_sizes
     run = api.compare(methods=names, settings=settings, **own, **_start(options), **_shared(options))
     _closing(run)
     return 0
@@ -289,13 +290,16 @@ def _training(options: Namespace) -> dict[str, Any]:
 def _closing(run: Run) -> None:
     from rich.console import Console
 
-    from bequest.report import affinity, distilling, questions
+    from bequest.report import affinity, distilling, learning, questions
     from bequest.report.verdict import criterion
     from bequest.ui.terminal import leaderboard_table
 
     console = Console()
     console.print(leaderboard_table(run.board, width=console.width))
     told = [*affinity.in_words(run.board), *distilling.in_words(run.board), *questions.in_words(run.board)]
+    told += learning.in_words(run.board)
+    if run.board.advice:
+        told.append("What to take from it:\n" + "\n".join(f"  {sentence}" for sentence in run.board.advice))
     for paragraph in told:
         console.print("", paragraph, sep="\n", markup=False, highlight=False)
     best = run.board.best

@@ -16,6 +16,7 @@ from bequest.cli.options import (
     add_data,
     add_distillation,
     add_hyperparameters,
+    add_measures,
     add_passes,
     add_run,
     add_sizes,
@@ -100,7 +101,9 @@ def _parser() -> ArgumentParser:
         "compare",
         "run several methods on the same labels and splits, and rank them",
         "  bequest compare reviews.csv --source minilm_l6 --train-size 200 --seeds 3 --out runs/reviews\n"
-        "  bequest compare photos/ --source efficientnet_lite0 --methods linear_probe,lora --set lora.rank=4\n",
+        "  bequest compare photos/ --source efficientnet_lite0 --methods linear_probe,lora --set lora.rank=4\n"
+        "  bequest compare reviews.csv --source minilm_l6 --methods full,galore --measure-memory\n"
+        "  bequest compare reviews.csv --source minilm_l6 --train-sizes 25,50,100,200,400\n",
     )
     add_data(compare)
     add_sizes(compare)
@@ -131,6 +134,7 @@ def _parser() -> ArgumentParser:
     add_training(compare)
     add_distillation(compare)
     add_run(compare, seeds=True)
+    add_measures(compare)
     compare.set_defaults(command=commands.compare)
 
     adapt = verb(

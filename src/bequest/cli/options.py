@@ -170,6 +170,23 @@ def add_run(parser: ArgumentParser, *, seeds: bool, folder: bool = True) -> None
     add_passes(group)
 
 
+def add_measures(parser: ArgumentParser) -> None:
+    """What is measured beside what a run measures by itself."""
+    group = parser.add_argument_group("measures")
+    group.add_argument(
+        "--train-sizes",
+        metavar="N,N,…",
+        help="learning curves: the same comparison at each of these numbers of labels, on the same test part, in one "
+        "folder; the leaderboard is that of the largest (default: one number, --train-size)",
+    )
+    group.add_argument(
+        "--measure-memory",
+        action="store_true",
+        help="run each method once more, at one seed, in a process of its own with nothing stored, and record its peak "
+        "memory (default: only how far a trial raises the memory of the whole run)",
+    )
+
+
 def add_passes(group: Any) -> None:
     """How frozen passes go, and where what they make is kept."""
     group.add_argument(

@@ -21,6 +21,8 @@ from bequest.engine.context import PASSES_FILE
 from bequest.engine.run import LAST_GOOD
 
 RUN_FILE, BOARD_FILE, REPORT_FILE, BEST = "run.json", "leaderboard.json", "report.html", "best"
+SIZES = "sizes"
+"""In a run's folder, where the same comparison lies at smaller numbers of labels, a folder each."""
 _RECORD, _TRAINED, _LOCK = "record.json", "trained.safetensors", ".lock"
 
 

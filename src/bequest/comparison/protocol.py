@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import os
 import platform
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +14,10 @@ import numpy as np
 import torch
 
 import bequest
-from bequest.comparison.cost import PeakMemory, inference_per_s
-from bequest.comparison.folder import BEST, RunFolder, digest
+from bequest.comparison.cost import PeakMemory, measure_inference
+from bequest.comparison.folder import BEST, SIZES, RunFolder, digest
 from bequest.comparison.groups import group_scores, worst
+from bequest.comparison.learning_curves import learning_curves
 from bequest.comparison.questions import answer, concerned
 from bequest.comparison.statistics import RANKING, make_row, rank
 from bequest.comparison.teacher import Taught, measure_teacher
@@ -57,6 +59,7 @@ class Protocol:
         source_task: The source's own labelled data, for methods that learn from them.
         select_by: Which score on held-out labels ranks the rows; trials do not depend on it.
         teaching: Of the rows that are distilled; None where none is.
+        smaller_sizes: Further numbers of labels, below `train_size`, at which everything is run too.
     """
 
     seeds: tuple[int, ...] = (0, 1, 2)
@@ -69,6 +72,7 @@ class Protocol:
     source_task: Task | None = None
     select_by: SelectBy = "metric"
     teaching: Teaching | None = None
+    smaller_sizes: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -193,6 +197,8 @@ def compare(
     *,
     store: Store | None = None,
     settings: dict[str, Any] | None = None,
+    measure: Callable[[str, int], int] | None = None,
+    advise: Callable[[Leaderboard], list[str]] | None = None,
     report: Any = None,
 ) -> Leaderboard:
     """Run every method at every seed, or take up a run that was interrupted; write the run's folder.
@@ -206,6 +212,9 @@ def compare(
         observer: Hears of progress.
         store: Of frozen outputs; None for the user's.
         settings: For `bequest replay`.
+        measure: From a row's name and a seed to the peak memory of a process that runs this trial alone, bytes, 0 where
+            it ended badly; None measures none.
+        advise: From the finished leaderboard to what to take from it; None for nothing.
         report: Called with the leaderboard and the folder at the end, to write the report.
 
     Raises:
@@ -230,12 +239,16 @@ def compare(
         source_task=protocol.source_task,
         teaching=protocol.teaching,
     )
-    draws = _draws(task, protocol, divided=_divided(entries))
+    # Sizes that do not fit the data are told before any work.
+    parts = [
+        _Comparison.begin(context, entries, part, RunFolder(out / SIZES / str(part.train_size)), is_part=True)
+        for part in _parts(protocol)
+    ]
+    comparison = _Comparison.begin(context, entries, protocol, RunFolder(out), measure=measure)
     for note in task.notes:
         observer.note(note)
-    comparison = _Comparison(context, list(entries), protocol, draws, RunFolder(out))
     try:
-        return comparison.carry_out(settings or {}, report)
+        return comparison.carry_out(settings or {}, parts, advise, report)
     except OSError as error:
         raise disk_error(error, out, context.store.folder) from error
 
@@ -253,6 +266,11 @@ def _check_features(source: Source, task: Task, entries: Sequence[Entry], settin
             faults.append(f"{entry.info.name}: {error}")
     if faults:
         raise MethodError("\n".join(dict.fromkeys(faults)))
+
+
+def _parts(protocol: Protocol) -> list[Protocol]:
+    """Of each smaller number of labels, the protocol of the same comparison with that one."""
+    return [replace(protocol, train_size=size, smaller_sizes=()) for size in protocol.smaller_sizes]
 
 
 def _divided(entries: Sequence[Entry]) -> bool:
@@ -273,40 +291,85 @@ class _Comparison:
     protocol: Protocol
     draws: dict[int, Draw]
     folder: RunFolder
+    measure: Callable[[str, int], int] | None = None
+    is_part: bool = False
     trials: list[TrialRecord] = field(default_factory=list)
     taught: Taught | None = None
 
-    def carry_out(self, settings: dict[str, Any], report: Any) -> Leaderboard:
+    @classmethod
+    def begin(
+        cls, context: Context, entries: Sequence[Entry], protocol: Protocol, folder: RunFolder, **more: Any
+    ) -> _Comparison:
+        draws = _draws(context.task, protocol, divided=_divided(entries))
+        return cls(context, list(entries), protocol, draws, folder, **more)
+
+    def carry_out(
+        self,
+        settings: dict[str, Any],
+        parts: Sequence[_Comparison],
+        advise: Callable[[Leaderboard], list[str]] | None,
+        report: Any,
+    ) -> Leaderboard:
         with self.folder.claimed(settings, self.identity()):
-            finished = self.finished()
             if self.context.teaching is not None:
                 self.taught = measure_teacher(self.context, next(iter(self.draws.values())).test)
-            board = self.board()
-            for done, (entry, seed) in enumerate(self.planned):
-                self.context.observer.progress("trials", done, len(self.planned))
-                record = finished.get((entry.name, seed))
-                is_new = record is None
-                record = self.trial(entry, seed, self.draws[seed]) if record is None else record
-                if self.asks_for_weights(record):
-                    record, is_new = self.examined(entry, record), True
-                self.trials.append(record)
-                board = self.board()
-                if is_new:
-                    self.folder.write_board(board)
-                self.context.observer.trial(self.trials[-1], board)
-            self.context.observer.progress("trials", len(self.planned), len(self.planned))
-            self.folder.write_board(board)
-            if board.best is None:
+            board = self.run_trials()
+            best = board.best
+            if best is None:
                 errors = "\n".join(f"{row.method}, {error}" for row in board.rows for error in row.errors)
                 raise RunError(f"No trial ended with a result:\n{errors}")
-            self.save_best(board.best)
+            if parts:
+                boards = {part.num_labels: part.run_as_part(settings, self.taught) for part in parts}
+                curves = learning_curves({**boards, self.num_labels: board}, nested=_are_nested([*parts, self]))
+                board = replace(board, learning_curves=curves)
+            if advise is not None:
+                board = replace(board, advice=advise(board))
+            self.folder.write_board(board)
+            self.save_best(best)
             if report is not None:
                 report(board, self.folder.path)
             return board
 
+    def run_as_part(self, settings: dict[str, Any], taught: Taught | None) -> Leaderboard:
+        """Run at a smaller number of labels; the folder is what a run with that number alone begins with."""
+        self.taught = taught
+        own = {**settings, "train_size": self.protocol.train_size, "train_sizes": None}
+        self.context.observer.note(f"The same with {self.protocol.train_size:,} labels.")
+        with self.folder.claimed(own, self.identity()):
+            return self.run_trials()
+
+    def run_trials(self) -> Leaderboard:
+        """The leaderboard once every trial has ended; those that the folder holds are not run again."""
+        finished = self.finished()
+        board = self.board()
+        for done, (entry, seed) in enumerate(self.planned):
+            self.context.observer.progress("trials", done, len(self.planned))
+            record = finished.get((entry.name, seed))
+            is_new = record is None
+            record = self.trial(entry, seed, self.draws[seed]) if record is None else record
+            if self.asks_for_weights(record):
+                record, is_new = self.examined(entry, record), True
+            if self.asks_for_memory(record):
+                record, is_new = self.measured(entry, record), True
+            self.trials.append(record)
+            board = self.board()
+            if is_new:
+                self.folder.write_board(board)
+            self.context.observer.trial(self.trials[-1], board)
+        self.context.observer.progress("trials", len(self.planned), len(self.planned))
+        self.folder.write_board(board)
+        return board
+
+    @property
+    def num_labels(self) -> int:
+        """How many a method may see before the test."""
+        return len(next(iter(self.draws.values())).labelled)
+
     @property
     def questioned(self) -> set[str]:
-        """Names of the methods that the open questions are about."""
+        """Names of the methods that the open questions are about; none at a smaller number of labels."""
+        if self.is_part:
+            return set()
         return concerned({entry.name: entry.info.family for entry in self.entries if entry.teaching is None})
 
     @property
@@ -334,7 +397,7 @@ class _Comparison:
         name, context = entry.name, replace(self.context, teaching=entry.teaching)
         identity, folder = self.trial_identity(entry, seed), self.folder.trial(name, seed)
         try:
-            with PeakMemory() as peak:
+            with PeakMemory(context.runtime.device) as memory:
                 outcome = run(context, entry.method, draw, seed=seed, folder=folder, identity=identity)
         except (TrainingError, MethodError, MemoryError, torch.OutOfMemoryError) as error:
             reason = str(error) or type(error).__name__
@@ -343,7 +406,8 @@ class _Comparison:
             record = replace(self.blank(entry, seed), error=reason)
             outcome = None
         else:
-            record = replace(self.record(entry, seed, draw, outcome), peak_memory_bytes=peak.bytes)
+            taken = {"added_memory_bytes": memory.added_bytes, "accelerator_memory_bytes": memory.accelerator_bytes}
+            record = replace(self.record(entry, seed, draw, outcome), **taken)
         passes = self.context.passes.trial.values()
         record = replace(record, asked_samples=sum(p[0] for p in passes), frozen_samples=sum(p[1] for p in passes))
         if outcome is not None:
@@ -361,9 +425,9 @@ class _Comparison:
         validation, test = context.labels(draw.ranking), context.labels(draw.test)
         groups = group_scores(context.task, draw.test, outcome.test)
         worst_group = worst(groups)
-        fastest = None
-        if seed == self.protocol.seeds[0]:
-            fastest = inference_per_s(context, outcome.network, draw.test)
+        inference = None
+        if all(trial.inference_per_s is None for trial in self.trials if trial.method == entry.name):
+            inference = measure_inference(context, outcome.network, draw.test)
         return replace(
             self.blank(entry, seed),
             validation=objective.score(outcome.validation, validation),
@@ -385,7 +449,10 @@ class _Comparison:
             optimizer_bytes=outcome.history[-1].optimizer_bytes if outcome.history else 0,
             train_s=outcome.own_s + outcome.shared_s,
             shared_s=outcome.shared_s,
-            inference_per_s=fastest,
+            inference_per_s=inference and inference.per_s,
+            latency_p50_ms=inference and inference.latency_p50_ms,
+            latency_p95_ms=inference and inference.latency_p95_ms,
+            forward_flops=inference and inference.forward_flops,
             labels=len(draw.labelled),
             merged=outcome.merged,
             frozen_shares=outcome.frozen_shares,
@@ -407,6 +474,20 @@ class _Comparison:
         self.folder.finish(record, self.trial_identity(entry, record.seed), trained, head)
         return record
 
+    def asks_for_memory(self, record: TrialRecord) -> bool:
+        """Whether a method's memory has still to be measured: at the first seed that ended well."""
+        known = {trial.method for trial in self.trials if trial.peak_memory_bytes}
+        is_open = record.error is None and not record.peak_memory_bytes
+        return self.measure is not None and is_open and record.method not in known
+
+    def measured(self, entry: Entry, record: TrialRecord) -> TrialRecord:
+        """The record with the memory of a process of its own, kept in the folder."""
+        assert self.measure is not None, "memory is asked for"
+        record = replace(record, peak_memory_bytes=self.measure(record.method, record.seed))
+        trained, head = self.folder.trained(record.method, record.seed)
+        self.folder.finish(record, self.trial_identity(entry, record.seed), trained, head)
+        return record
+
     def board(self) -> Leaderboard:
         by_method: dict[str, list[TrialRecord]] = {}
         for trial in self.trials:
@@ -417,7 +498,7 @@ class _Comparison:
             task=describe_task(self.context.task),
             source=describe_source(self.context.source),
             protocol={
-                "train_size": len(any_draw.labelled),
+                "train_size": self.num_labels,
                 "train": len(any_draw.train),
                 "validation": len(any_draw.validation),
                 "selection": None if any_draw.selection is None else len(any_draw.selection),
@@ -476,6 +557,15 @@ class _Comparison:
             "divided": _divided(self.entries),
             "source_task": self.protocol.source_task and self.protocol.source_task.fingerprint,
         }
+
+
+def _are_nested(comparisons: Sequence[_Comparison]) -> bool:
+    """Whether with every seed the labels of each comparison lie within those of the next."""
+    return all(
+        bool(np.isin(fewer.draws[seed].labelled, more.draws[seed].labelled).all())
+        for fewer, more in pairwise(comparisons)
+        for seed in fewer.draws
+    )
 
 
 def environment(context: Context) -> dict[str, Any]:

@@ -31,7 +31,6 @@ def make_row(trials: Sequence[TrialRecord], select_by: SelectBy = "metric") -> R
     done = [t for t in trials if t.error is None]
     first = (done or list(trials))[0]
     known = methods().get(taught_by(first.method))
-    speeds = [t.inference_per_s for t in done if t.inference_per_s is not None]
     return Row(
         method=first.method,
         family=known.family if known else "",
@@ -47,7 +46,12 @@ def make_row(trials: Sequence[TrialRecord], select_by: SelectBy = "metric") -> R
         train_s=_mean([t.train_s for t in done]) or 0.0,
         shared_s=_mean([t.shared_s for t in done]) or 0.0,
         peak_memory_bytes=max((t.peak_memory_bytes for t in done), default=0),
-        inference_per_s=_mean(speeds),
+        added_memory_bytes=max((t.added_memory_bytes for t in done), default=0),
+        accelerator_memory_bytes=max((t.accelerator_memory_bytes for t in done), default=0),
+        inference_per_s=_mean([t.inference_per_s for t in done]),
+        latency_p50_ms=_mean([t.latency_p50_ms for t in done]),
+        latency_p95_ms=_mean([t.latency_p95_ms for t in done]),
+        forward_flops=_mean([t.forward_flops for t in done]),
         labels=first.labels,
         settings=first.settings,
         errors=[f"seed {t.seed}: {t.error}" for t in trials if t.error is not None],

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
-from bequest.comparison.cost import inference_per_s
+from bequest.comparison.cost import measure_inference
 from bequest.core.distillation import AGREEMENT
 from bequest.engine.context import Context, Indices
 from bequest.engine.features import forward
@@ -50,7 +50,7 @@ def measure_teacher(context: Context, test: Indices) -> Taught:
     outputs = teacher_logits(context, test) if agrees else _language_outputs(context, test)
     labels = context.labels(test)
     seconds = [
-        1 / inference_per_s(replace(context, source=teacher), network, test)
+        1 / measure_inference(replace(context, source=teacher), network, test).per_s
         for teacher, network in zip(teaching.teachers, teaching.networks, strict=True)
     ]
     tensors = [tensor for network in teaching.networks for tensor in network.state_dict().values()]

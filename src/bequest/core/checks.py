@@ -83,6 +83,22 @@ def check_train_size(size: Any) -> int | None:
     return whole
 
 
+def check_train_sizes(sizes: Any) -> tuple[int, ...]:
+    """The numbers of labels of learning curves, fewest first; also of a text with commas between. None for none.
+
+    Raises:
+        DataError: One of them is no number of labels, or there are fewer than two.
+    """
+    if sizes is None:
+        return ()
+    words: list[Any] = sizes.split(",") if isinstance(sizes, str) else list(sizes)
+    given = [int(word) if isinstance(word, str) and word.strip().isdigit() else as_whole(word) for word in words]
+    whole = sorted({size for size in given if size is not None and size > 0})
+    if len(whole) < len(given) or len(whole) < 2:
+        raise DataError(f"--train-sizes is {sizes!r}; expected two or more different whole numbers, e.g. 25,50,100.")
+    return tuple(whole)
+
+
 def check_test_size(size: Any) -> int | float:
     """A number of samples as an int, a fraction of them as a float.
 

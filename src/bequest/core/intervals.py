@@ -4,9 +4,47 @@ from __future__ import annotations
 
 import math
 import statistics
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 _TOLERANCE = 1e-9
+_MOST_SEEDS = 1000
+
+
+@dataclass(frozen=True)
+class Difference:
+    """By how much one method's scores exceed another's, seed by seed.
+
+    Attributes:
+        mean: Over the seeds.
+        low: Lower end of its t-interval at 95 %; None with one seed, or where all differences are equal.
+        high: Upper end of it.
+        seeds: How many.
+    """
+
+    mean: float
+    low: float | None
+    high: float | None
+    seeds: int
+
+    @property
+    def is_told(self) -> bool:
+        """Whether the interval leaves out zero."""
+        return self.low is not None and self.high is not None and not self.low <= 0 <= self.high
+
+
+def paired(ours: Mapping[int, float], theirs: Mapping[int, float]) -> Difference | None:
+    """The difference of two methods over the seeds that both finished; None without any.
+
+    Args:
+        ours: A score a seed.
+        theirs: Those of the other method.
+    """
+    differences = [score - theirs[seed] for seed, score in ours.items() if seed in theirs]
+    if not differences:
+        return None
+    low, high = t_interval(differences) or (None, None)
+    return Difference(statistics.mean(differences), low, high, len(differences))
 
 
 def t_interval(values: Sequence[float]) -> tuple[float, float] | None:
@@ -15,11 +53,31 @@ def t_interval(values: Sequence[float]) -> tuple[float, float] | None:
     Args:
         values: One a seed; for a comparison of two methods their differences, seed by seed.
     """
-    from scipy.special import stdtrit  # pyright: ignore[reportMissingTypeStubs, reportUnknownVariableType]
-
     spread = statistics.stdev(values) if len(values) > 1 else 0.0
     if spread <= _TOLERANCE:
         return None
     mean, sem = statistics.mean(values), spread / math.sqrt(len(values))
-    reach = float(stdtrit(len(values) - 1, 0.975)) * sem
+    reach = _reach(len(values)) * sem
     return mean - reach, mean + reach
+
+
+def seeds_for(half: float, seeds: int, wanted: float) -> int:
+    """How many seeds would narrow a t-interval at 95 % so far, were the spread to stay as it is; 1001 for more yet.
+
+    Args:
+        half: Half its width.
+        seeds: How many it is over, 2 or more.
+        wanted: Half the width that is wanted.
+    """
+    deviation = half * math.sqrt(seeds) / _reach(seeds)
+    number = 2
+    while number <= _MOST_SEEDS and _reach(number) * deviation / math.sqrt(number) > wanted:
+        number += 1
+    return number
+
+
+def _reach(seeds: int) -> float:
+    """How many standard errors a t-interval at 95 % reaches to each side."""
+    from scipy.special import stdtrit  # pyright: ignore[reportMissingTypeStubs, reportUnknownVariableType]
+
+    return float(stdtrit(seeds - 1, 0.975))

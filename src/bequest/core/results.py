@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import IO, Any, Literal
 
 from bequest.core.errors import RunError
+from bequest.core.learning_curves import LearningCurves
 from bequest.core.questions import Questions, Weights
 
 SelectBy = Literal["metric", "worst-group"]
@@ -92,8 +93,14 @@ class TrialRecord:
         optimizer_bytes: Bytes of the optimizer's state at the end of the last Train stage; 0 for solved methods.
         train_s: Seconds of fitting, the method's share of shared features included.
         shared_s: The part of `train_s` that stands for passes which all methods share.
-        peak_memory_bytes: Largest resident memory of the process during the trial.
-        inference_per_s: Samples a second through the finished network.
+        peak_memory_bytes: Largest resident memory of a process that ran this trial and nothing else; 0 where that was
+            not measured.
+        added_memory_bytes: How far the trial raised the resident memory of the process that ran all of them.
+        accelerator_memory_bytes: The most that tensors took on the accelerator during the trial; 0 without one.
+        inference_per_s: Samples a second through the finished network, in batches.
+        latency_p50_ms: Milliseconds that it takes for a sample alone, median.
+        latency_p95_ms: The same, 95th percentile.
+        forward_flops: Floating-point operations of its forward pass of one sample, as PyTorch counts them.
         frozen_samples: Samples that this trial sent through a frozen body (0 when all were in the store).
         asked_samples: Samples that it asked frozen functions about, the same ones of the same function counted once.
         labels: How many labels it saw.
@@ -127,7 +134,12 @@ class TrialRecord:
     train_s: float = 0.0
     shared_s: float = 0.0
     peak_memory_bytes: int = 0
+    added_memory_bytes: int = 0
+    accelerator_memory_bytes: int = 0
     inference_per_s: float | None = None
+    latency_p50_ms: float | None = None
+    latency_p95_ms: float | None = None
+    forward_flops: int | None = None
     frozen_samples: int = 0
     asked_samples: int = 0
     labels: int = 0
@@ -141,6 +153,10 @@ class TrialRecord:
     def selection(self, select_by: SelectBy) -> float | None:
         """The score on held-out labels that a trial is chosen by."""
         return self.validation_worst_group if select_by == "worst-group" else self.validation
+
+    def tested(self, select_by: SelectBy) -> float | None:
+        """The same score on the test part."""
+        return self.metrics.get(WORST_GROUP) if select_by == "worst-group" else self.test
 
     @classmethod
     def from_json(cls, data: dict[str, Any]) -> TrialRecord:
@@ -176,7 +192,7 @@ class Interval:
 
 @dataclass(frozen=True)
 class Row:
-    """One method over its seeds; costs are means over them, memory their maximum.
+    """One method over its seeds; costs, as in `TrialRecord`, are means over them, memory their maximum.
 
     `metrics` holds further metrics on the test part by name, `groups` the accuracy there by group, `notes` what solvers
     say of a fit that a reader must know, `higher_is_better` the metric's direction.
@@ -206,6 +222,11 @@ class Row:
     notes: list[str] = field(default_factory=list[str])
     optimizer_bytes: int = 0
     higher_is_better: bool = True
+    added_memory_bytes: int = 0
+    accelerator_memory_bytes: int = 0
+    latency_p50_ms: float | None = None
+    latency_p95_ms: float | None = None
+    forward_flops: float | None = None
 
     def selection(self, select_by: SelectBy) -> Interval | None:
         """The score on held-out labels that rows are ranked by."""
@@ -225,6 +246,8 @@ class Leaderboard:
         passes: Samples asked of frozen bodies and samples computed, by all trials together.
         trials: Every trial.
         questions: What parameter-efficient methods give up; None where full fine-tuning or all of them are missing.
+        learning_curves: The same comparison at fewer labels too; None where there was one number.
+        advice: What to take from it, by rules over the measured rows; empty while trials run.
     """
 
     rows: list[Row]
@@ -235,6 +258,8 @@ class Leaderboard:
     passes: dict[str, int]
     trials: list[TrialRecord]
     questions: Questions | None = None
+    learning_curves: LearningCurves | None = None
+    advice: list[str] = field(default_factory=list[str])
 
     @property
     def best(self) -> Row | None:
@@ -255,6 +280,11 @@ class Leaderboard:
             for row in self.rows
         ]
 
+    def tested(self, method: str) -> dict[int, float]:
+        """The score on the test part that a method is judged by, of each seed that it finished."""
+        scores = {t.seed: t.tested(self.select_by) for t in self.trials if t.method == method and t.error is None}
+        return {seed: score for seed, score in scores.items() if score is not None}
+
     def to_json(self) -> dict[str, Any]:
         """Plain lists, dicts, numbers and strings."""
         return asdict(self)
@@ -273,6 +303,8 @@ class Leaderboard:
                 "trials": [TrialRecord.from_json(t) for t in data["trials"]],
                 "questions": Questions.from_json(data["questions"]) if data.get("questions") else None,
             }
+            if data.get("learning_curves"):
+                values["learning_curves"] = LearningCurves.from_json(data["learning_curves"])
             return cls(**values)
 
 

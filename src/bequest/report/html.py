@@ -9,7 +9,7 @@ from typing import Any, cast
 from markupsafe import Markup, escape
 
 from bequest.core.results import WORST_GROUP, Leaderboard, Row, TrialRecord, atomic_open
-from bequest.report import canvas, plots, questions, units
+from bequest.report import canvas, learning, plots, questions, units
 from bequest.report.distilling import similarities
 from bequest.report.verdict import criterion, finished, sentences
 
@@ -69,6 +69,8 @@ def _page(board: Leaderboard) -> dict[str, Any]:
         "criterion": criterion(board),
         "badge": "best by " + ("validation" if board.select_by == "metric" else "worst group"),
         "verdict": sentences(board),
+        "advice": board.advice,
+        "learning": learning.section(board),
         "tiles": _tiles(board),
         "rows": [_row(board, r) for r in board.rows],
         "groups": _groups(board),
@@ -141,16 +143,36 @@ def _row(board: Leaderboard, row: Row) -> dict[str, Any]:
         "epochs": _epochs(row),
         "trainable": units.quantity(row.trainable_parameters),
         "stored": units.size(row.stored_bytes),
-        "optimizer": units.size(row.optimizer_bytes) if row.optimizer_bytes else "",
         "train": units.duration(row.train_s),
         "shared": units.duration(row.shared_s) if row.shared_s > 0 else "",
-        "memory": units.size(row.peak_memory_bytes),
+        "memory": _memory(row),
         "inference": units.rate(row.inference_per_s),
+        "alone": _alone(row),
         "settings": _pairs(row.settings),
         "solved": _solved(row, trials),
         "further": [_short(name) for name in _further(board, row)],
         "trials": [_trial(t, _further(board, row)) for t in trials],
     }
+
+
+def _memory(row: Row) -> list[str]:
+    """What the method took while it was fitted, the accelerator's first where there is one."""
+    told = [
+        (row.accelerator_memory_bytes, "on the accelerator"),
+        (row.added_memory_bytes, "added"),
+        (row.peak_memory_bytes, "alone"),
+        (row.optimizer_bytes, "optimizer"),
+    ]
+    return [f"{units.size(num_bytes)} {what}" for num_bytes, what in told if num_bytes]
+
+
+def _alone(row: Row) -> list[str]:
+    """What a prediction of one sample takes."""
+    latency, flops = row.latency_p50_ms, row.forward_flops
+    return [
+        *([] if latency is None else [units.latency(latency, row.latency_p95_ms)]),
+        *([] if flops is None else [units.operations(flops)]),
+    ]
 
 
 def _further(board: Leaderboard, row: Row) -> list[str]:

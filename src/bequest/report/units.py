@@ -48,6 +48,13 @@ def gap(value: float, metric: str, *, signed: bool = False) -> str:
     return f"{value:{sign},.{_places(value, metric, 3)}f}"
 
 
+def spread(value: float, half: float, metric: str) -> str:
+    """A difference between two values of a metric and how far it may be off, e.g. `0.3 ± 0.5 points`."""
+    if is_share(metric):
+        return f"{100 * value:.1f} ± {100 * half:.1f} points"
+    return f"{gap(value, metric)} ± {gap(half, metric)}"
+
+
 def mean_sem(interval: Interval | None, metric: str) -> str:
     """A mean with its standard error where there is one, e.g. `97.3 ± 0.4 %`."""
     if interval is None:
@@ -64,6 +71,11 @@ def mean_sem(interval: Interval | None, metric: str) -> str:
 def count(value: float | None) -> str:
     """A whole number with separators, e.g. `12,345`."""
     return NONE if value is None else f"{round(value):,}"
+
+
+def rough(value: float) -> str:
+    """A whole number of which two digits count, e.g. `160` of 163.2."""
+    return f"{float(f'{value:.2g}'):,.0f}"
 
 
 def plural(number: int, noun: str, nouns: str | None = None) -> str:
@@ -97,6 +109,18 @@ def rate(per_second: float | None) -> str:
     if per_second is None:
         return NONE
     return f"{per_second:,.0f} /s" if per_second >= 10 else f"{per_second:.1f} /s"
+
+
+def latency(p50_ms: float | None, p95_ms: float | None) -> str:
+    """Milliseconds of a sample alone, median and 95th percentile, e.g. `8.1 / 9.7 ms`."""
+    if p50_ms is None or p95_ms is None:
+        return NONE
+    return f"{_ms(p50_ms)} / {_ms(p95_ms)} ms"
+
+
+def operations(flops: float | None) -> str:
+    """Floating-point operations, e.g. `1.2 GFLOPs`."""
+    return NONE if not flops else quantity(flops, "FLOPs")
 
 
 def fraction(part: float, whole: float) -> str:
@@ -139,6 +163,10 @@ def _places(value: float, metric: str, digits: int) -> int:
     if not has_any_size(metric) or value == 0:
         return digits
     return max(0, digits - 1 - math.floor(math.log10(abs(value))))
+
+
+def _ms(milliseconds: float) -> str:
+    return f"{milliseconds:.0f}" if milliseconds >= 99.5 else f"{milliseconds:.{1 if milliseconds >= 0.95 else 2}f}"
 
 
 def _scaled(value: float, prefixes: list[str], unit: str) -> str:

@@ -88,8 +88,26 @@ _COLUMNS = (
         0,
         is_told=lambda board: any(row.optimizer_bytes for row in board.rows),
     ),
-    _Column("peak\nmemory", lambda board, row: units.size(row.peak_memory_bytes), 3),
+    _Column("memory\nadded", lambda board, row: units.size(row.added_memory_bytes), 3),
+    _Column(
+        "memory\nalone",
+        lambda board, row: units.size(row.peak_memory_bytes),
+        3,
+        is_told=lambda board: any(row.peak_memory_bytes for row in board.rows),
+    ),
+    _Column(
+        "accelerator\nmemory",
+        lambda board, row: units.size(row.accelerator_memory_bytes),
+        3,
+        is_told=lambda board: any(row.accelerator_memory_bytes for row in board.rows),
+    ),
     _Column("inference\nsamples", lambda board, row: units.rate(row.inference_per_s), 1),
+    _Column(
+        "latency\np50 / p95",
+        lambda board, row: units.latency(row.latency_p50_ms, row.latency_p95_ms),
+        1,
+        is_told=lambda board: any(row.latency_p50_ms is not None for row in board.rows),
+    ),
     _Column("seeds\ndone", _seeds, 5),
 )
 
