@@ -330,7 +330,7 @@ class _Comparison:
         passes = self.context.passes.trial.values()
         record = replace(record, asked_samples=sum(p[0] for p in passes), frozen_samples=sum(p[1] for p in passes))
         if outcome is not None:
-            self.folder.finish(record, identity, outcome.trained, outcome.head)
+            self.folder.finish(record, identity, outcome.trained, outcome.head, outcome.test, draw.test)
         return record
 
     def blank(self, entry: Entry, seed: int) -> TrialRecord:
@@ -387,7 +387,7 @@ class _Comparison:
         plan = make_plan(self.context, entry.method, record.seed)
         weights = examine(self.context, plan, trained, head, self.draws[record.seed].test)
         record = replace(record, weights=weights)
-        self.folder.finish(record, self.trial_identity(entry, record.seed), trained, head)
+        self.folder.amend(record)
         return record
 
     def board(self) -> Leaderboard:
