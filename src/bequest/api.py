@@ -1191,7 +1191,7 @@ def _watching(observer: Observer | None, progress: bool) -> Any:
 def _write_report(board: Leaderboard, folder: Path) -> None:
     from bequest.report.html import write
 
-    write(board, folder / REPORT_FILE)
+    write(board, folder / REPORT_FILE, RunFolder(folder).examples())
 
 
 def _write_page(record: ProbeRecord, folder: Path) -> None:

@@ -17,12 +17,14 @@ from safetensors.torch import load_file, save
 from torch import Tensor
 
 from bequest.core.errors import RunError
+from bequest.core.examples import Examples
 from bequest.core.results import Leaderboard, TrialRecord, atomic_open, is_temporary, read_json, write_json
 from bequest.core.task import IntArray
 from bequest.engine.context import PASSES_FILE
 from bequest.engine.run import LAST_GOOD
 
 RUN_FILE, BOARD_FILE, REPORT_FILE, BEST = "run.json", "leaderboard.json", "report.html", "best"
+EXAMPLES_FILE = "examples.json"
 _RECORD, _LOCK = "record.json", ".lock"
 _TRAINED, _TESTED = "trained.safetensors", "test_outputs.safetensors"
 _DIGESTS = {_TRAINED: "weights", _TESTED: "test_outputs"}
@@ -199,6 +201,28 @@ class RunFolder:
     def write_board(self, board: Leaderboard) -> None:
         """Write the leaderboard."""
         write_json(self.path / BOARD_FILE, board.to_json())
+
+    def write_examples(self, examples: Examples | None) -> None:
+        """Write the samples that a report shows, or see to it that there are none."""
+        if examples is None:
+            (self.path / EXAMPLES_FILE).unlink(missing_ok=True)
+        else:
+            write_json(self.path / EXAMPLES_FILE, examples.to_json())
+
+    def examples(self) -> Examples | None:
+        """The samples that a report shows; None where the run has none.
+
+        Raises:
+            RunError: The file that holds them is damaged.
+        """
+        file = self.path / EXAMPLES_FILE
+        if not file.is_file():
+            return None
+        content = read_json(file)
+        try:
+            return Examples.from_json(content)
+        except RunError as error:
+            raise RunError(f"{file}: {error}") from error
 
     @property
     def settings(self) -> dict[str, Any]:

@@ -14,6 +14,7 @@ import torch
 
 import bequest
 from bequest.comparison.cost import PeakMemory, inference_per_s
+from bequest.comparison.examples import collect
 from bequest.comparison.folder import BEST, RunFolder, digest
 from bequest.comparison.groups import group_scores, worst
 from bequest.comparison.questions import answer, concerned
@@ -283,6 +284,7 @@ class _Comparison:
                 errors = "\n".join(f"{row.method}, {error}" for row in board.rows for error in row.errors)
                 raise RunError(f"No trial ended with a result:\n{errors}")
             self.save_best(board.best)
+            self.folder.write_examples(collect(self.context.task, self.folder, board))
             if report is not None:
                 report(board, self.folder.path)
             return board
