@@ -7,6 +7,7 @@ import statistics
 from collections.abc import Sequence
 from typing import Any
 
+from bequest.core.per_class import class_scores
 from bequest.core.results import Interval, Leaderboard
 from bequest.report import units
 
@@ -32,20 +33,8 @@ def table(board: Leaderboard) -> dict[str, Any] | None:
     return {"method": best.method, "seeds": len(counts), "rows": rows}
 
 
-def scores(counts: Sequence[Sequence[int]], index: int) -> tuple[float | None, float | None, float | None]:
-    """Precision, recall and F1 of one class; None where nothing was taken for it, or nothing belongs to it.
-
-    Args:
-        counts: Test samples (classes × classes), rows are true classes.
-        index: Of the class.
-    """
-    right, true, taken = counts[index][index], sum(counts[index]), sum(row[index] for row in counts)
-    f1 = 2 * right / (true + taken) if true + taken else None
-    return right / taken if taken else None, right / true if true else None, f1
-
-
 def _row(name: str, counts: Sequence[list[list[int]]], index: int, *, samples: int) -> dict[str, Any]:
-    columns = zip(*(scores(seed, index) for seed in counts), strict=True)
+    columns = zip(*(class_scores(seed, index) for seed in counts), strict=True)
     found = dict(zip(METRICS, map(_interval, columns), strict=True))
     return {
         "name": name,
