@@ -56,7 +56,12 @@ def test_the_folder_holds_everything(tiny_sources: Any, tiny_tasks: Any, tmp_pat
     means = [r["validation"]["mean"] for r in board["rows"]]
     assert means == sorted(means, reverse=True)
     assert "<html" in run.report.read_text()
-    assert {p.name for p in (run.folder / "best").iterdir()} >= {"model.json", "model.safetensors", "tokenizer.json"}
+    assert {p.name for p in (run.folder / "best").iterdir()} >= {
+        "README.md",
+        "model.json",
+        "model.safetensors",
+        "tokenizer.json",
+    }
     assert run.predict(["goal ball the team", "soup salt"])[0].label in ("sport", "food", "music")
 
 

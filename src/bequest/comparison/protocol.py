@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import platform
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -437,9 +437,30 @@ class _Comparison:
             "test": row.test.mean if row.test else None,
             "task": self.context.task.name,
             "task_fingerprint": self.context.task.fingerprint,
+            "evidence": self.evidence(row),
         }
         task = self.context.task
         AdaptedModel(network, self.context.source, task.classes, record, task.kind).save(self.folder.path / BEST)
+
+    def evidence(self, row: Row) -> dict[str, Any]:
+        """What the model card tells of a row and its median seed; no times, so that a model is the same made twice."""
+        [trial] = [t for t in self.trials if (t.method, t.seed) == (row.method, row.median_seed)]
+        draw = self.draws[trial.seed]
+        return {
+            "metric": row.metric,
+            "validation": row.validation and asdict(row.validation),
+            "test": row.test and asdict(row.test),
+            "own_test": trial.test,
+            "metrics": {name: asdict(found) for name, found in row.metrics.items()},
+            "confusion": trial.confusion,
+            "groups": {name: found.score for name, found in trial.groups.items()},
+            "labels": trial.labels,
+            "validation_labels": len(draw.held_out),
+            "tested": len(draw.test),
+            "trainable_parameters": trial.trainable_parameters,
+            "rivals": len(self.entries) - 1,
+            "environment": environment(self.context),
+        }
 
     def trial_identity(self, entry: Entry, seed: int) -> str:
         identity = {**self.identity(), "method": entry.name, "settings": entry.settings, "seed": seed}
