@@ -49,6 +49,7 @@ from bequest.nn.weight_selection import Selection
 from bequest.sources import Source, resolve
 from bequest.sources import get as get_source
 from bequest.sources.taps import column_names, named_taps
+from bequest.ui.tracking import Tracked, check_trackers
 
 if TYPE_CHECKING:
     from torch import nn
@@ -185,6 +186,7 @@ def compare(
     distillation: Mapping[str, Any] | None = None,
     temperatures: str | Sequence[float] | None = None,
     unlabelled: Any = None,
+    track: str | Sequence[str] | None = None,
     cache: str | Path | None = None,
     observer: Observer | None = None,
     progress: bool = True,
@@ -244,6 +246,8 @@ def compare(
             set.
         unlabelled: Samples without labels that a student is trained on too: a folder of images or .txt files, or inputs
             as `task_from_arrays` takes them. Those that are among the task's own are left out.
+        track: Trackers that are told each trial's course and result, with commas between or in a list: `tensorboard`,
+            `mlflow` (an SQLite file), `wandb` (offline). They write into the run's folder, under `tracking/`.
         cache: Folder of stored frozen outputs; None for the user's.
         observer: Hears of progress; None shows it in the terminal if `progress`.
         progress: Whether to show anything.
@@ -254,7 +258,7 @@ def compare(
     Raises:
         bequest.core.errors.BequestError: One of its kinds, for everything that the input or the machine can cause.
     """
-    chosen = check_seeds(seeds)
+    chosen, trackers = check_seeds(seeds), check_trackers(track)
     train_size, test_size = check_train_size(train_size), check_test_size(test_size)
     split_seed, sweep = check_seed("--split-seed", split_seed), check_temperatures(temperatures)
     columns = {
@@ -318,14 +322,14 @@ def compare(
         and (unlabelled is None or isinstance(unlabelled, str | Path)),
     }
     folder = Path(out) if out is not None else _default_folder(loaded, source.name, recorded)
-    with _watching(observer, progress) as watcher:
+    with _watching(observer, progress) as watcher, Tracked(watcher, trackers, folder) as tracked:
         board = run_comparison(
             loaded,
             source,
             entries,
             protocol,
             folder,
-            watcher,
+            tracked,
             store=Store(Path(cache) if cache is not None else None, note=watcher.note),
             settings=recorded,
             report=_write_report,
@@ -366,6 +370,7 @@ def adapt(
     views: int | str | None = None,
     augment: str | None = None,
     cut: bool = True,
+    track: str | Sequence[str] | None = None,
     cache: str | Path | None = None,
     observer: Observer | None = None,
     progress: bool = True,
@@ -405,6 +410,7 @@ def adapt(
         views: As for `compare`.
         augment: As for `compare`.
         cut: As for `compare`.
+        track: As for `compare`.
         cache: As for `compare`.
         observer: As for `compare`.
         progress: As for `compare`.
@@ -459,6 +465,7 @@ def adapt(
         views=views,
         augment=augment,
         cut=cut,
+        track=track,
         cache=cache,
         observer=observer,
         progress=progress,
@@ -500,6 +507,7 @@ def distill(
     views: int | str | None = None,
     augment: str | None = None,
     cut: bool = True,
+    track: str | Sequence[str] | None = None,
     cache: str | Path | None = None,
     observer: Observer | None = None,
     progress: bool = True,
@@ -541,6 +549,7 @@ def distill(
         views: As for `compare`; the teacher sees the same ones.
         augment: As for `compare`.
         cut: As for `compare`.
+        track: As for `compare`.
         cache: As for `compare`.
         observer: As for `compare`.
         progress: As for `compare`.
@@ -591,6 +600,7 @@ def distill(
         views=views,
         augment=augment,
         cut=cut,
+        track=track,
         cache=cache,
         observer=observer,
         progress=progress,
