@@ -59,6 +59,7 @@ from bequest.report.advice import advice
 from bequest.sources import Source, resolve
 from bequest.sources import get as get_source
 from bequest.sources.taps import column_names, named_taps
+from bequest.ui.tracking import Tracked, check_trackers
 
 if TYPE_CHECKING:
     from torch import nn
@@ -197,6 +198,7 @@ def compare(
     temperatures: str | Sequence[float] | None = None,
     unlabelled: Any = None,
     measure_memory: bool = False,
+    track: str | Sequence[str] | None = None,
     cache: str | Path | None = None,
     observer: Observer | None = None,
     progress: bool = True,
@@ -261,6 +263,8 @@ def compare(
             as `task_from_arrays` takes them. Those that are among the task's own are left out.
         measure_memory: Run each method once more, at one seed, in a process of its own with nothing stored, and record
             how much memory that takes at its peak.
+        track: Trackers that are told each trial's course and result, with commas between or in a list: `tensorboard`,
+            `mlflow` (an SQLite file), `wandb` (offline). They write into the run's folder, under `tracking/`.
         cache: Folder of stored frozen outputs; None for the user's.
         observer: Hears of progress; None shows it in the terminal if `progress`.
         progress: Whether to show anything.
@@ -271,7 +275,7 @@ def compare(
     Raises:
         bequest.core.errors.BequestError: One of its kinds, for everything that the input or the machine can cause.
     """
-    chosen = check_seeds(seeds)
+    chosen, trackers = check_seeds(seeds), check_trackers(track)
     train_size, test_size = check_train_size(train_size), check_test_size(test_size)
     sizes = check_train_sizes(train_sizes)
     if sizes and train_size is not None:
@@ -356,14 +360,14 @@ def compare(
             "only this one has; expected a data path and a named source."
         )
     folder = Path(out) if out is not None else _default_folder(loaded, source.name, recorded)
-    with _watching(observer, progress) as watcher:
+    with _watching(observer, progress) as watcher, Tracked(watcher, trackers, folder) as tracked:
         board = run_comparison(
             loaded,
             source,
             entries,
             protocol,
             folder,
-            watcher,
+            tracked,
             store=Store(Path(cache) if cache is not None else None, note=watcher.note),
             settings=recorded,
             measure=partial(_memory_alone, folder, watcher) if measure_memory else None,
@@ -406,6 +410,7 @@ def adapt(
     views: int | str | None = None,
     augment: str | None = None,
     cut: bool = True,
+    track: str | Sequence[str] | None = None,
     cache: str | Path | None = None,
     observer: Observer | None = None,
     progress: bool = True,
@@ -445,6 +450,7 @@ def adapt(
         views: As for `compare`.
         augment: As for `compare`.
         cut: As for `compare`.
+        track: As for `compare`.
         cache: As for `compare`.
         observer: As for `compare`.
         progress: As for `compare`.
@@ -499,6 +505,7 @@ def adapt(
         views=views,
         augment=augment,
         cut=cut,
+        track=track,
         cache=cache,
         observer=observer,
         progress=progress,
@@ -540,6 +547,7 @@ def distill(
     views: int | str | None = None,
     augment: str | None = None,
     cut: bool = True,
+    track: str | Sequence[str] | None = None,
     cache: str | Path | None = None,
     observer: Observer | None = None,
     progress: bool = True,
@@ -581,6 +589,7 @@ def distill(
         views: As for `compare`; the teacher sees the same ones.
         augment: As for `compare`.
         cut: As for `compare`.
+        track: As for `compare`.
         cache: As for `compare`.
         observer: As for `compare`.
         progress: As for `compare`.
@@ -631,6 +640,7 @@ def distill(
         views=views,
         augment=augment,
         cut=cut,
+        track=track,
         cache=cache,
         observer=observer,
         progress=progress,
@@ -1273,7 +1283,7 @@ def _watching(observer: Observer | None, progress: bool) -> Any:
 def _write_report(board: Leaderboard, folder: Path) -> None:
     from bequest.report.html import write
 
-    write(board, folder / REPORT_FILE)
+    write(board, folder / REPORT_FILE, RunFolder(folder).examples())
 
 
 def _write_page(record: ProbeRecord, folder: Path) -> None:

@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import tiny
+import torch
 from killing import without_timings
 
 import bequest
+from bequest.comparison.folder import RunFolder
 from bequest.core.errors import DataError, MethodError, RunError, SourceError
 from bequest.core.observe import Silent
 from bequest.core.results import Leaderboard
+from bequest.nn.objectives import OBJECTIVES
 
 SETTINGS = {"full": {"epochs": 2, "learning_rate": 1e-3}}
 METHODS = ["linear_probe", "full"]
@@ -53,7 +58,12 @@ def test_the_folder_holds_everything(tiny_sources: Any, tiny_tasks: Any, tmp_pat
     means = [r["validation"]["mean"] for r in board["rows"]]
     assert means == sorted(means, reverse=True)
     assert "<html" in run.report.read_text()
-    assert {p.name for p in (run.folder / "best").iterdir()} >= {"model.json", "model.safetensors", "tokenizer.json"}
+    assert {p.name for p in (run.folder / "best").iterdir()} >= {
+        "README.md",
+        "model.json",
+        "model.safetensors",
+        "tokenizer.json",
+    }
     assert run.predict(["goal ball the team", "soup salt"])[0].label in ("sport", "food", "music")
 
 
@@ -66,6 +76,26 @@ def test_the_best_model_scores_what_its_trial_scored(tiny_sources: Any, tiny_tas
     right = np.mean([p == task.classes[task.labels[i]] for p, i in zip(predicted, draw.test, strict=True)])
     [trial] = [t for t in run.board.trials if t.seed == seed]
     assert right == pytest.approx(trial.test)
+
+
+@pytest.mark.parametrize("kind", ["text", "values"])
+def test_each_trial_keeps_its_outputs_on_the_test_part(
+    tiny_sources: Any, tiny_tasks: Any, tmp_path: Path, kind: str
+) -> None:
+    task = tiny.values_task() if kind == "values" else tiny_tasks[kind]
+    source = tiny_sources["image" if kind == "values" else kind]
+    arguments = {"seeds": 2, "train_size": 40, "test_size": 30, "progress": False, "cache": tmp_path / "cache"}
+    run = bequest.compare(task, source, METHODS, settings=SETTINGS, out=tmp_path / "run", **arguments)
+    folder = RunFolder(run.folder)
+    for trial in run.board.trials:
+        outputs, indices = folder.test_outputs(trial.method, trial.seed)
+        assert outputs.dtype == torch.float32 and indices.tolist() == task.draw(0, test_size=30).test.tolist()
+        labels = torch.from_numpy(task.labels[indices])
+        assert OBJECTIVES[task.kind].score(outputs, labels) == pytest.approx(trial.test, abs=1e-6)
+    file = folder.trial("full", 1) / "test_outputs.safetensors"
+    shutil.copy(folder.trial("full", 0) / "test_outputs.safetensors", file)
+    with pytest.raises(RunError, match=r"full/seed1/test_outputs\.safetensors was changed by hand"):
+        folder.test_outputs("full", 1)
 
 
 def test_every_method_sees_the_same_labels(tiny_sources: Any, tiny_tasks: Any, tmp_path: Path) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import io
 import math
 import random
 import statistics
@@ -11,7 +13,8 @@ from typing import Any
 
 import pytest
 
-from bequest.core.results import Epoch, Interval, Leaderboard, Row, TrialRecord
+from bequest.core.examples import Examples, Mistake, Shown, Split
+from bequest.core.results import Epoch, GroupScore, Interval, Leaderboard, Row, TrialRecord
 
 CLASSES = ["business", "entertainment", "politics", "sport", "tech"]
 COUNTS = [510, 386, 417, 511, 401]
@@ -160,6 +163,50 @@ def build(trials: list[TrialRecord], classes: list[str] | None = None, counts: l
         passes={"asked": 1234, "computed": 617},
         trials=trials,
     )
+
+
+def crowd() -> tuple[Leaderboard, Examples]:
+    """Fifteen methods at five seeds, ten classes, groups, and as many examples as a run keeps, with images."""
+    names = [*METHODS, *(f"method_number_{i}" for i in range(5, 16))]
+    classes = [f"class {i}" for i in range(10)]
+    groups = {f"{name} / {tint}": GroupScore(0.9 - 0.02 * i, 40) for i, name in enumerate(classes) for tint in "rg"}
+    trials = [replace(trial(m, s, 10), groups=groups, optimizer_bytes=4_000_000) for m in names for s in range(5)]
+    board = build(trials, classes, [60] * 10)
+    over = {name: Interval(found.score, 0.01, 5, [found.score] * 5) for name, found in groups.items()}
+    board = replace(
+        board,
+        rows=[replace(row, groups=over, optimizer_bytes=4_000_000) for row in board.rows],
+        task={**board.task, "groups": list(groups), "group_counts": [40] * len(groups)},
+    )
+    rng = random.Random(0)
+    photo = "data:image/png;base64," + _noise(rng)
+    shown = [Shown(f"photos/{i}.jpg", classes[i % 10], image=photo) for i in range(20)]
+    return board, Examples(
+        method=board.rows[0].method,
+        seed=0,
+        tested=555,
+        wrong=31,
+        mistakes=[Mistake(sample, "class 3", 0.99 - i / 100) for i, sample in enumerate(shown[:12])],
+        methods=names,
+        seeds=5,
+        disagreement=[[0.0 if i == j else 0.01 * (i + j) for i in range(15)] for j in range(15)],
+        splits=[Split(sample, {"class 1": names[:9], "class 2": names[9:]}) for sample in shown[12:]],
+    )
+
+
+def _noise(rng: random.Random) -> str:
+    """A PNG of 112 × 112 px that cannot be compressed, base64: larger than any small copy."""
+    from PIL import Image
+
+    buffer = io.BytesIO()
+    Image.frombytes("RGB", (112, 112), rng.randbytes(3 * 112 * 112)).save(buffer, "PNG")
+    return base64.b64encode(buffer.getvalue()).decode()
+
+
+@pytest.fixture(scope="session")
+def crowded() -> tuple[Leaderboard, Examples]:
+    """The largest report that must stay small and quick."""
+    return crowd()
 
 
 @pytest.fixture

@@ -6,9 +6,11 @@ from dataclasses import replace
 import matplotlib
 import pytest
 
-from bequest.core.results import Epoch, Leaderboard
+from bequest.core.results import Epoch, Leaderboard, Row
 from bequest.report import plots
+from bequest.report.costs import COSTS, frontier, measured
 from bequest.report.labels import Box, place
+from bequest.report.units import mean_sem
 
 
 def curve(board: Leaderboard) -> str:
@@ -149,3 +151,37 @@ def test_order_of_layers_does_not_matter() -> None:
 @pytest.mark.parametrize("sources", [{}, {"a": []}, {"a": layers(None, float("nan"))}])
 def test_nothing_to_draw_over_depth(sources: dict[str, list[plots.LayerValue]]) -> None:
     assert plots.by_depth(sources, "logme", plots.WIDE) is None
+
+
+def test_the_frontier_holds_whom_nobody_beats_in_both(board: Leaderboard) -> None:
+    def at(method: str, mean: float, seconds: float) -> Row:
+        row = board.rows[0]
+        assert row.test
+        return replace(row, method=method, test=replace(row.test, mean=mean), train_s=seconds)
+
+    rows = [at("dear", 0.9, 9.0), at("cheap", 0.7, 1.0), at("beaten", 0.6, 2.0), at("tie", 0.9, 10.0)]
+    assert [r.method for r in frontier(rows, COSTS[0])] == ["cheap", "dear"]
+    falling = [replace(r, higher_is_better=False) for r in rows]
+    assert [r.method for r in frontier(falling, COSTS[0])] == ["cheap", "beaten"]
+
+
+def test_every_point_tells_its_numbers(board: Leaderboard) -> None:
+    for cost in measured(board):
+        figure = plots.cost_and_score(board, plots.WIDE, cost)
+        assert figure and 'role="group"' in figure
+        assert figure.count('tabindex="0"') == len(board.rows)
+        for row in board.rows:
+            value = cost.of(row)
+            assert value is not None
+            assert (
+                f'aria-label="{row.method}; test {mean_sem(row.test, row.metric)}; {cost.label} {cost.text(value)}"'
+                in (figure)
+            )
+
+
+def test_what_costs_nothing_stands_at_zero(board: Leaderboard) -> None:
+    rows = [replace(r, optimizer_bytes=0 if r.method == "linear_probe" else 2_000_000) for r in board.rows]
+    optimizer = next(cost for cost in COSTS if cost.name == "optimizer")
+    figure = plots.cost_and_score(replace(board, rows=rows, trials=[]), plots.WIDE, optimizer)
+    assert figure
+    assert ">0</text>" in figure and ">2 MB</text>" in figure

@@ -231,5 +231,5 @@ def test_names_are_escaped(make: Make) -> None:
         replace(t, weights=Weights([spectrum(EVIL, [1.0])], None)) if t.method == EVIL else t for t in asked.trials
     ]
     page = render(replace(asked, trials=trials))
-    assert "<script" not in page
+    assert page.count("<script") == 1, "the page has one of its own"
     assert_sound(page)

@@ -283,6 +283,7 @@ def _training(options: Namespace) -> dict[str, Any]:
         "views": options.views,
         "augment": options.augment,
         "cut": not options.no_cut,
+        "track": options.track,
         "source_data": getattr(options, "source_data", None),
     }
 

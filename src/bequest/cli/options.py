@@ -210,7 +210,7 @@ def add_source_data(parser: ArgumentParser) -> None:
 
 
 def add_training(parser: ArgumentParser) -> None:
-    """What training sees of each sample, and how frozen layers are run."""
+    """What training sees of each sample, how frozen layers are run, and who is told."""
     group = parser.add_argument_group("training")
     group.add_argument(
         "--views",
@@ -227,6 +227,12 @@ def add_training(parser: ArgumentParser) -> None:
         "--no-cut",
         action="store_true",
         help="compute frozen layers anew in every epoch: slower, with the same result",
+    )
+    group.add_argument(
+        "--track",
+        metavar="A,B,…",
+        help="trackers that are told each trial's course and result: tensorboard, mlflow (an SQLite file), wandb "
+        "(offline); they write into the run's folder",
     )
 
 

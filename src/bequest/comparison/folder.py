@@ -12,18 +12,25 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import IO, Any
 
+import torch
 from safetensors.torch import load_file, save
 from torch import Tensor
 
 from bequest.core.errors import RunError
+from bequest.core.examples import Examples
 from bequest.core.results import Leaderboard, TrialRecord, atomic_open, is_temporary, read_json, write_json
+from bequest.core.task import IntArray
 from bequest.engine.context import PASSES_FILE
 from bequest.engine.run import LAST_GOOD
 
 RUN_FILE, BOARD_FILE, REPORT_FILE, BEST = "run.json", "leaderboard.json", "report.html", "best"
+EXAMPLES_FILE = "examples.json"
 SIZES = "sizes"
 """In a run's folder, where the same comparison lies at smaller numbers of labels, a folder each."""
-_RECORD, _TRAINED, _LOCK = "record.json", "trained.safetensors", ".lock"
+_RECORD, _LOCK = "record.json", ".lock"
+_TRAINED, _TESTED = "trained.safetensors", "test_outputs.safetensors"
+_DIGESTS = {_TRAINED: "weights", _TESTED: "test_outputs"}
+"""Under which name a trial's record keeps the digest of each file beside it."""
 
 
 def digest(identity: dict[str, Any]) -> str:
@@ -101,25 +108,58 @@ class RunFolder:
             RunError: The trial's files are damaged.
         """
         folder = self.trial(method, seed)
-        if not (folder / _RECORD).is_file() or not (folder / _TRAINED).is_file():
+        if not all((folder / name).is_file() for name in (_RECORD, *_DIGESTS)):
             return None
         content = _read_sealed(folder / _RECORD, _again(folder))
         if content["identity"] != identity:
             return None
-        _check_weights(folder, content["weights"])
+        for name in _DIGESTS:
+            _check_file(folder / name, content)
         self._tidy(folder)
         return TrialRecord.from_json(content["record"])
 
-    def finish(self, record: TrialRecord, identity: str, trained: dict[str, Tensor], head: dict[str, Any]) -> None:
-        """Keep a trial's outcome; its checkpoints are no longer needed."""
+    def finish(
+        self,
+        record: TrialRecord,
+        identity: str,
+        trained: dict[str, Tensor],
+        head: dict[str, Any],
+        outputs: Tensor,
+        indices: IntArray,
+    ) -> None:
+        """Keep a trial's outcome; its checkpoints are no longer needed.
+
+        Args:
+            record: What is told of it.
+            identity: What it is a trial of.
+            trained: What it trained.
+            head: Description of its head.
+            outputs: On the test part (samples, outputs).
+            indices: The test part's samples, int64 (samples,).
+        """
         folder = self.trial(record.method, record.seed)
-        weights = save({k: v.contiguous() for k, v in trained.items()}, {"head": json.dumps(head)})
-        with atomic_open(folder / _TRAINED) as file:
-            file.write(weights)
-        content = {"identity": identity, "record": asdict(record), "head": head, "weights": _hash(weights).hexdigest()}
+        tested = {"outputs": outputs.float().contiguous(), "indices": torch.from_numpy(indices).contiguous()}
+        files = {
+            _TRAINED: save({k: v.contiguous() for k, v in trained.items()}, {"head": json.dumps(head)}),
+            _TESTED: save(tested),
+        }
+        for name, data in files.items():
+            with atomic_open(folder / name) as file:
+                file.write(data)
+        digests = {_DIGESTS[name]: _hash(data).hexdigest() for name, data in files.items()}
         # The record comes last: a trial without one is not finished.
-        _write_sealed(folder / _RECORD, content)
+        _write_sealed(folder / _RECORD, {"identity": identity, "record": asdict(record), "head": head, **digests})
         self._tidy(folder)
+
+    def amend(self, record: TrialRecord) -> None:
+        """Put a record in the place of a finished trial's.
+
+        Raises:
+            RunError: The trial's files are missing or damaged.
+        """
+        folder = self.trial(record.method, record.seed)
+        content = _read_sealed(folder / _RECORD, _again(folder))
+        _write_sealed(folder / _RECORD, {**content, "record": asdict(record)})
 
     def _tidy(self, folder: Path) -> None:
         """Remove what a trial needed only until it ended."""
@@ -132,14 +172,59 @@ class RunFolder:
         Raises:
             RunError: The trial's files are missing or damaged.
         """
+        content = self._checked(method, seed, _TRAINED)
+        return load_file(self.trial(method, seed) / _TRAINED), content["head"]
+
+    def test_outputs(self, method: str, seed: int) -> tuple[Tensor, IntArray]:
+        """What a trial's network gave for the test part, and which samples of the task these are.
+
+        Args:
+            method: The row's name.
+            seed: Of the trial.
+
+        Returns:
+            float32 (samples, outputs): logits, values in the targets' units, or of a language model each window's
+            negative log-likelihood and the number of tokens that it is of; and int64 (samples,).
+
+        Raises:
+            RunError: The trial's files are missing or damaged.
+        """
+        self._checked(method, seed, _TESTED)
+        tested = load_file(self.trial(method, seed) / _TESTED)
+        return tested["outputs"], tested["indices"].numpy()
+
+    def _checked(self, method: str, seed: int, name: str) -> dict[str, Any]:
+        """What stands in a trial's record, once a file beside it is known to be as it was written."""
         folder = self.trial(method, seed)
         content = _read_sealed(folder / _RECORD, _again(folder))
-        _check_weights(folder, content["weights"])
-        return load_file(folder / _TRAINED), content["head"]
+        _check_file(folder / name, content)
+        return content
 
     def write_board(self, board: Leaderboard) -> None:
         """Write the leaderboard."""
         write_json(self.path / BOARD_FILE, board.to_json())
+
+    def write_examples(self, examples: Examples | None) -> None:
+        """Write the samples that a report shows, or see to it that there are none."""
+        if examples is None:
+            (self.path / EXAMPLES_FILE).unlink(missing_ok=True)
+        else:
+            write_json(self.path / EXAMPLES_FILE, examples.to_json())
+
+    def examples(self) -> Examples | None:
+        """The samples that a report shows; None where the run has none.
+
+        Raises:
+            RunError: The file that holds them is damaged.
+        """
+        file = self.path / EXAMPLES_FILE
+        if not file.is_file():
+            return None
+        content = read_json(file)
+        try:
+            return Examples.from_json(content)
+        except RunError as error:
+            raise RunError(f"{file}: {error}") from error
 
     @property
     def settings(self) -> dict[str, Any]:
@@ -199,14 +284,13 @@ def _read_sealed(file: Path, remedy: str) -> dict[str, Any]:
     return content
 
 
-def _check_weights(folder: Path, digest: str) -> None:
-    file = folder / _TRAINED
+def _check_file(file: Path, content: dict[str, Any]) -> None:
     if not file.is_file():
-        raise RunError(f"{file} is missing; expected what the trial trained. {_again(folder)}")
+        raise RunError(f"{file} is missing; expected what the trial left there. {_again(file.parent)}")
     with file.open("rb") as opened:
-        same = digest == hashlib.file_digest(opened, _hash).hexdigest()
+        same = content.get(_DIGESTS[file.name]) == hashlib.file_digest(opened, _hash).hexdigest()
     if not same:
-        raise RunError(_changed(file, "its bytes are others", _again(folder)))
+        raise RunError(_changed(file, "its bytes are others", _again(file.parent)))
 
 
 def _again(folder: Path) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import platform
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,7 @@ import torch
 
 import bequest
 from bequest.comparison.cost import PeakMemory, measure_inference
+from bequest.comparison.examples import collect
 from bequest.comparison.folder import BEST, SIZES, RunFolder, digest
 from bequest.comparison.groups import group_scores, worst
 from bequest.comparison.learning_curves import learning_curves
@@ -326,6 +327,7 @@ class _Comparison:
                 board = replace(board, advice=advise(board))
             self.folder.write_board(board)
             self.save_best(best)
+            self.folder.write_examples(collect(self.context.task, self.folder, board))
             if report is not None:
                 report(board, self.folder.path)
             return board
@@ -350,7 +352,7 @@ class _Comparison:
             if self.asks_for_weights(record):
                 record, is_new = self.examined(entry, record), True
             if self.asks_for_memory(record):
-                record, is_new = self.measured(entry, record), True
+                record, is_new = self.measured(record), True
             self.trials.append(record)
             board = self.board()
             if is_new:
@@ -411,7 +413,7 @@ class _Comparison:
         passes = self.context.passes.trial.values()
         record = replace(record, asked_samples=sum(p[0] for p in passes), frozen_samples=sum(p[1] for p in passes))
         if outcome is not None:
-            self.folder.finish(record, identity, outcome.trained, outcome.head)
+            self.folder.finish(record, identity, outcome.trained, outcome.head, outcome.test, draw.test)
         return record
 
     def blank(self, entry: Entry, seed: int) -> TrialRecord:
@@ -471,7 +473,7 @@ class _Comparison:
         plan = make_plan(self.context, entry.method, record.seed)
         weights = examine(self.context, plan, trained, head, self.draws[record.seed].test)
         record = replace(record, weights=weights)
-        self.folder.finish(record, self.trial_identity(entry, record.seed), trained, head)
+        self.folder.amend(record)
         return record
 
     def asks_for_memory(self, record: TrialRecord) -> bool:
@@ -480,12 +482,11 @@ class _Comparison:
         is_open = record.error is None and not record.peak_memory_bytes
         return self.measure is not None and is_open and record.method not in known
 
-    def measured(self, entry: Entry, record: TrialRecord) -> TrialRecord:
+    def measured(self, record: TrialRecord) -> TrialRecord:
         """The record with the memory of a process of its own, kept in the folder."""
         assert self.measure is not None, "memory is asked for"
         record = replace(record, peak_memory_bytes=self.measure(record.method, record.seed))
-        trained, head = self.folder.trained(record.method, record.seed)
-        self.folder.finish(record, self.trial_identity(entry, record.seed), trained, head)
+        self.folder.amend(record)
         return record
 
     def board(self) -> Leaderboard:
@@ -533,9 +534,30 @@ class _Comparison:
             "test": row.test.mean if row.test else None,
             "task": self.context.task.name,
             "task_fingerprint": self.context.task.fingerprint,
+            "evidence": self.evidence(row),
         }
         task = self.context.task
         AdaptedModel(network, self.context.source, task.classes, record, task.kind).save(self.folder.path / BEST)
+
+    def evidence(self, row: Row) -> dict[str, Any]:
+        """What the model card tells of a row and its median seed; no times, so that a model is the same made twice."""
+        [trial] = [t for t in self.trials if (t.method, t.seed) == (row.method, row.median_seed)]
+        draw = self.draws[trial.seed]
+        return {
+            "metric": row.metric,
+            "validation": row.validation and asdict(row.validation),
+            "test": row.test and asdict(row.test),
+            "own_test": trial.test,
+            "metrics": {name: asdict(found) for name, found in row.metrics.items()},
+            "confusion": trial.confusion,
+            "groups": {name: found.score for name, found in trial.groups.items()},
+            "labels": trial.labels,
+            "validation_labels": len(draw.held_out),
+            "tested": len(draw.test),
+            "trainable_parameters": trial.trainable_parameters,
+            "rivals": len(self.entries) - 1,
+            "environment": environment(self.context),
+        }
 
     def trial_identity(self, entry: Entry, seed: int) -> str:
         identity = {**self.identity(), "method": entry.name, "settings": entry.settings, "seed": seed}

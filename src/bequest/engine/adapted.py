@@ -16,6 +16,7 @@ import bequest
 from bequest.core.errors import RunError, SourceError
 from bequest.core.results import atomic_open, write_json
 from bequest.core.task import Kind
+from bequest.engine.card import model_card
 from bequest.engine.runtime import Precision, choose_runtime
 from bequest.nn.head import describe_head
 from bequest.nn.network import Network
@@ -26,6 +27,8 @@ from bequest.sources import Source
 from bequest.sources.language import LanguagePreprocess
 from bequest.sources.saved import MODEL_FILE, WEIGHTS_FILE, read
 from bequest.sources.transformers import generator
+
+CARD_FILE = "README.md"
 
 
 @dataclass(frozen=True)
@@ -177,7 +180,7 @@ class AdaptedModel:
         return torch.cat(parts)
 
     def save(self, folder: str | Path) -> None:
-        """Write the model into a folder of its own, complete: weights, preprocessing, classes, record.
+        """Write the model into a folder of its own, complete: weights, preprocessing, classes, record, model card.
 
         Raises:
             RunError: The folder cannot be written.
@@ -192,6 +195,8 @@ class AdaptedModel:
             state = {k: v.detach().cpu().contiguous().clone() for k, v in self.network.state_dict().items()}
             with atomic_open(folder / WEIGHTS_FILE) as file:
                 file.write(save(state))
+            with atomic_open(folder / CARD_FILE) as file:
+                file.write(str(model_card(self.source, self.kind, self.classes, self.record)).encode())
             write_json(folder / MODEL_FILE, self._describe())
         except OSError as error:
             raise RunError(

@@ -8,8 +8,9 @@ from typing import Any, cast
 
 from markupsafe import Markup, escape
 
+from bequest.core.examples import Examples
 from bequest.core.results import WORST_GROUP, Leaderboard, Row, TrialRecord, atomic_open
-from bequest.report import canvas, learning, plots, questions, units
+from bequest.report import canvas, costs, learning, per_class, plots, questions, samples, units
 from bequest.report.distilling import similarities
 from bequest.report.verdict import criterion, finished, sentences
 
@@ -21,19 +22,20 @@ _SOURCE = ("name", "modality", "parameters", "width", "fingerprint")
 _PROTOCOL = ("train_size", "train", "validation", "test", "seeds", "split_seed", "select_by", "ranking")
 
 
-def write(board: Leaderboard, path: Path) -> None:
+def write(board: Leaderboard, path: Path, examples: Examples | None = None) -> None:
     """Write the report of a comparison to `path`, whole or not at all."""
     with atomic_open(path) as file:
-        file.write(render(board).encode())
+        file.write(render(board, examples).encode())
 
 
-def render(board: Leaderboard) -> str:
+def render(board: Leaderboard, examples: Examples | None = None) -> str:
     """The report of a comparison as one HTML page without any outside reference.
 
     Args:
         board: The records. The same board gives the same text.
+        examples: Single samples that it shows; None for none.
     """
-    return fill("report.html.j2", _page(board))
+    return fill("report.html.j2", {**_page(board), **samples.sections(examples)})
 
 
 def fill(template: str, values: dict[str, Any]) -> str:
@@ -66,6 +68,7 @@ def _page(board: Leaderboard) -> dict[str, Any]:
         "source": str(board.source.get("name", "unnamed source")),
         "modality": str(board.task.get("modality", "")),
         "metric": units.metric_name(first.metric) if first else "metric",
+        "first": "descending" if first is None or first.higher_is_better else "ascending",
         "criterion": criterion(board),
         "badge": "best by " + ("validation" if board.select_by == "metric" else "worst group"),
         "verdict": sentences(board),
@@ -78,12 +81,13 @@ def _page(board: Leaderboard) -> dict[str, Any]:
         "temperatures": {s.name: plots.temperatures(board, s) for s in (canvas.WIDE, canvas.NARROW)},
         "purpose": _purpose(board),
         "key": canvas.key(board, canvas.looks(board)),
-        "cost": {s.name: plots.cost_and_score(board, s) for s in (canvas.WIDE, canvas.NARROW)},
+        "costs": _costs(board),
         "curves": {s.name: plots.curves(board, s) for s in (canvas.WIDE, canvas.NARROW)},
         "cost_note": _cost_note(board),
         "curves_note": _curves_note(board),
         "questions": questions.section(board),
         "confusion": _confusion(board),
+        "per_class": per_class.table(board),
         "scatter": _scatter(board),
         "classes": _classes(board.task),
         "notes": [str(n) for n in _list(board.task.get("notes"))],
@@ -130,6 +134,7 @@ def _row(board: Leaderboard, row: Row) -> dict[str, Any]:
     return {
         "rank": finished(board).index(row) + 1 if done else None,
         "best": row is board.best,
+        "order": _order(board, row) if done else {},
         "done": done,
         "method": row.method,
         "family": row.family,
@@ -172,6 +177,37 @@ def _alone(row: Row) -> list[str]:
     return [
         *([] if latency is None else [units.latency(latency, row.latency_p95_ms)]),
         *([] if flops is None else [units.operations(flops)]),
+    ]
+
+
+def _order(board: Leaderboard, row: Row) -> dict[str, float | str | None]:
+    """What the leaderboard can be sorted by; None where it was not measured."""
+    return {
+        "rank": finished(board).index(row) + 1,
+        "method": row.method,
+        "validation": row.validation and row.validation.mean,
+        "test": row.test and row.test.mean,
+        "epochs": row.epochs_run,
+        "trainable": row.trainable_parameters,
+        "stored": row.stored_bytes,
+        "training": row.train_s,
+        "memory": row.accelerator_memory_bytes or row.added_memory_bytes or None,
+        "inference": row.inference_per_s,
+    }
+
+
+def _costs(board: Leaderboard) -> list[dict[str, Any]]:
+    """The plots of the test metric against each cost, and who is on the frontier of each."""
+    if not costs.tested(board):
+        return []
+    return [
+        {
+            "name": cost.name,
+            "label": cost.label,
+            "plot": {s.name: plots.cost_and_score(board, s, cost) for s in (canvas.WIDE, canvas.NARROW)},
+            "frontier": ", ".join(row.method for row in costs.frontier(costs.tested(board, cost), cost)),
+        }
+        for cost in costs.measured(board)
     ]
 
 
@@ -224,6 +260,7 @@ def _cost_note(board: Leaderboard) -> str:
         parts.append("Large signs are means, bars one standard error each way; faint signs are single seeds.")
     if len(finished(board)) > 1:
         parts.append(f"The name in bold is the best by {criterion(board)}.")
+    parts.append("The dashed line joins methods that none beats in both, by their means; a point tells its numbers.")
     return " ".join([*parts, "The vertical axis does not start at zero."])
 
 
@@ -247,9 +284,9 @@ def _purpose(board: Leaderboard) -> str:
             f"Of {train + validation:,} {_unit(board)}s, each seed fits on {train:,} and holds {validation:,} out, "
             "to choose the best epoch by and to order this table."
         )
-    samples = f"{test:,} samples of the test part" if isinstance(test, int) else "test part"
+    part = f"{test:,} samples of the test part" if isinstance(test, int) else "test part"
     verb = "were" if isinstance(test, int) else "was"
-    parts.append(f"The {samples} {verb} scored once per final model and chose nothing.")
+    parts.append(f"The {part} {verb} scored once per final model and chose nothing.")
     return " ".join(parts)
 
 

@@ -15,9 +15,10 @@ from bequest.core.distillation import DISTILLED
 from bequest.core.results import Epoch, Leaderboard, Row, TrialRecord
 from bequest.report import distilling
 from bequest.report.canvas import NARROW, WIDE, Look, Size, looks, new_axes, new_figure, write_title
+from bequest.report.costs import COSTS, Cost, frontier, tested
 from bequest.report.labels import Box, place
-from bequest.report.svg import GRID, HEAT, MUTED, ON_HEAT, SURFACE, TEXT, series_color, style, to_svg
-from bequest.report.units import is_share, metric_name, shorten
+from bequest.report.svg import GRID, HEAT, MUTED, ON_HEAT, SURFACE, TEXT, Mark, series_color, style, to_svg
+from bequest.report.units import duration, is_share, mean_sem, metric_name, shorten
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -47,20 +48,30 @@ class LayerValue:
     value: float | None
 
 
-def cost_and_score(board: Leaderboard, size: Size) -> str | None:
-    """The test metric against training time, one point a method; None where nothing was tested."""
-    rows = [r for r in board.rows if r.validation is not None and r.test is not None]
+def cost_and_score(board: Leaderboard, size: Size, cost: Cost = COSTS[0]) -> str | None:
+    """The test metric against a cost, one point a method, and the line of those that none beats in both.
+
+    Each point tells its numbers when it is pointed at or focused. None where nothing was tested.
+    """
+    rows = tested(board, cost)
     if not rows:
         return None
     metric = f"test {metric_name(rows[0].metric)}"
     with style():
         figure = new_figure(size.width, 440 if size is WIDE else 340)
         ax = new_axes(figure, size, (58, 52, 20, 34))
-        _draw_costs(ax, board, rows, size)
+        places = _draw_costs(ax, board, rows, cost, size)
         write_title(ax, metric + (" (%)" if is_share(rows[0].metric) else ""), size)
-        ax.set_xlabel("training time (logarithmic)", fontsize=size.font, labelpad=8)
+        ax.set_xlabel(f"{cost.label} (logarithmic)", fontsize=size.font, labelpad=8)
         names = ", ".join(r.method for r in rows)
-        return to_svg(figure, f"cost-{size.name}", f"{metric} against training time of {names}")
+        marks = [_cost_mark(row, cost, *places[row.method]) for row in rows]
+        return to_svg(figure, f"{cost.name}-{size.name}", f"{metric} against {cost.label} of {names}", marks)
+
+
+def _cost_mark(row: Row, cost: Cost, x: float, y: float) -> Mark:
+    value = cost.of(row)
+    assert value is not None
+    return Mark(x, y, (row.method, f"test {mean_sem(row.test, row.metric)}", f"{cost.label} {cost.text(value)}"))
 
 
 def curves(board: Leaderboard, size: Size) -> str | None:
@@ -266,30 +277,28 @@ def _two_axes(figure: Figure, size: Size) -> tuple[Axes, Axes]:
     )
 
 
-def _draw_costs(ax: Axes, board: Leaderboard, rows: list[Row], size: Size) -> None:
+def _draw_costs(
+    ax: Axes, board: Leaderboard, rows: list[Row], cost: Cost, size: Size
+) -> dict[str, tuple[float, float]]:
+    """Signs, bars and names; gives the place of each method's sign in units."""
     from matplotlib.ticker import MaxNLocator
 
     scale = 100 if is_share(rows[0].metric) else 1
     ax.set_xscale("log")
+    trials = [t for t in board.trials if t.test is not None and t.error is None]
+    least = _least(cost, [*rows, *trials])
+    points = {r.method: (max(cost.of(r) or 0.0, least), scale * r.test.mean) for r in rows if r.test}
     heights: list[float] = []
     for row in rows:
         assert row.test is not None
-        look, sem = looks(board)[row.method], scale * (row.test.sem or 0.0)
-        seeds = [t for t in board.trials if t.method == row.method and t.test is not None]
-        xs = [_positive(t.train_s) for t in seeds]
+        look, sem, (x, y) = looks(board)[row.method], scale * (row.test.sem or 0.0), points[row.method]
+        seeds = [t for t in trials if t.method == row.method and t.test is not None]
+        # What was measured at one seed alone stands for all.
+        xs = [max(found, least) if (found := cost.of(t)) is not None else x for t in seeds]
         ys = [scale * t.test for t in seeds if t.test is not None]
-        ax.plot(
-            xs,
-            ys,
-            look.marker,
-            color=look.color,
-            ms=5.5,
-            alpha=0.45,
-            mew=0,
-        )
-        y = scale * row.test.mean
+        ax.plot(xs, ys, look.marker, color=look.color, ms=5.5, alpha=0.45, mew=0)
         ax.errorbar(
-            [_positive(row.train_s)],
+            [x],
             [y],
             yerr=[sem] if row.test.sem is not None else None,
             fmt=look.marker,
@@ -304,12 +313,24 @@ def _draw_costs(ax: Axes, board: Leaderboard, rows: list[Row], size: Size) -> No
         heights += [y - sem, y + sem, *ys]
     ax.yaxis.set_major_locator(MaxNLocator(nbins=6, steps=[1, 2, 2.5, 5, 10]))
     _limits(ax, heights, 0.4 if scale == 100 else 0.004)
-    _time_axis(ax, [_positive(t.train_s) for t in [*rows, *board.trials] if t.test is not None], size)
-    _name_points(ax, board, rows, scale, size)
+    values = [max(value, least) for r in [*rows, *trials] if (value := cost.of(r)) is not None]
+    _cost_axis(ax, cost, values, least if 0 in map(cost.of, rows) else None, size)
+    _draw_frontier(ax, [points[row.method] for row in frontier(rows, cost)])
+    places = {method: tuple(map(float, ax.transData.transform(point))) for method, point in points.items()}
+    _name_points(ax, board, rows, points, scale, size)
+    return places
 
 
-def _positive(seconds: float) -> float:
-    return max(seconds, 1e-3)
+def _least(cost: Cost, scored: Sequence[Row | TrialRecord]) -> float:
+    """Where a logarithmic axis shows nothing at all: half a decade below the least that is more."""
+    return min((value for r in scored if (value := cost.of(r))), default=1e-3) / 3
+
+
+def _draw_frontier(ax: Axes, points: list[tuple[float, float]]) -> None:
+    if len(points) > 1:
+        xs, ys = zip(*points, strict=True)
+        dashes = {"ls": (0, (4, 3)), "lw": 1.2, "color": MUTED, "zorder": 1}
+        ax.step(xs, ys, where="post", scalex=False, scaley=False, **dashes)
 
 
 def _limits(ax: Axes, values: list[float], least: float) -> None:
@@ -318,18 +339,29 @@ def _limits(ax: Axes, values: list[float], least: float) -> None:
     ax.set_ylim(low - pad, high + pad)
 
 
-def _time_axis(ax: Axes, seconds: list[float], size: Size) -> None:
-    low, high = min(seconds), max(seconds)
+def _cost_axis(ax: Axes, cost: Cost, values: list[float], zero: float | None, size: Size) -> None:
+    low, high = min(values), max(values)
     # Names stand beside the points, so leave room at both ends; at least a factor of 4 altogether.
     spread = max(math.log10(high / low), 0.6)
     centre, half = math.log10(high * low) / 2, spread / 2 * (1.3 if size is WIDE else 1.5)
     low, high = 10 ** (centre - half), 10 ** (centre + half)
     ax.set_xlim(low, high)
-    ticks = [t for t in _FINE_TICKS_S if low <= t <= high]
+    low = low if zero is None else 2 * zero
+    seconds = cost.text is duration
+    fine, coarse = (_FINE_TICKS_S, _TICKS_S) if seconds else (_decades(low, high, m) for m in ((1, 2, 5), (1,)))
+    ticks = [t for t in fine if low <= t <= high]
     if len(ticks) > (9 if size is WIDE else 5):
-        ticks = [t for t in _TICKS_S if low <= t <= high]
-    ax.set_xticks(ticks, [_tick(t) for t in ticks])
+        ticks = [t for t in coarse if low <= t <= high]
+        ticks = ticks[:: math.ceil(len(ticks) / (9 if size is WIDE else 5)) or 1]
+    texts = [_tick(t) if seconds else cost.text(t).replace(".0 ", " ") for t in ticks]
+    ends = [] if zero is None else [zero]
+    ax.set_xticks([*ends, *ticks], [*("0" for _ in ends), *texts])
     ax.set_xticks([], minor=True)
+
+
+def _decades(low: float, high: float, steps: tuple[int, ...]) -> list[float]:
+    powers = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
+    return [m * 10.0**k for k in powers for m in steps]
 
 
 def _tick(seconds: float) -> str:
@@ -338,7 +370,9 @@ def _tick(seconds: float) -> str:
     return f"{seconds / 60:g} min" if seconds >= 60 else f"{seconds:g} s"
 
 
-def _name_points(ax: Axes, board: Leaderboard, rows: list[Row], scale: float, size: Size) -> None:
+def _name_points(
+    ax: Axes, board: Leaderboard, rows: list[Row], places: Mapping[str, tuple[float, float]], scale: float, size: Size
+) -> None:
     most = 24 if size is WIDE else 6
     texts = [shorten(r.method, 18 if size is NARROW or len(rows) > 12 else 26) for r in rows]
     if len(rows) > most:
@@ -351,7 +385,7 @@ def _name_points(ax: Axes, board: Leaderboard, rows: list[Row], scale: float, si
         x, low, y, high = (
             float(v)
             for v in (
-                ax.transData.transform((_positive(row.train_s), mean))[0],
+                ax.transData.transform(places[row.method])[0],
                 *(ax.transData.transform((1, v))[1] for v in (mean - sem, mean, mean + sem)),
             )
         )

@@ -10,13 +10,17 @@ import re
 import warnings
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from importlib.resources import files
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from matplotlib.figure import Figure
 
 NUM_SERIES = 8
+_TIP_FONT = 12.5
 # Colours that stand for the page's own until `to_svg` puts those in, so that one drawing fits light and dark.
 TEXT, MUTED, GRID, HEAT, ON_HEAT, SURFACE = (f"#fe01{i:02x}" for i in range(6))
 _VARIABLES = {
@@ -54,6 +58,21 @@ _STYLE = {
 }
 
 
+@dataclass(frozen=True)
+class Mark:
+    """A point of a drawing that says what it is when it is pointed at or focused.
+
+    Attributes:
+        x: Units from the left.
+        y: Units from the bottom.
+        lines: What it says; the first is its name.
+    """
+
+    x: float
+    y: float
+    lines: tuple[str, ...]
+
+
 def series_color(index: int) -> str:
     """The colour of the series with that number; they repeat after `NUM_SERIES`."""
     return f"#fe00{index % NUM_SERIES:02x}"
@@ -72,13 +91,14 @@ def style() -> Generator[None]:
         yield
 
 
-def to_svg(figure: Figure, name: str, label: str) -> str:
+def to_svg(figure: Figure, name: str, label: str, marks: Sequence[Mark] = ()) -> str:
     """The figure as an `<svg>` element.
 
     Args:
         figure: Drawn inside `style()`; one inch is 72 units of the view box.
         name: Unique in the page; every id starts with it.
         label: What the figure shows, for those who cannot see it.
+        marks: Points that tell more.
     """
     buffer = io.StringIO()
     figure.savefig(buffer, format="svg", metadata=dict.fromkeys(("Date", "Creator", "Format", "Type")))
@@ -88,9 +108,30 @@ def to_svg(figure: Figure, name: str, label: str) -> str:
     # Only inside tags: a user's text may hold anything.
     text = re.sub(r"<[^>]*>", _tag_rewriter(name), text)
     width, height = (round(72 * inches) for inches in figure.get_size_inches())
-    head = f'<svg viewBox="0 0 {width} {height}" role="img" aria-label="{_attribute(label)}">'
+    # What is inside an image cannot be focused.
+    role = "group" if marks else "img"
+    head = f'<svg viewBox="0 0 {width} {height}" role="{role}" aria-label="{_attribute(label)}">'
     text = re.sub(r"^<svg[^>]*>", lambda _: head, text)
-    return re.sub(r">\s+<", ">\n<", text).strip()
+    told = "".join(_mark(mark, width, height) for mark in marks)
+    return re.sub(r">\s+<", ">\n<", text).strip().removesuffix("</svg>") + told + "</svg>"
+
+
+def _mark(mark: Mark, width: float, height: float) -> str:
+    """A transparent disc that takes pointer and focus, and the box that they show, inside the drawing."""
+    x, y = round(mark.x, 1), round(height - mark.y, 1)
+    wide, high = 0.56 * _TIP_FONT * max(map(len, mark.lines)) + 20, 1.4 * _TIP_FONT * len(mark.lines) + 12
+    left = min(max(x - wide / 2, 2), max(width - wide - 2, 2))
+    top = y - high - 14 if y - high - 14 > 2 else y + 14
+    lines = "".join(
+        f'<text x="{left + 10:.1f}" y="{top + 6 + _TIP_FONT * (1.4 * i + 1.05):.1f}">{_attribute(line)}</text>'
+        for i, line in enumerate(mark.lines)
+    )
+    box = f'<rect x="{left:.1f}" y="{top:.1f}" width="{wide:.1f}" height="{high:.1f}" rx="6"/>'
+    label = _attribute("; ".join(mark.lines))
+    return (
+        f'<g class="mark" tabindex="0" role="img" aria-label="{label}"><circle cx="{x}" cy="{y}" r="12"/>'
+        f'<g class="tip" aria-hidden="true" style="font-size: {_TIP_FONT}px">{box}{lines}</g></g>\n'
+    )
 
 
 def standalone(svg: str) -> str:

@@ -104,6 +104,11 @@ def duration(seconds: float) -> str:
     return f"{seconds:.1f} s" if seconds >= 0.095 else f"{seconds:.2g} s"
 
 
+def milliseconds(seconds: float) -> str:
+    """A short time, e.g. `2.4 ms`."""
+    return f"{1000 * seconds:.3g} ms"
+
+
 def rate(per_second: float | None) -> str:
     """Samples a second, e.g. `410 /s`."""
     if per_second is None:

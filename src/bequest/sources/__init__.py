@@ -1,7 +1,7 @@
 """Pretrained networks with their preprocessing: `get("minilm_l6")`, or `from_module(...)` for one of yours."""
 
 from bequest.sources.adapter import with_adapter
-from bequest.sources.catalogue import FORMS, get, names, resolve
+from bequest.sources.catalogue import FORMS, get, hub_name, names, resolve
 from bequest.sources.initialise import initialise, member
 from bequest.sources.module import from_module
 from bequest.sources.saved import from_description, from_run
@@ -14,6 +14,7 @@ __all__ = [
     "from_module",
     "from_run",
     "get",
+    "hub_name",
     "initialise",
     "member",
     "names",

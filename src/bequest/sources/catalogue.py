@@ -310,3 +310,14 @@ def _absolute(name: str) -> str:
     if name in EMBEDDED or not folder.exists():
         return name
     return f"hf:{folder.resolve()}" if library == "hf" and colon else str(folder.resolve())
+
+
+def hub_name(source: Source) -> str | None:
+    """What the Hugging Face Hub calls a source's weights; None where they are not known to be there."""
+    name = str(source.request.get("name", source.name))
+    library, _, own = name.rpartition(":")
+    if name in embedded.HUB_NAMES:
+        return embedded.HUB_NAMES[name]
+    if library == "timm":
+        return f"timm/{own}"
+    return own if library == "hf" and not Path(own).exists() else None

