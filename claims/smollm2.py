@@ -86,7 +86,7 @@ def main() -> None:
             "trainable_parameters": trial.trainable_parameters,
             "stored_bytes": trial.stored_bytes,
             "train_s": trial.train_s,
-            "peak_memory_bytes": trial.peak_memory_bytes,
+            "added_memory_bytes": trial.added_memory_bytes,
             "epochs": [[e.train_loss, e.validation_loss] for e in trial.epochs],
         }
         print(f"{trial.method:9s} test {trial.test:.2f}, held out {trial.epochs[0].validation_metric:.2f} → ", end="")
