@@ -14,8 +14,9 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from bequest import data as bequest_data
-from bequest.comparison.export import Exported, export_adapter
-from bequest.comparison.folder import BEST, BOARD_FILE, REPORT_FILE, RunFolder, digest
+from bequest.comparison.export import Exported
+from bequest.comparison.export import export as run_export
+from bequest.comparison.folder import BEST, BOARD_FILE, REPORT_FILE, RUN_FILE, RunFolder, digest
 from bequest.comparison.groups import check_select_by
 from bequest.comparison.probe import PAGE_FILE, choose
 from bequest.comparison.probe import probe as run_probe
@@ -39,6 +40,7 @@ from bequest.data.views import choose_views
 from bequest.engine.adapted import AdaptedModel, AnyPrediction, load
 from bequest.engine.context import Context
 from bequest.engine.features import embeddings
+from bequest.engine.formats import TOLERANCE, choose_format
 from bequest.engine.range_test import RangeTest, range_test
 from bequest.engine.runtime import choose_runtime
 from bequest.engine.store import Store
@@ -71,6 +73,7 @@ class Run:
     folder: Path
     board: Leaderboard
     _source: Source | None = None
+    _task: Task | None = None
 
     @cached_property
     def best(self) -> AdaptedModel:
@@ -330,7 +333,7 @@ def compare(
             settings=recorded,
             report=_write_report,
         )
-    return Run(folder, board, source)
+    return Run(folder, board, source, loaded)
 
 
 def adapt(
@@ -1033,37 +1036,68 @@ def features(
     return FeatureFile(path, len(found), tuple(names))
 
 
+FormatName = Literal["onnx", "torch-export", "safetensors", "hf", "timm", "peft"]
+
+
 def export(
     run: str | Path | Run,
-    folder: str | Path,
+    path: str | Path,
     *,
-    format: Literal["peft"] = "peft",
+    format: FormatName | None = None,
     method: str | None = None,
     seed: int | None = None,
     source: Source | None = None,
+    data: Any = None,
+    tolerance: float = TOLERANCE,
 ) -> Exported:
-    """Write what a run trained for another library; nothing is trained again.
+    """Write what a run trained for other tools; nothing is trained again.
 
-    `peft` writes a low-rank method's updates and its head as `adapter_config.json` and `adapter_model.safetensors`,
-    which `peft.PeftModel.from_pretrained` puts around the user's own network, and a README.md that says how. A head
-    that has no place in that network lies beside them, in `head.safetensors`.
+    What was written is loaded with the tool that users load it with, and computes on 32 real samples what PyTorch
+    computes, before it takes its name. docs/shipping.md tells what each format holds and how it is used:
+
+    - `onnx`: head included, any batch, any length of texts; preprocessing and labels as metadata;
+    - `torch-export`: the same as a program of PyTorch's, without Bequest's code;
+    - `safetensors`: a plain state dict, with the same metadata;
+    - `hf`: a folder for `from_pretrained` of transformers, where the source is from there and the head fits;
+    - `timm`: a folder for `timm.create_model`, where the source is from there;
+    - `peft`: a folder with a low-rank method's updates and its head, for `peft.PeftModel.from_pretrained`.
 
     Args:
-        run: A run, or its folder.
-        folder: Where the files go.
-        format: `peft`.
-        method: The method's name; None for the best one that has low-rank layers.
+        run: A run, or the folder of one, or of a saved model.
+        path: Where the file goes, or the files; a folder must be new or empty.
+        format: One of those; None goes by the suffix of the path (.onnx, .pt2, .safetensors).
+        method: The method's name; None for the best one, of `peft` the best that has low-rank layers.
         seed: The trial's; None for the median one by the held-out score.
         source: Needed where the run was made from an `nn.Module` of yours.
+        data: Real samples to try the file on, as for `compare`; None for the run's own. Needed where the run was made
+            from data that only Python had, or they have been moved.
+        tolerance: How far outputs may be from PyTorch's: this part of the largest output, or of 1 where that is more.
 
     Raises:
-        bequest.core.errors.BequestError: One of its kinds: the run has no such trial, or a folder cannot be used.
+        bequest.core.errors.BequestError: One of its kinds: the run has no such trial, the format has no place for the
+            model, a package is missing, outputs differ by more than the tolerance, or a file cannot be written.
     """
-    if format != "peft":
-        raise RunError(f"--format is {format!r}, expected peft.")
+    place, path = run.folder if isinstance(run, Run) else Path(run), Path(path)
+    form = choose_format(path, format)
+    if not 0 < tolerance < 1:
+        raise RunError(f"--tolerance is {tolerance}; expected a number between 0 and 1, e.g. {TOLERANCE:g}.")
     made_from = source or (run._source if isinstance(run, Run) else None)  # pyright: ignore[reportPrivateUsage]
-    place = run.folder if isinstance(run, Run) else Path(run)
-    return export_adapter(place, Path(folder), method=method, seed=seed, source=made_from)
+    known = run._task if isinstance(run, Run) else None  # pyright: ignore[reportPrivateUsage]
+    task = known if known is not None and data is None else _samples_of(place, data)
+    return run_export(place, path, task, form=form, method=method, seed=seed, source=made_from, tolerance=tolerance)
+
+
+def _samples_of(folder: Path, data: Any) -> Task:
+    """The data that a run was made from, or those that are given in their place."""
+    origin = (RunFolder(folder).settings.get("data") or {}) if (folder / RUN_FILE).is_file() else {}
+    if data is None and not origin:
+        raise RunError(
+            f"{folder} does not say where its data lie, and a file is tried on real samples; expected some. Give "
+            "them: --data PATH, or bequest.export(run, path, data=...)."
+        )
+    if origin and (data is None or isinstance(data, str | Path)):
+        return _load(origin, data)
+    return _task(data, "auto", {})
 
 
 def _known(task: Task, start: int, stop: int) -> dict[str, list[Any]]:

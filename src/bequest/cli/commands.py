@@ -156,9 +156,15 @@ def export(options: Namespace) -> int:
     """`bequest export`."""
     from bequest import api
 
-    own = {name: getattr(options, name) for name in ("format", "method", "seed")}
-    made = api.export(options.run, options.folder, **own)
-    print(f"Adapter  {made.folder}   ({made.method}, seed {made.seed}; its README.md says how to load it)")
+    own = {name: getattr(options, name) for name in ("format", "method", "seed", "data", "tolerance")}
+    made = api.export(options.run, options.path, **own)
+    trial = f"{made.method}, seed {made.seed}" if made.method else "saved model"
+    check = made.check
+    print(f"Exported  {made.path}   ({made.format}; {trial})")
+    print(
+        f"Checked   on {check.num_samples} real samples: outputs differ from PyTorch's by at most "
+        f"{check.difference:.2g} ({check.allowed:.2g} allowed)"
+    )
     for note in made.notes:
         print(note)
     return 0

@@ -284,19 +284,32 @@ def _parser() -> ArgumentParser:
 
     export = verb(
         "export",
-        "write what a run trained for another library; nothing is trained again",
-        "  bequest export runs/reviews adapter\n  bequest export runs/reviews adapter --method lora --seed 1\n",
+        "write what a run trained for other tools, checked on real samples; nothing is trained again",
+        "  bequest export runs/reviews model.onnx\n"
+        "  bequest export runs/photos model.pt2 --method full --seed 1\n"
+        "  bequest export runs/photos for-timm --format timm\n"
+        "  bequest export runs/reviews adapter --format peft\n",
     )
-    export.add_argument("run", metavar="RUN", help="folder of a run")
-    export.add_argument("folder", metavar="DIR", help="where the files go")
+    export.add_argument("run", metavar="RUN", help="folder of a run, or of a saved model")
+    export.add_argument("path", metavar="PATH", help="the file, or a new folder")
     export.add_argument(
         "--format",
-        choices=("peft",),
-        default="peft",
-        help="peft: the PEFT library's adapter, of a method with low-rank layers, its head included (default: peft)",
+        choices=("onnx", "torch-export", "safetensors", "hf", "timm", "peft"),
+        help="onnx (.onnx), torch-export (.pt2: a program of PyTorch's), safetensors (.safetensors: a state dict), or "
+        "into a folder: hf (transformers' from_pretrained), timm (timm.create_model), peft (the PEFT library's "
+        "adapter, of a method with low-rank layers) (default: by the suffix of PATH)",
     )
-    export.add_argument("--method", help="of which method (default: the best one that can be exported)")
+    export.add_argument("--method", help="of which method (default: the best one that the format can hold)")
     export.add_argument("--seed", type=int, metavar="N", help="of which trial (default: the median one)")
+    export.add_argument("--data", metavar="PATH", help="samples to try the file on (default: the run's own data)")
+    export.add_argument(
+        "--tolerance",
+        type=float,
+        default=1e-4,
+        metavar="T",
+        help="how far outputs may be from PyTorch's, as a part of the largest, or of 1 where that is more (default: "
+        "0.0001)",
+    )
     export.set_defaults(command=commands.export)
 
     ls = verb(
