@@ -35,6 +35,7 @@ _EXAMPLES = """examples:
   bequest distill reviews.csv --teacher runs/reviews --student minilm_l3
   bequest probe reviews.csv --source minilm_l6,minilm_l3    which source and layer, before any training
   bequest predict runs/photos photo.jpg                     with the best model of a run
+  bequest export runs/reviews model.onnx                    for other tools, checked on real samples
 """
 
 
@@ -256,8 +257,9 @@ def _parser() -> ArgumentParser:
     predict = verb(
         "predict",
         "predict with the best model of a run",
-        "  bequest predict runs/photos a.jpg b.jpg\n"
+        "  bequest predict runs/photos a.jpg b.jpg holiday/\n"
         "  bequest predict runs/reviews letter.txt\n"
+        "  bequest predict runs/reviews new.csv --out predictions.csv    keeps the columns, adds two\n"
         "  echo 'arrived broken' | bequest predict runs/reviews -\n"
         "  echo 'Dear Sir' | bequest predict runs/letters -      a language model goes on\n",
     )
@@ -266,10 +268,26 @@ def _parser() -> ArgumentParser:
         "inputs",
         nargs="+",
         metavar="FILE",
-        help="images; text files, each one text; or - for standard input: one text, or one image's path, a line",
+        help="images; text files, each one text; folders, with all that lies below; tables (.csv, .tsv, .jsonl, .json, "
+        ".parquet); or - for standard input: one text, one image's path, or one JSON object a line",
+    )
+    predict.add_argument(
+        "--out", metavar="FILE", help="into a .csv, .tsv, .jsonl or .parquet file (default: to the terminal)"
     )
     predict.add_argument("--json", action="store_true", help="one JSON object a line, with all probabilities")
+    predict.add_argument(
+        "--probabilities", action="store_true", help="in --out, a column for every class's probability"
+    )
+    predict.add_argument("--text-column", metavar="NAME", help="a table's column of texts (default: recognised)")
+    predict.add_argument("--image-column", metavar="NAME", help="a table's column of paths (default: recognised)")
     predict.add_argument("--encoding", default="utf-8", help="of text files (default: utf-8)")
+    predict.add_argument("--batch-size", type=int, default=32, metavar="N", help="samples in a pass (default: 32)")
+    predict.add_argument(
+        "--skip-unreadable",
+        action="store_true",
+        help="leave out samples that cannot be read, and say which (default: the first one ends it)",
+    )
+    predict.add_argument("--quiet", action="store_true", help="show errors and the outcome only")
     predict.set_defaults(command=commands.predict)
 
     replay = verb(

@@ -78,7 +78,7 @@ def export(
         SourceError: The source cannot be had.
     """
     if form.merged and method is None and seed is None:
-        model = load(run, source=source)
+        model = load(run, source=None if source is None or source.description else source)
     else:
         model = _trained(run, task, form, method, seed, source)
     if task.modality != model.source.modality:

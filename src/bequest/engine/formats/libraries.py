@@ -98,11 +98,7 @@ def _tokenizer(preprocess: TextPreprocess | LanguagePreprocess) -> Any:
     made = Tokenizer.from_str(text.tokenizer_json)
     made.no_padding()
     made.no_truncation()
-    end = (
-        {"eos_token": preprocess.end_token}
-        if isinstance(preprocess, LanguagePreprocess) and preprocess.end_token
-        else {}
-    )
+    end = preprocess.end_token if isinstance(preprocess, LanguagePreprocess) else ""
     return PreTrainedTokenizerFast(
         tokenizer_object=made,
         pad_token=text.pad_token,

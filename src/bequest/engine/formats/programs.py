@@ -93,6 +93,7 @@ def _write_onnx(model: AdaptedModel, folder: Path, name: str) -> list[str]:
         ) from error
     graph = made.model_proto
     _name_sizes(graph.graph)
+    _forget_steps(graph.graph)
     text = {key: value if isinstance(value, str) else json.dumps(value) for key, value in about(model).items()}
     onnx.helper.set_model_props(graph, text)
     onnx.checker.check_model(graph)
@@ -109,6 +110,14 @@ def _name_sizes(graph: Any) -> None:
         for size in value.type.tensor_type.shape.dim:
             if size.dim_param:
                 size.dim_param = names.get(size.dim_param, size.dim_param)
+
+
+def _forget_steps(graph: Any) -> None:
+    """Take out where in whose code each step came from: paths of this machine, and many bytes; in place."""
+    for part in (*graph.node, *graph.initializer, *graph.input, *graph.output, *graph.value_info):
+        part.ClearField("metadata_props")
+        part.ClearField("doc_string")
+    graph.ClearField("metadata_props")
 
 
 def _read_onnx(_: AdaptedModel, folder: Path, name: str) -> Outputs:
