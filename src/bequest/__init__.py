@@ -31,6 +31,7 @@ if TYPE_CHECKING:
         replay,
         suggest_learning_rate,
     )
+    from bequest.classifier import Classifier
     from bequest.data import from_arrays as task_from_arrays
     from bequest.data import from_dataset as task_from_dataset
     from bequest.data import from_texts as task_from_texts
@@ -65,6 +66,7 @@ _LAZY = {
     "probe": ("bequest.api", "probe"),
     "replay": ("bequest.api", "replay"),
     "suggest_learning_rate": ("bequest.api", "suggest_learning_rate"),
+    "Classifier": ("bequest.classifier", "Classifier"),
     "load_task": ("bequest.data", "load"),
     "task_from_arrays": ("bequest.data", "from_arrays"),
     "task_from_dataset": ("bequest.data", "from_dataset"),
@@ -84,6 +86,7 @@ _LAZY = {
 
 __all__ = [
     "AdaptedModel",
+    "Classifier",
     "Exported",
     "FeatureExtractor",
     "FeatureFile",

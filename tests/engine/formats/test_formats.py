@@ -219,6 +219,12 @@ def test_nothing_is_kept_of_a_file_that_computes_otherwise(text_model: AdaptedMo
     for read, told in ((shifted, r"by 0\.01 on 20 samples; expected at most 0\.0001"), (lost, "by nan on 20 samples")):
         with pytest.raises(RunError, match=f"differs from PyTorch {told}.*Nothing was kept"):
             ship(text_model, tmp_path / "model.safetensors", replace(form, read=read), texts())
+
+    def refused(model: AdaptedModel, folder: Path, name: str) -> Any:
+        raise ValueError("an operation that I do not know\nand more")
+
+    with pytest.raises(RunError, match=r"load_file cannot use what was written .*\(an operation that I do not know\)"):
+        ship(text_model, tmp_path / "model.safetensors", replace(form, read=refused), texts())
     assert not list(tmp_path.iterdir())
     check, _ = ship(text_model, tmp_path / "model.safetensors", replace(form, read=shifted), texts(), tolerance=0.02)
     assert check.difference == pytest.approx(0.01, abs=1e-5)

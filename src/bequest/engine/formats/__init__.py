@@ -104,7 +104,7 @@ def ship(
             folder = Path(temporary) / path.name if form.is_folder else Path(temporary)
             folder.mkdir(exist_ok=True)
             notes = form.write(model, folder, path.name)
-            check = _compare(model, form.read(model, folder, path.name), batches, tolerance)
+            check = _read_back(model, folder, path.name, form, batches, tolerance)
             if not check.difference <= check.allowed:
                 raise RunError(
                     f"What {form.reader} loads from {path.name} differs from PyTorch by {check.difference:.2g} on "
@@ -128,6 +128,19 @@ def _batches(model: AdaptedModel, samples: Sequence[Any]) -> list[tuple[Tensor, 
     items = [preprocess.encode(sample) for sample in samples]
     several = [items[start : start + _BATCH] for start in range(0, len(items), _BATCH)]
     return [preprocess.collate(part) for part in ([items[0]], *several)]
+
+
+def _read_back(
+    model: AdaptedModel, folder: Path, name: str, form: Format, batches: list[tuple[Tensor, ...]], tolerance: float
+) -> Check:
+    try:
+        return _compare(model, form.read(model, folder, name), batches, tolerance)
+    except Exception as error:  # each tool has errors of its own
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        raise RunError(
+            f"{form.reader} cannot use what was written as {name} ({reason[:200]}); expected the outputs of the "
+            "samples. Nothing was kept. Use another --format."
+        ) from error
 
 
 def _compare(model: AdaptedModel, outputs: Outputs, batches: list[tuple[Tensor, ...]], tolerance: float) -> Check:
