@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from bequest.api import (
         Exported,
         FeatureFile,
+        PredictionFile,
         Probe,
         RateSuggestion,
         Run,
@@ -24,10 +25,13 @@ if TYPE_CHECKING:
         distill,
         export,
         features,
+        predict_each,
+        predict_file,
         probe,
         replay,
         suggest_learning_rate,
     )
+    from bequest.classifier import Classifier
     from bequest.data import from_arrays as task_from_arrays
     from bequest.data import from_dataset as task_from_dataset
     from bequest.data import from_texts as task_from_texts
@@ -51,6 +55,9 @@ _LAZY = {
     "export": ("bequest.api", "export"),
     "FeatureFile": ("bequest.api", "FeatureFile"),
     "features": ("bequest.api", "features"),
+    "PredictionFile": ("bequest.api", "PredictionFile"),
+    "predict_each": ("bequest.api", "predict_each"),
+    "predict_file": ("bequest.api", "predict_file"),
     "RateSuggestion": ("bequest.api", "RateSuggestion"),
     "Run": ("bequest.api", "Run"),
     "adapt": ("bequest.api", "adapt"),
@@ -59,6 +66,7 @@ _LAZY = {
     "probe": ("bequest.api", "probe"),
     "replay": ("bequest.api", "replay"),
     "suggest_learning_rate": ("bequest.api", "suggest_learning_rate"),
+    "Classifier": ("bequest.classifier", "Classifier"),
     "load_task": ("bequest.data", "load"),
     "task_from_arrays": ("bequest.data", "from_arrays"),
     "task_from_dataset": ("bequest.data", "from_dataset"),
@@ -78,12 +86,14 @@ _LAZY = {
 
 __all__ = [
     "AdaptedModel",
+    "Classifier",
     "Exported",
     "FeatureExtractor",
     "FeatureFile",
     "GaLore",
     "LabelsPrediction",
     "Prediction",
+    "PredictionFile",
     "Probe",
     "RateSuggestion",
     "Run",
@@ -100,6 +110,8 @@ __all__ = [
     "get_source",
     "load",
     "load_task",
+    "predict_each",
+    "predict_file",
     "probe",
     "replay",
     "suggest_learning_rate",

@@ -6,7 +6,7 @@ import os
 import re
 import subprocess
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
@@ -16,8 +16,9 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from bequest import data as bequest_data
-from bequest.comparison.export import Exported, export_adapter
-from bequest.comparison.folder import BEST, BOARD_FILE, REPORT_FILE, RunFolder, digest
+from bequest.comparison.export import Exported
+from bequest.comparison.export import export as run_export
+from bequest.comparison.folder import BEST, BOARD_FILE, REPORT_FILE, RUN_FILE, RunFolder, digest
 from bequest.comparison.groups import check_select_by
 from bequest.comparison.probe import PAGE_FILE, choose
 from bequest.comparison.probe import probe as run_probe
@@ -42,12 +43,15 @@ from bequest.core.task import Kind, Task
 from bequest.data.arrays import read_samples
 from bequest.data.folders import read_unlabelled
 from bequest.data.hub import is_dataset
+from bequest.data.inputs import Inputs, read_inputs
 from bequest.data.labels import TaskChoice
-from bequest.data.output import FeatureTable, check_suffix, write_features
+from bequest.data.output import FeatureTable, check_rows_suffix, check_suffix, write_features, write_rows
 from bequest.data.views import choose_views
 from bequest.engine.adapted import AdaptedModel, AnyPrediction, load
 from bequest.engine.context import Context
 from bequest.engine.features import embeddings
+from bequest.engine.formats import TOLERANCE, choose_format
+from bequest.engine.predicting import Predictor, result_cells, result_columns
 from bequest.engine.range_test import RangeTest, range_test
 from bequest.engine.runtime import choose_runtime
 from bequest.engine.store import Store
@@ -82,6 +86,7 @@ class Run:
     folder: Path
     board: Leaderboard
     _source: Source | None = None
+    _task: Task | None = None
 
     @cached_property
     def best(self) -> AdaptedModel:
@@ -374,7 +379,7 @@ def compare(
             advise=advice,
             report=_write_report,
         )
-    return Run(folder, board, source)
+    return Run(folder, board, source, loaded)
 
 
 def adapt(
@@ -1107,37 +1112,200 @@ def features(
     return FeatureFile(path, len(found), tuple(names))
 
 
+@dataclass(frozen=True)
+class PredictionFile:
+    """A file of predictions.
+
+    Attributes:
+        path: Where it lies.
+        num_samples: Its rows.
+        num_skipped: Samples that could not be read and were left out.
+    """
+
+    path: Path
+    num_samples: int
+    num_skipped: int
+
+
+Asked = str | Path | Sequence[str | Path]
+"""Files, folders, tables; `-` is standard input."""
+
+
+def predict_each(
+    run: str | Path | Run | AdaptedModel,
+    inputs: Asked,
+    *,
+    text_column: str | None = None,
+    image_column: str | None = None,
+    encoding: str = "utf-8",
+    batch_size: int = 32,
+    skip_unreadable: bool = False,
+    observer: Observer | None = None,
+    progress: bool = True,
+) -> Iterator[tuple[str, AnyPrediction]]:
+    """What a model says of every sample in files, one after another; a few batches are in memory at a time.
+
+    Args:
+        run: A run, its folder or a saved model's, or a model.
+        inputs: Images, or text files, each one text; folders, of which all images or .txt files below are taken; tables
+            (.csv, .tsv, .jsonl, .json, .parquet) with a sample a row; or `-` for standard input, with a text, an
+            image's path or a JSON object a line.
+        text_column: A table's column of texts; None to recognise it.
+        image_column: A table's column of paths of images; None to recognise it.
+        encoding: Of text files.
+        batch_size: Samples in a forward pass.
+        skip_unreadable: Leave out samples that cannot be read, and say which; otherwise the first one is an error.
+        observer: As for `compare`.
+        progress: As for `compare`.
+
+    Yields:
+        What the sample is called, and the prediction.
+
+    Raises:
+        bequest.core.errors.BequestError: One of its kinds: there is no model or no such file, or a sample cannot be
+            read.
+    """
+    model = _model(run)
+    found = _inputs(model, inputs, text_column, image_column, encoding)
+    with _watching(observer, progress) as watcher:
+        predictor = Predictor(model, watcher, check_count("--batch-size", batch_size, 1), skip_unreadable)
+        for item, prediction in predictor.predictions(found):
+            yield item.place, prediction
+
+
+def predict_file(
+    run: str | Path | Run | AdaptedModel,
+    inputs: Asked,
+    out: str | Path,
+    *,
+    probabilities: bool = False,
+    text_column: str | None = None,
+    image_column: str | None = None,
+    encoding: str = "utf-8",
+    batch_size: int = 32,
+    skip_unreadable: bool = False,
+    observer: Observer | None = None,
+    progress: bool = True,
+) -> PredictionFile:
+    """Write what a model says of every sample into a file, one row a sample.
+
+    Rows of tables keep their columns; of other samples the column `input` says where they lie. Added are `predicted`
+    and, of a classification, `probability`; of several labels those that are above one half with `|` between, and every
+    one's as `probability:<label>`; of several targets `predicted:<target>`.
+
+    Args:
+        run: As for `predict_each`.
+        inputs: As for `predict_each`.
+        out: A file that ends in .csv, .tsv, .jsonl or .parquet.
+        probabilities: Whether to add every class's probability as `probability:<class>`.
+        text_column: As for `predict_each`.
+        image_column: As for `predict_each`.
+        encoding: As for `predict_each`.
+        batch_size: As for `predict_each`.
+        skip_unreadable: As for `predict_each`.
+        observer: As for `compare`.
+        progress: As for `compare`.
+
+    Raises:
+        bequest.core.errors.BequestError: As for `predict_each`; or a table has a column of an added one's name, or the
+            file cannot be written.
+    """
+    path = Path(out)
+    check_rows_suffix(path)
+    model = _model(run)
+    found = _inputs(model, inputs, text_column, image_column, encoding)
+    added = result_columns(model, probabilities=probabilities)
+    taken = [name for name in added if name in found.columns]
+    if taken:
+        raise DataError(
+            f"The data have a column {taken[0]!r} already; expected none of {', '.join(added[:3])}. Rename it."
+        )
+    with _watching(observer, progress) as watcher:
+        predictor = Predictor(model, watcher, check_count("--batch-size", batch_size, 1), skip_unreadable)
+        rows = (
+            [*map(item.cells.get, found.columns), *result_cells(prediction, probabilities=probabilities)]
+            for item, prediction in predictor.predictions(found)
+        )
+        count = write_rows([*found.columns, *added], rows, path)
+    return PredictionFile(path, count, len(found.items) - count)
+
+
+def _model(run: str | Path | Run | AdaptedModel) -> AdaptedModel:
+    if isinstance(run, AdaptedModel):
+        return run
+    return run.best if isinstance(run, Run) else load(run)
+
+
+def _inputs(
+    model: AdaptedModel, inputs: Asked, text_column: str | None, image_column: str | None, encoding: str
+) -> Inputs:
+    names = [inputs] if isinstance(inputs, str | Path) else inputs
+    columns = {"text_column": text_column, "image_column": image_column}
+    return read_inputs(names, model.source.modality, **columns, encoding=encoding, stdin=sys.stdin)
+
+
+FormatName = Literal["onnx", "torch-export", "safetensors", "hf", "timm", "peft"]
+
+
 def export(
     run: str | Path | Run,
-    folder: str | Path,
+    path: str | Path,
     *,
-    format: Literal["peft"] = "peft",
+    format: FormatName | None = None,
     method: str | None = None,
     seed: int | None = None,
     source: Source | None = None,
+    data: Any = None,
+    tolerance: float = TOLERANCE,
 ) -> Exported:
-    """Write what a run trained for another library; nothing is trained again.
+    """Write what a run trained for other tools; nothing is trained again.
 
-    `peft` writes a low-rank method's updates and its head as `adapter_config.json` and `adapter_model.safetensors`,
-    which `peft.PeftModel.from_pretrained` puts around the user's own network, and a README.md that says how. A head
-    that has no place in that network lies beside them, in `head.safetensors`.
+    What was written is loaded with the tool that users load it with, and computes on 32 real samples what PyTorch
+    computes, before it takes its name. docs/shipping.md tells what each format holds and how it is used:
+
+    - `onnx`: head included, any batch, any length of texts; preprocessing and labels as metadata;
+    - `torch-export`: the same as a program of PyTorch's, without Bequest's code;
+    - `safetensors`: a plain state dict, with the same metadata;
+    - `hf`: a folder for `from_pretrained` of transformers, where the source is from there and the head fits;
+    - `timm`: a folder for `timm.create_model`, where the source is from there;
+    - `peft`: a folder with a low-rank method's updates and its head, for `peft.PeftModel.from_pretrained`.
 
     Args:
-        run: A run, or its folder.
-        folder: Where the files go.
-        format: `peft`.
-        method: The method's name; None for the best one that has low-rank layers.
+        run: A run, or the folder of one, or of a saved model.
+        path: Where the file goes, or the files; a folder must be new or empty.
+        format: One of those; None goes by the suffix of the path (.onnx, .pt2, .safetensors).
+        method: The method's name; None for the best one, of `peft` the best that has low-rank layers.
         seed: The trial's; None for the median one by the held-out score.
         source: Needed where the run was made from an `nn.Module` of yours.
+        data: Real samples to try the file on, as for `compare`; None for the run's own. Needed where the run was made
+            from data that only Python had, or they have been moved.
+        tolerance: How far outputs may be from PyTorch's: this part of the largest output, or of 1 where that is more.
 
     Raises:
-        bequest.core.errors.BequestError: One of its kinds: the run has no such trial, or a folder cannot be used.
+        bequest.core.errors.BequestError: One of its kinds: the run has no such trial, the format has no place for the
+            model, a package is missing, outputs differ by more than the tolerance, or a file cannot be written.
     """
-    if format != "peft":
-        raise RunError(f"--format is {format!r}, expected peft.")
+    place, path = run.folder if isinstance(run, Run) else Path(run), Path(path)
+    form = choose_format(path, format)
+    if not 0 < tolerance < 1:
+        raise RunError(f"--tolerance is {tolerance}; expected a number between 0 and 1, e.g. {TOLERANCE:g}.")
     made_from = source or (run._source if isinstance(run, Run) else None)  # pyright: ignore[reportPrivateUsage]
-    place = run.folder if isinstance(run, Run) else Path(run)
-    return export_adapter(place, Path(folder), method=method, seed=seed, source=made_from)
+    known = run._task if isinstance(run, Run) else None  # pyright: ignore[reportPrivateUsage]
+    task = known if known is not None and data is None else _samples_of(place, data)
+    return run_export(place, path, task, form=form, method=method, seed=seed, source=made_from, tolerance=tolerance)
+
+
+def _samples_of(folder: Path, data: Any) -> Task:
+    """The data that a run was made from, or those that are given in their place."""
+    origin = (RunFolder(folder).settings.get("data") or {}) if (folder / RUN_FILE).is_file() else {}
+    if data is None and not origin:
+        raise RunError(
+            f"{folder} does not say where its data lie, and a file is tried on real samples; expected some. Give "
+            "them: --data PATH, or bequest.export(run, path, data=...)."
+        )
+    if origin and (data is None or isinstance(data, str | Path)):
+        return _load(origin, data)
+    return _task(data, "auto", {})
 
 
 def _known(task: Task, start: int, stop: int) -> dict[str, list[Any]]:

@@ -101,10 +101,10 @@ class FeatureExtractor(TransformerMixin, BaseEstimator):
         target = check_count("pool_to", self.pool_to, 0)
         check_count("batch_size", self.batch_size, 1)
         named = isinstance(self.source, str)
-        source = self._resolve(None) if named else self.source
-        samples = self._samples(X, source.modality if isinstance(source, Source) else None, reset=True)
+        source = source_of(self, None) if named else self.source
+        samples = samples_of(self, X, source.modality if isinstance(source, Source) else None, reset=True)
         task = _task(samples)
-        self.source_ = source if isinstance(source, Source) else self._resolve(task)
+        self.source_ = source if isinstance(source, Source) else source_of(self, task)
         self.taps_ = named_taps(self.source_, self.layers, target=target, task=task)
         return self
 
@@ -119,7 +119,7 @@ class FeatureExtractor(TransformerMixin, BaseEstimator):
             ValueError: An array is not as scikit-learn wants it, or of another width than that given to `fit`.
         """
         check_is_fitted(self)
-        samples = self._samples(X, self.source_.modality, reset=False)
+        samples = samples_of(self, X, self.source_.modality, reset=False)
         # Samples that occur twice are computed once.
         _, first, place = np.unique(hashes_of(samples), axis=0, return_index=True, return_inverse=True)
         context = Context(
@@ -137,27 +137,6 @@ class FeatureExtractor(TransformerMixin, BaseEstimator):
         check_is_fitted(self)
         return np.array(column_names(self.taps_), dtype=object)
 
-    def _resolve(self, task: Task | None) -> Source:
-        options = {"max_tokens": self.max_tokens, "image_size": self.image_size, "pooling": self.pooling}
-        if isinstance(self.source, str):
-            return get(self.source, head=self.source_head, **options)  # pyright: ignore[reportArgumentType]
-        assert task is not None
-        return resolve(self.source, task, head=self.source_head, **options)  # pyright: ignore[reportArgumentType]
-
-    def _samples(self, X: Any, modality: Modality | None, *, reset: bool) -> Samples:
-        """The samples; arrays are looked at as scikit-learn's estimators do."""
-        if modality == "array" or (modality is None and not _are_items(X)):
-            X = validate_data(self, X, reset=reset, allow_nd=True)
-        if modality == "image" and _are_items(X):
-            X = [Path(item) if isinstance(item, str) else item for item in X]
-        samples = read_samples(X, "X")
-        if modality is not None and samples.modality != modality:
-            raise DataError(
-                f"The source takes samples of kind {modality}, but X holds samples of kind {samples.modality}. Give "
-                "another source or other samples."
-            )
-        return samples
-
     def __getstate__(self) -> dict[str, Any]:
         """A source that has a name is left out: it is made again from that."""
         held: Any = super().__getstate__()
@@ -169,13 +148,54 @@ class FeatureExtractor(TransformerMixin, BaseEstimator):
     def __setstate__(self, state: dict[str, Any]) -> None:
         super().__setstate__(state)
         if isinstance(self.source, str) and "taps_" in state:
-            self.source_ = self._resolve(None)
+            self.source_ = source_of(self, None)
 
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()
         tags.transformer_tags = replace(tags.transformer_tags, preserves_dtype=[])
         tags.input_tags = replace(tags.input_tags, string=True, three_d_array=True)
         return tags
+
+
+def source_of(estimator: Any, task: Task | None) -> Source:
+    """The source of an estimator that has `source` and the parameters that say how it is used.
+
+    Args:
+        estimator: `FeatureExtractor`, or another with the same parameters.
+        task: What it is for; None where the source is a name.
+    """
+    names = ("max_tokens", "image_size", "pooling")
+    options: dict[str, Any] = {name: getattr(estimator, name) for name in names}
+    if isinstance(estimator.source, str):
+        return get(estimator.source, head=estimator.source_head, **options)
+    assert task is not None
+    return resolve(estimator.source, task, head=estimator.source_head, **options)
+
+
+def samples_of(estimator: Any, X: Any, modality: Modality | None, *, reset: bool) -> Samples:
+    """The samples; arrays are looked at as scikit-learn's estimators do.
+
+    Args:
+        estimator: Which remembers the arrays' width and names.
+        X: As scikit-learn gives it, or a list of texts, images or paths.
+        modality: What the source takes; None where X tells.
+        reset: Whether this is `fit`.
+
+    Raises:
+        DataError: X holds samples of another kind.
+        ValueError: An array is not as scikit-learn wants it.
+    """
+    if modality == "array" or (modality is None and not _are_items(X)):
+        X = validate_data(estimator, X, reset=reset, allow_nd=True)
+    if modality == "image" and _are_items(X):
+        X = [Path(item) if isinstance(item, str) else item for item in X]
+    samples = read_samples(X, "X")
+    if modality is not None and samples.modality != modality:
+        raise DataError(
+            f"The source takes samples of kind {modality}, but X holds samples of kind {samples.modality}. Give "
+            "another source or other samples."
+        )
+    return samples
 
 
 def _are_items(X: Any) -> bool:

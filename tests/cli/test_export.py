@@ -16,9 +16,10 @@ def test_export_and_take_up_again(table: Path, bert: Path, bequest: Bequest, tmp
     run, folder = tmp_path / "run", tmp_path / "adapter"
     status, _, _ = bequest("adapt", table, *source, *sizes, "--method", "lora", "--epochs", 1, "--out", run)
     assert status == 0
-    status, out, error = bequest("export", run, folder)
+    status, out, error = bequest("export", run, folder, "--format", "peft")
     assert (status, error) == (0, "")
-    assert f"Adapter  {folder}   (lora, seed 0; its README.md says how to load it)" in out
+    assert f"Exported  {folder}   (peft; lora, seed 0)" in out
+    assert "Checked   on 32 real samples: outputs differ from PyTorch's by at most" in out
     assert "The original network has no place for this head, so it lies in head.safetensors" in out
     readme = (folder / "README.md").read_text()
     assert f"network = transformers.AutoModel.from_pretrained('{bert}')" in readme
@@ -33,11 +34,11 @@ def test_export_and_take_up_again(table: Path, bert: Path, bequest: Bequest, tmp
     status, out, error = bequest("predict", tmp_path / "again", table)
     assert status == 0
 
-    status, _, error = bequest("export", tmp_path / "again", folder)
+    status, _, error = bequest("export", tmp_path / "again", tmp_path / "none", "--format", "peft")
     assert status == 1 and "None of its methods has no low-rank layers" in error
     words = ("adapt", table, *source, "--adapter", folder, "--cut-at", "layer.1", *sizes)
     status, _, _ = bequest(*words, "--method", "lora", "--epochs", 1, "--out", tmp_path / "cut")
-    status, out, error = bequest("export", tmp_path / "cut", tmp_path / "second")
+    status, out, error = bequest("export", tmp_path / "cut", tmp_path / "second", "--format", "peft")
     assert (status, error) == (0, "")
     assert "The updates add to the network with the adapter adapter in it: merge that one first." in out
     assert "The embedding is the output of the layer `encoder.layer.1`" in (tmp_path / "second/README.md").read_text()

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import json
 import shlex
-import sys
 from argparse import Namespace
-from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bequest.cli.options import distillation, hyperparameters, parse_settings
-from bequest.core.errors import BequestError, DataError
+from bequest.core.errors import BequestError
 from bequest.core.registry import methods
 
 if TYPE_CHECKING:
@@ -117,11 +115,17 @@ def features(options: Namespace) -> int:
 
 def predict(options: Namespace) -> int:
     """`bequest predict`."""
-    from bequest.engine.adapted import load
+    from bequest import api
 
-    model = load(options.run)
-    samples = list(_inputs(options.inputs, model.source.modality, options.encoding))
-    for (name, _), prediction in zip(samples, model.predict([s for _, s in samples]), strict=True):
+    names = ("text_column", "image_column", "encoding", "batch_size", "skip_unreadable")
+    asked = {**{name: getattr(options, name) for name in names}, "progress": not options.quiet}
+    if options.out is not None:
+        own = {"out": options.out, "probabilities": options.probabilities}
+        made = api.predict_file(options.run, options.inputs, **own, **asked)
+        left_out = f", {made.num_skipped:,} left out" if made.num_skipped else ""
+        print(f"Predictions  {made.path}   ({made.num_samples:,} samples{left_out})")
+        return 0
+    for name, prediction in api.predict_each(options.run, options.inputs, **asked):
         if options.json:
             print(json.dumps({"input": name, **vars(prediction)}, ensure_ascii=False))
         else:
@@ -157,9 +161,15 @@ def export(options: Namespace) -> int:
     """`bequest export`."""
     from bequest import api
 
-    own = {name: getattr(options, name) for name in ("format", "method", "seed")}
-    made = api.export(options.run, options.folder, **own)
-    print(f"Adapter  {made.folder}   ({made.method}, seed {made.seed}; its README.md says how to load it)")
+    own = {name: getattr(options, name) for name in ("format", "method", "seed", "data", "tolerance")}
+    made = api.export(options.run, options.path, **own)
+    trial = f"{made.method}, seed {made.seed}" if made.method else "saved model"
+    check = made.check
+    print(f"Exported  {made.path}   ({made.format}; {trial})")
+    print(
+        f"Checked   on {check.num_samples} real samples: outputs differ from PyTorch's by at most "
+        f"{check.difference:.2g} ({check.allowed:.2g} allowed)"
+    )
     for note in made.notes:
         print(note)
     return 0
@@ -308,31 +318,3 @@ def _closing(run: Run) -> None:
     print(f"Leaderboard  {run.folder / 'leaderboard.json'}")
     print(f"Report       {run.report}")
     print(f"Best model   {run.folder / 'best'}   (bequest predict {run.folder} …)")
-
-
-def _inputs(names: list[str], modality: str, encoding: str) -> Iterator[tuple[str, Any]]:
-    for name in names:
-        if name == "-":
-            lines = (line.rstrip("\n") for line in sys.stdin)
-            yield from ((line, line) for line in lines if line.strip())
-        elif modality == "image":
-            yield name, name
-        elif modality == "text":
-            yield name, _read(Path(name), encoding)
-        else:
-            raise BequestError("This model takes arrays; predict with it from Python: bequest.load(folder).predict(…).")
-
-
-def _read(path: Path, encoding: str) -> str:
-    try:
-        return path.read_text(encoding=encoding)
-    except OSError as error:
-        raise DataError(
-            f"Cannot read {path} ({error.strerror}); expected a text file. To predict for words typed here: "
-            f"echo '…' | bequest predict RUN -"
-        ) from None
-    except UnicodeDecodeError as error:
-        raise DataError(
-            f"{path} is not {encoding} (byte {error.start}); expected text in that encoding. Name another: --encoding "
-            "latin-1."
-        ) from None

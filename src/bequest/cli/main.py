@@ -36,6 +36,7 @@ _EXAMPLES = """examples:
   bequest distill reviews.csv --teacher runs/reviews --student minilm_l3
   bequest probe reviews.csv --source minilm_l6,minilm_l3    which source and layer, before any training
   bequest predict runs/photos photo.jpg                     with the best model of a run
+  bequest export runs/reviews model.onnx                    for other tools, checked on real samples
 """
 
 
@@ -260,8 +261,9 @@ def _parser() -> ArgumentParser:
     predict = verb(
         "predict",
         "predict with the best model of a run",
-        "  bequest predict runs/photos a.jpg b.jpg\n"
+        "  bequest predict runs/photos a.jpg b.jpg holiday/\n"
         "  bequest predict runs/reviews letter.txt\n"
+        "  bequest predict runs/reviews new.csv --out predictions.csv    keeps the columns, adds two\n"
         "  echo 'arrived broken' | bequest predict runs/reviews -\n"
         "  echo 'Dear Sir' | bequest predict runs/letters -      a language model goes on\n",
     )
@@ -270,10 +272,26 @@ def _parser() -> ArgumentParser:
         "inputs",
         nargs="+",
         metavar="FILE",
-        help="images; text files, each one text; or - for standard input: one text, or one image's path, a line",
+        help="images; text files, each one text; folders, with all that lies below; tables (.csv, .tsv, .jsonl, .json, "
+        ".parquet); or - for standard input: one text, one image's path, or one JSON object a line",
+    )
+    predict.add_argument(
+        "--out", metavar="FILE", help="into a .csv, .tsv, .jsonl or .parquet file (default: to the terminal)"
     )
     predict.add_argument("--json", action="store_true", help="one JSON object a line, with all probabilities")
+    predict.add_argument(
+        "--probabilities", action="store_true", help="in --out, a column for every class's probability"
+    )
+    predict.add_argument("--text-column", metavar="NAME", help="a table's column of texts (default: recognised)")
+    predict.add_argument("--image-column", metavar="NAME", help="a table's column of paths (default: recognised)")
     predict.add_argument("--encoding", default="utf-8", help="of text files (default: utf-8)")
+    predict.add_argument("--batch-size", type=int, default=32, metavar="N", help="samples in a pass (default: 32)")
+    predict.add_argument(
+        "--skip-unreadable",
+        action="store_true",
+        help="leave out samples that cannot be read, and say which (default: the first one ends it)",
+    )
+    predict.add_argument("--quiet", action="store_true", help="show errors and the outcome only")
     predict.set_defaults(command=commands.predict)
 
     replay = verb(
@@ -288,19 +306,32 @@ def _parser() -> ArgumentParser:
 
     export = verb(
         "export",
-        "write what a run trained for another library; nothing is trained again",
-        "  bequest export runs/reviews adapter\n  bequest export runs/reviews adapter --method lora --seed 1\n",
+        "write what a run trained for other tools, checked on real samples; nothing is trained again",
+        "  bequest export runs/reviews model.onnx\n"
+        "  bequest export runs/photos model.pt2 --method full --seed 1\n"
+        "  bequest export runs/photos for-timm --format timm\n"
+        "  bequest export runs/reviews adapter --format peft\n",
     )
-    export.add_argument("run", metavar="RUN", help="folder of a run")
-    export.add_argument("folder", metavar="DIR", help="where the files go")
+    export.add_argument("run", metavar="RUN", help="folder of a run, or of a saved model")
+    export.add_argument("path", metavar="PATH", help="the file, or a new folder")
     export.add_argument(
         "--format",
-        choices=("peft",),
-        default="peft",
-        help="peft: the PEFT library's adapter, of a method with low-rank layers, its head included (default: peft)",
+        choices=("onnx", "torch-export", "safetensors", "hf", "timm", "peft"),
+        help="onnx (.onnx), torch-export (.pt2: a program of PyTorch's), safetensors (.safetensors: a state dict), or "
+        "into a folder: hf (transformers' from_pretrained), timm (timm.create_model), peft (the PEFT library's "
+        "adapter, of a method with low-rank layers) (default: by the suffix of PATH)",
     )
-    export.add_argument("--method", help="of which method (default: the best one that can be exported)")
+    export.add_argument("--method", help="of which method (default: the best one that the format can hold)")
     export.add_argument("--seed", type=int, metavar="N", help="of which trial (default: the median one)")
+    export.add_argument("--data", metavar="PATH", help="samples to try the file on (default: the run's own data)")
+    export.add_argument(
+        "--tolerance",
+        type=float,
+        default=1e-4,
+        metavar="T",
+        help="how far outputs may be from PyTorch's, as a part of the largest, or of 1 where that is more (default: "
+        "0.0001)",
+    )
     export.set_defaults(command=commands.export)
 
     ls = verb(

@@ -1,8 +1,7 @@
-"""What a run trained, written for other libraries from the tensors that its folder keeps: nothing is trained again."""
+"""What a run trained, written for other tools from the tensors that its folder keeps: nothing is trained again."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -16,11 +15,17 @@ from bequest.core.errors import RunError, nearest
 from bequest.core.plan import Plan
 from bequest.core.registry import get_method
 from bequest.core.results import Leaderboard, TrialRecord
-from bequest.core.task import Modality, Task
+from bequest.core.task import Task
+from bequest.engine.adapted import AdaptedModel, load
+from bequest.engine.formats import TOLERANCE, Check, ship
+from bequest.engine.formats.format import Format
 from bequest.engine.run import restore
+from bequest.engine.windows import divided
 from bequest.nn.peft_layout import adapted_layers, with_own_factors
 from bequest.sources import Source, get
-from bequest.sources import adapter as adapters
+
+_NUM_SAMPLES = 32
+"""On which a file is tried, or all where they are fewer."""
 
 
 @dataclass(frozen=True)
@@ -28,52 +33,96 @@ class Exported:
     """What was written.
 
     Attributes:
-        folder: Where it lies.
-        method: The method whose trial it is.
-        seed: The trial's.
+        path: The file, or the folder.
+        format: Its name.
+        method: The method whose trial it is; empty where the model's record does not say.
+        seed: The trial's; None where the model's record does not say.
+        check: How its outputs compare with PyTorch's, as the tool computes them that users load it with.
         notes: What the user should know of the files.
     """
 
-    folder: Path
+    path: Path
+    format: str
     method: str
-    seed: int
+    seed: int | None
+    check: Check
     notes: tuple[str, ...]
 
 
-def export_adapter(
-    run: Path, folder: Path, *, method: str | None = None, seed: int | None = None, source: Source | None = None
+def export(
+    run: Path,
+    path: Path,
+    task: Task,
+    *,
+    form: Format,
+    method: str | None = None,
+    seed: int | None = None,
+    source: Source | None = None,
+    tolerance: float = TOLERANCE,
 ) -> Exported:
-    """Write what a low-rank method trained into the files of the PEFT library.
+    """Write what a run trained for other tools, and try it on real samples.
 
     Args:
-        run: A run's folder.
-        folder: Where the files go.
-        method: The method's name; None for the best one that has low-rank layers.
+        run: A run's folder, or a saved model's.
+        path: Where the file or the files go.
+        task: Holds the samples.
+        form: The format.
+        method: The method's name; None for the best one that the format has a place for.
         seed: The trial's; None for the median one by the held-out score.
         source: Needed where the run was made from an `nn.Module` of yours.
+        tolerance: How far outputs may be from PyTorch's, as a part of the largest, or of 1 where that is more.
 
     Raises:
-        RunError: The run has no such trial, the source is not the one that it was made from, or a folder cannot be
-            used.
+        RunError: The run has no such trial, the source is not the one that it was made from, the format has no place
+            for the model, outputs differ by more, or files cannot be written.
         SourceError: The source cannot be had.
     """
+    if form.merged and method is None and seed is None:
+        model = load(run, source=None if source is None or source.description else source)
+    else:
+        model = _trained(run, task, form, method, seed, source)
+    if task.modality != model.source.modality:
+        raise RunError(
+            f"The model in {run} takes samples of kind {model.source.modality}, but the data hold samples of kind "
+            f"{task.modality}; expected those of the run. Name them: --data."
+        )
+    samples = _samples(task, model)
+    check, notes = ship(model, path, form, samples, tolerance)
+    record = model.record
+    return Exported(path, form.name, record.get("method", ""), record.get("seed"), check, tuple(notes))
+
+
+def _samples(task: Task, model: AdaptedModel) -> list[Any]:
+    """Some samples from all over the data, as the network takes them."""
+    divided_task = divided(task, model.source)
+    count = len(divided_task.samples)
+    return [divided_task.samples[int(i)] for i in np.unique(np.linspace(0, count - 1, _NUM_SAMPLES).round())]
+
+
+def _trained(
+    run: Path, task: Task, form: Format, method: str | None, seed: int | None, source: Source | None
+) -> AdaptedModel:
+    """What a trial trained, as it was scored, or as it was before its updates were merged."""
     kept = RunFolder(run)
     board = kept.board()
     source = _source(kept, run, source)
+    task = replace(task, classes=tuple(board.task["classes"]), kind=board.task.get("kind", "classification"))
     for name in _candidates(board, run, method):
-        if not adapted_layers(_plan(_trial(board, run, name, None), source, board).network.body):
+        plan = _plan(_trial(board, run, name, None), source, task)
+        if not form.merged and not adapted_layers(plan.network.body):
             continue
         trial = _trial(board, run, name, seed)
-        plan = _plan(trial, source, board)
+        plan = _plan(trial, source, task)
         trained, head = kept.trained(name, trial.seed)
-        network = restore(replace(plan, finish=None), trained, head)
-        network.body = with_own_factors(network.body)
-        notes = adapters.write(folder, network, source, tuple(board.task["classes"]))
-        return Exported(folder, name, trial.seed, tuple(notes))
+        network = restore(plan if form.merged else replace(plan, finish=None), trained, head)
+        if not form.merged:
+            network.body = with_own_factors(network.body)
+        record = {"method": name, "seed": trial.seed, "settings": trial.settings}
+        return AdaptedModel(network, source, task.classes, record, task.kind)
     told = f"{method} has" if method else "None of its methods has"
     raise RunError(
         f"The run in {run} cannot be exported as an adapter: {told} no low-rank layers; expected a method that adds "
-        "some, e.g. lora. Its best model is complete in the folder 'best'."
+        "some, e.g. lora. Other formats hold whole networks: bequest export RUN model.onnx."
     )
 
 
@@ -104,47 +153,20 @@ def _source(kept: RunFolder, run: Path, given: Source | None) -> Source:
     if given is None and "pretrained" not in request:
         raise RunError(
             f"The run in {run} was made from a module that only Python had; expected a named source. Give it: "
-            "bequest.export(run, folder, source=bequest.from_module(...))."
+            "bequest.export(run, path, source=bequest.from_module(...))."
         )
     source = given or get(**request)
     if source.fingerprint != kept.weights:
         raise RunError(
-            f"{source.name!r} has other weights than the source of the run in {run}; expected the same, since an "
-            "adapter adds to them. Restore its files, or run again."
+            f"{source.name!r} has other weights than the source of the run in {run}; expected the same, since "
+            "what was trained adds to them. Restore its files, or run again."
         )
     return replace(source, request=source.request or request)
 
 
-def _plan(trial: TrialRecord, source: Source, board: Leaderboard) -> Plan:
-    """The plan of a trial, made again as it was; of the task it needs what the board says of it."""
+def _plan(trial: TrialRecord, source: Source, task: Task) -> Plan:
+    """The plan of a trial, made again as it was."""
     info = get_method(taught_by(trial.method))
-    about = board.task
-    task = Task(
-        about["name"],
-        _None(source.modality),
-        np.zeros(0, np.int64),
-        tuple(about["classes"]),
-        kind=about.get("kind", "classification"),
-    )
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(trial.seed)
         return info.build(untaught(trial.settings)).plan(source, task)
-
-
-@dataclass(frozen=True)
-class _None(Sequence[Any]):
-    """No samples, of a modality."""
-
-    modality: Modality
-
-    def __len__(self) -> int:
-        return 0
-
-    def __getitem__(self, index: Any) -> Any:
-        raise IndexError(index)
-
-    def content_hash(self, index: int) -> bytes:
-        raise IndexError(index)
-
-    def describe(self, index: int) -> str:
-        raise IndexError(index)

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any, NoReturn
 
 from bequest.core.errors import DataError, nearest
+from bequest.core.task import Modality
 from bequest.data.assemble import PARTS
 from bequest.data.formats import Table
 from bequest.data.images import SUFFIXES
@@ -114,6 +115,35 @@ def recognise(table: Table, columns: Columns) -> tuple[Roles, list[str]]:
     if columns.label is None or (columns.text is None and columns.image is None):
         notes.append(_note(table, roles))
     return roles, notes
+
+
+def input_column(table: Table, modality: Modality, name: str | None) -> int:
+    """The position of the column of inputs in a table without labels, or whose labels do not matter.
+
+    Args:
+        table: The table.
+        modality: `text` or `image`.
+        name: As the user names it; None to recognise it.
+
+    Raises:
+        DataError: There is no such column, or none can be told from others.
+    """
+    option = f"--{modality}-column"
+    if name is not None:
+        fault = _fault(table, name, option)
+        if fault:
+            raise DataError(fault)
+        return _position(table, name)
+    known = _IMAGE_NAMES if modality == "image" else (*_TEXT_NAMES, *_PROMPT_NAMES)
+    others = {*_LABEL_NAMES, *_SPLIT_NAMES}
+    rest = [i for i, column in enumerate(table.columns) if column.lower() not in others]
+    found = rest[0] if len(rest) == 1 else _named(table, known, ())
+    if found is None:
+        raise DataError(
+            f"Cannot tell which column of {table.place} holds the {modality}s; there are: "
+            f"{', '.join(map(repr, table.columns))}. Expected a name such as {known[0]}. Name it: {option} NAME."
+        )
+    return found
 
 
 def recognise_texts(table: Table, columns: Columns) -> tuple[Roles, list[str]]:

@@ -1,12 +1,14 @@
-"""Tables of features in files, written a block of rows at a time: .parquet, .csv, .npz."""
+"""Tables in files, written a block of rows at a time: of features (.parquet, .csv, .npz), of rows (.csv, .jsonl, …)."""
 
 from __future__ import annotations
 
 import csv
 import io
+import json
 import zipfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import IO, Any
 
@@ -14,6 +16,7 @@ import numpy as np
 
 from bequest.core.errors import DataError
 from bequest.core.results import atomic_open
+from bequest.data.spool import spool_columns
 
 Array = np.ndarray[Any, Any]
 
@@ -125,5 +128,112 @@ WRITERS: dict[str, Callable[[FeatureTable, IO[bytes], Path], None]] = {
     ".parquet": _write_parquet,
     ".csv": _write_csv,
     ".npz": _write_npz,
+}
+"""By the file's suffix."""
+
+
+_BLOCK_ROWS = 4096
+
+Rows = Callable[[], Iterator[Sequence[Any]]]
+"""The rows, from the first, as often as it is called."""
+
+
+def check_rows_suffix(path: Path) -> None:
+    """As `check_suffix`, for `write_rows`.
+
+    Raises:
+        DataError: No format goes by the file's suffix, or the package that writes it is not installed.
+    """
+    if path.suffix.lower() not in ROW_WRITERS:
+        raise DataError(f"Cannot write {path}; expected a file that ends in {', '.join(ROW_WRITERS)}.")
+    if path.suffix.lower() == ".parquet":
+        _pyarrow(path)
+
+
+def write_rows(columns: Sequence[str], rows: Iterable[Sequence[Any]], path: Path) -> int:
+    """Write rows of mixed cells in the format of the file's suffix; the file appears whole or not at all.
+
+    Rows are kept out of memory until all are there.
+
+    Args:
+        columns: Their names.
+        rows: As many cells each: str, numbers, bool, None, or what JSON can hold.
+        path: The file.
+
+    Returns:
+        How many rows there are.
+
+    Raises:
+        DataError: As for `check_rows_suffix`, or the file cannot be written.
+    """
+    check_rows_suffix(path)
+    kept = spool_columns(rows, len(columns))
+    try:
+        with atomic_open(path) as file:
+            ROW_WRITERS[path.suffix.lower()](columns, lambda: zip(*kept, strict=True), file, path)
+    except OSError as error:
+        raise DataError(f"Cannot write {path} ({error.strerror}); expected a place with room for it.") from error
+    return len(kept[0])
+
+
+def _write_csv_rows(columns: Sequence[str], rows: Rows, file: IO[bytes], path: Path) -> None:
+    text = io.TextIOWrapper(file, encoding="utf-8", newline="")
+    writer = csv.writer(text, delimiter="\t" if path.suffix.lower() == ".tsv" else ",")
+    writer.writerow(columns)
+    writer.writerows([_as_text(cell) if isinstance(cell, list | dict) else cell for cell in row] for row in rows())
+    text.detach()
+
+
+def _write_json_rows(columns: Sequence[str], rows: Rows, file: IO[bytes], _: Path) -> None:
+    for row in rows():
+        file.write((_as_text(dict(zip(columns, row, strict=True))) + "\n").encode(errors="replace"))
+
+
+def _write_parquet_rows(columns: Sequence[str], rows: Rows, file: IO[bytes], path: Path) -> None:
+    """A column whose cells have no type in common holds texts."""
+    pyarrow = _pyarrow(path)
+    from pyarrow import parquet
+
+    types = [pyarrow.null()] * len(columns)
+    for block in _blocks(rows()):
+        types = [_common(pyarrow, known, cells) for known, cells in zip(types, zip(*block, strict=True), strict=True)]
+    schema = pyarrow.schema(list(zip(columns, types, strict=True)))
+    with parquet.ParquetWriter(file, schema) as writer:
+        for block in _blocks(rows()):
+            arrays = [
+                pyarrow.array([_as_cell(c) for c in cells] if kind == pyarrow.string() else cells, kind)
+                for kind, cells in zip(types, zip(*block, strict=True), strict=True)
+            ]
+            writer.write_table(pyarrow.table(arrays, schema=schema))
+
+
+def _common(pyarrow: Any, known: Any, cells: Sequence[Any]) -> Any:
+    """The type of a column, of which a block's cells are more."""
+    try:
+        found = pyarrow.schema([("", pyarrow.infer_type(cells))])
+        merged = pyarrow.unify_schemas([pyarrow.schema([("", known)]), found], promote_options="permissive")
+        return merged.field(0).type
+    except (pyarrow.ArrowInvalid, pyarrow.ArrowTypeError, pyarrow.ArrowNotImplementedError):
+        return pyarrow.string()
+
+
+def _blocks(rows: Iterator[Sequence[Any]]) -> Iterator[list[Sequence[Any]]]:
+    while block := list(islice(rows, _BLOCK_ROWS)):
+        yield block
+
+
+def _as_cell(cell: Any) -> str | None:
+    return cell if cell is None or isinstance(cell, str) else _as_text(cell)
+
+
+def _as_text(value: Any) -> str:
+    return json.dumps(value, ensure_ascii=False)
+
+
+ROW_WRITERS: dict[str, Callable[[Sequence[str], Rows, IO[bytes], Path], None]] = {
+    ".csv": _write_csv_rows,
+    ".tsv": _write_csv_rows,
+    ".jsonl": _write_json_rows,
+    ".parquet": _write_parquet_rows,
 }
 """By the file's suffix."""

@@ -119,7 +119,7 @@ class AdaptedModel:
             `ValuesPrediction`, of a language model `TextPrediction`.
         """
         if self.kind == "causal-lm":
-            return [TextPrediction(text) for text in self.generate(_as_list(inputs))]
+            return [TextPrediction(text) for text in self.generate(list(_samples(inputs)))]
         outputs = self.outputs(inputs, batch_size=batch_size, precision=precision)
         rows = OBJECTIVES[self.kind].activate(outputs).tolist()
         predict = {"classification": _class, "multi-label": _labels, "regression": _values}[self.kind]
@@ -165,19 +165,21 @@ class AdaptedModel:
         Of a language model inputs are windows of tokens, as a divided task's samples are, and outputs each window's
         negative log-likelihood and the number of tokens that it is of.
         """
-        decoded = [_decode(sample, self.source.modality) for sample in _as_list(inputs)]
-        if not decoded:
+        # One at a time: encoded they take little room, decoded (a photograph) much.
+        items = [self.source.preprocess.encode(_decode(sample, self.source.modality)) for sample in _samples(inputs)]
+        if not items:
             return torch.empty(0, len(self.classes))
-        items = [self.source.preprocess.encode(sample) for sample in decoded]
+        order = _by_length(items, self.source.modality)
         runtime = choose_runtime(precision)
         runtime.place(self.network)
         parts: list[Tensor] = []
         with torch.inference_mode():
             for start in range(0, len(items), batch_size):
-                batch = runtime.inputs(self.source.preprocess.collate(items[start : start + batch_size]))
+                chosen = [items[i] for i in order[start : start + batch_size]]
+                batch = runtime.inputs(self.source.preprocess.collate(chosen))
                 with runtime.accelerator.autocast():
                     parts.append(self.network(*batch).float().cpu())
-        return torch.cat(parts)
+        return torch.cat(parts)[torch.from_numpy(np.argsort(order))]
 
     def save(self, folder: str | Path) -> None:
         """Write the model into a folder of its own, complete: weights, preprocessing, classes, record, model card.
@@ -247,10 +249,15 @@ def _values(named: dict[str, float]) -> ValuesPrediction:
     return ValuesPrediction(named)
 
 
-def _as_list(inputs: Iterable[Any]) -> Sequence[Any]:
+def _samples(inputs: Iterable[Any]) -> Iterable[Any]:
     if isinstance(inputs, (str, Path)):
         raise TypeError(f"predict takes a list of samples; put {inputs!r} into one: predict([{inputs!r}])")
-    return list(inputs)
+    return inputs
+
+
+def _by_length(items: Sequence[Any], modality: str) -> np.ndarray[Any, np.dtype[np.intp]]:
+    """An order in which texts of like length go through the network together; of other samples theirs."""
+    return np.argsort([len(item) if modality == "text" else 0 for item in items], kind="stable")
 
 
 def _decode(sample: Any, modality: str) -> Any:

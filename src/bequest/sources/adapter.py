@@ -96,10 +96,18 @@ def load(folder: str | Path, network: Network, adapter: Adapter | None = None) -
         SourceError: As for `read`; or the adapter does not fit the network.
     """
     apply(adapter or read(folder), network)
-    file = Path(folder) / HEAD_FILE
-    if file.is_file():
-        network.head = _read_head(file)
+    network.head = read_head(folder) or network.head
     network.eval()
+
+
+def read_head(folder: str | Path) -> nn.Module | None:
+    """The head that lies beside an adapter; None where there is none.
+
+    Raises:
+        SourceError: Its file is damaged.
+    """
+    file = Path(folder) / HEAD_FILE
+    return _read_head(file) if file.is_file() else None
 
 
 def add(adapters: Adapters, name: str, folder: str | Path) -> None:
@@ -123,7 +131,7 @@ def write(folder: str | Path, network: Network, source: Source, classes: tuple[s
     """Write a network's low-rank updates and its head, for the PEFT library.
 
     Args:
-        folder: New, or its files of these names are replaced.
+        folder: New or empty.
         network: With low-rank layers in its body.
         source: What it was made from.
         classes: Names of the outputs.
@@ -147,7 +155,6 @@ def write(folder: str | Path, network: Network, source: Source, classes: tuple[s
     notes = _notes(network, source, beside)
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        (folder / HEAD_FILE).unlink(missing_ok=True)
         write_json(folder / CONFIG_FILE, dict(adapter.config))
         _save(folder / TENSORS_FILE, dict(adapter.tensors), {"format": "pt"})
         if beside:
