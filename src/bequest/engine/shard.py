@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from bequest.core.errors import RunError, SourceError
+from bequest.core.parse import parse_json
 from bequest.core.results import atomic_open
 
 if TYPE_CHECKING:
@@ -163,7 +164,7 @@ def read_shard(path: Path) -> tuple[Shard, Array, Array]:
     with path.open("rb") as file:
         try:
             size = int.from_bytes(file.read(8), "little")
-            header = json.loads(file.read(size if size <= _LONGEST_HEADER else 0))
+            header = parse_json(file.read(size if size <= _LONGEST_HEADER else 0))
             [num_records, _] = header["hashes"]["shape"]
             values, seconds = header["values"], float(header["__metadata__"]["seconds"])
             shape, dtype = tuple(map(int, values["shape"])), _NAMES[values["dtype"]]
