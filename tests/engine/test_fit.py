@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from faulting import fault
 
 from bequest.core.errors import TrainingError
 from bequest.core.observe import Silent
@@ -96,6 +97,11 @@ def test_plain_loop_gives_the_same_weights(context_of: Callable[..., Any]) -> No
         torch.testing.assert_close(ours, theirs, rtol=1e-3, atol=1e-5, msg=name)
 
 
+@fault(
+    "the loss rises again, or shoots up, in the midst of a training",
+    happens="the weights of the best epoch are put back at the end",
+    outcome="the model of the best epoch, the state before training among them",
+)
 def test_best_weights_are_kept(context_of: Callable[..., Any]) -> None:
     context = context_of("image")
     network, stage, feed = prepared(context)
@@ -234,6 +240,11 @@ def relations(outputs: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
     return F.cross_entropy(outputs, labels) + torch.cdist(outputs, outputs).mean()
 
 
+@fault(
+    "memory does not hold a batch in training",
+    happens="it goes through the network in parts, halved until they fit, and is said once",
+    outcome="the step of the whole batch, apart from rounding, dropout's draws and BatchNorm's statistics",
+)
 @pytest.mark.parametrize("error", [MemoryError, torch.OutOfMemoryError])
 @pytest.mark.parametrize("loss", [F.cross_entropy, relations])
 def test_a_batch_that_memory_does_not_hold_is_halved_with_the_same_result(
@@ -257,6 +268,11 @@ def test_a_batch_that_memory_does_not_hold_is_halved_with_the_same_result(
     assert "Memory did not hold a batch of 8 samples" in note and "in parts" in note
 
 
+@fault(
+    "memory does not hold one sample in training",
+    happens="the trial ends with an error that says what takes less",
+    outcome="all other trials finish",
+)
 def test_memory_that_does_not_hold_one_sample_ends_the_training(context_of: Callable[..., Any]) -> None:
     with pytest.raises(TrainingError, match=r"no memory for one sample \(out of memory\)"):
         trained_with(context_of("image"), prepared(context_of("image"))[1], 0, MemoryError)

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from faulting import fault
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
@@ -115,6 +116,11 @@ def test_a_jpeg_of_20_000_pixels_a_side_is_decoded_smaller_in_little_memory(tmp_
     assert kilobytes < 150_000, "400 million pixels would take 400 MB"
 
 
+@fault(
+    "an image of more than twice `PIL.Image.MAX_IMAGE_PIXELS`, or of many times its file's size",
+    happens="refused by its header, and named; a plain JPEG is decoded smaller, a slender image loses its ends",
+    outcome="memory stays bounded",
+)
 @pytest.mark.parametrize("content", [png_of_zeros(20_000, 20_000), grey_jpeg(20_000, progressive=True)])
 def test_a_decompression_bomb_is_named_before_it_is_decoded(tmp_path: Path, content: bytes) -> None:
     for label in ("a", "b"):
@@ -139,6 +145,11 @@ def test_what_runs_a_program_to_be_decoded_is_no_image(tmp_path: Path) -> None:
         image_files([path])
 
 
+@fault(
+    "a folder of images or texts holds links that lead out of it, or pipes",
+    happens="they are left out, and a note says so",
+    outcome="nothing outside of the given folder is read",
+)
 def test_links_that_lead_out_of_the_folder_are_not_followed(tmp_path: Path) -> None:
     outside, root = tmp_path / "outside", tmp_path / "photos"
     for width, folder in enumerate((outside, root / "cat", root / "dog"), 8):

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from faulting import fault
 
 import bequest
 from bequest import sources
@@ -136,6 +137,11 @@ def test_a_runs_checkpoint(mark: Path, tmp_path: Path) -> None:
         Checkpoint(payload(mark, tmp_path / "stage1.ckpt"), {}, 0.0).restore(Loop())
 
 
+@fault(
+    "a source, checkpoint, run, adapter or array is a pickle that runs code",
+    happens="refused: nothing that a user gives is unpickled, and no code of a model's folder is run",
+    outcome="an error that names the file; the code is not run",
+)
 def test_weights_of_a_run_and_of_an_adapter(mark: Path, tmp_path: Path) -> None:
     model = payload(mark, tmp_path / "model" / "model.safetensors").parent
     (model / "model.json").write_text(

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from faulting import fault
 
 import bequest
 from bequest.cli.main import main
@@ -55,6 +56,11 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> bequest.Run:
     return bequest.compare(table, source, ["linear_probe"], out=folder / "run", cache=folder / "cache", **options)
 
 
+@fault(
+    "class names and files' names are HTML, scripts, formulas, templates or paths",
+    happens="escaped in the report, kept as they are in records and tables, never part of a path",
+    outcome="no script runs; nothing is altered silently",
+)
 def test_no_script_runs_in_the_report(run: bequest.Run) -> None:
     page = Tags()
     page.feed(run.report.read_text(encoding="utf-8"))

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 import tiny
+from faulting import fault
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -84,6 +85,11 @@ def test_the_field_of_the_wrong_type_is_named(run: Path) -> None:
             Leaderboard.from_json(forged(board, place, value))
 
 
+@fault(
+    "a run's, model's or adapter's JSON or safetensors is forged: deep, huge, of wrong types, overlapping, with `../`",
+    happens="refused before anything of that size is built; file or field is named",
+    outcome="an error; nothing outside of the folder is read",
+)
 @given(data=st.data())
 def test_a_model_is_loaded_or_its_folder_is_named(run: Path, data: st.DataObject) -> None:
     file = run / "best" / "model.json"
@@ -207,7 +213,7 @@ def test_headers_of_safetensors(run: Path, tmp_path: Path, content: bytes) -> No
     (tmp_path / "model" / "model.safetensors").write_bytes(content)
     with pytest.raises(RunError, match=str(tmp_path / "model")):
         bequest.load(tmp_path / "model")
-    shard = tmp_path / "x-00000000.shard1"
+    shard = tmp_path / "x-00000000.shard2"
     shard.write_bytes(content)
     with pytest.raises(DamagedShard):
         read_shard(shard)[0].open()

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from faulting import fault
 from hypothesis import example, given
 from hypothesis import strategies as st
 
@@ -32,6 +33,11 @@ def read(path: Path, content: bytes, **options: Any) -> Any:
         return None
 
 
+@fault(
+    "a table has NULs, ragged rows, a million columns, keys that no two objects share, or is no table",
+    happens="read as it stands, or refused with the file and the lines",
+    outcome="an error of bounded length; time and memory grow with the file's size",
+)
 @given(st.binary(max_size=300), st.sampled_from([".csv", ".tsv", ".jsonl", ".json", ".parquet", ""]))
 @example(b"\xff\xfe", ".csv")
 @example(b"\0" * 50, ".csv")
