@@ -22,21 +22,9 @@ from pathlib import Path
 from typing import Any
 
 import atheris
-
-with atheris.instrument_imports(include=["bequest", "PIL", "csv", "safetensors"]):
-    from PIL import Image
-
-    from bequest.comparison.folder import RunFolder
-    from bequest.core.errors import BequestError
-    from bequest.core.parse import parse_json
-    from bequest.core.results import Leaderboard, TrialRecord
-    from bequest.data import load
-    from bequest.data.images import sound_image_files
-    from bequest.engine.shard import DamagedShard, read_shard, write_shard
-    from bequest.sources import adapter
-    from bequest.sources.preprocess import ImagePreprocess
-
 import numpy as np
+
+from bequest.core.errors import BequestError
 
 FOLDER = Path(tempfile.mkdtemp(prefix="bequest-fuzz-", dir="/dev/shm" if Path("/dev/shm").is_dir() else None))
 
@@ -54,6 +42,11 @@ class Reader:
     seeds: Callable[[], Iterable[bytes]]
 
 
+def instrumented() -> Any:
+    """While this is open, what is imported is watched; each reader imports what it needs, and no more."""
+    return atheris.instrument_imports(include=["bequest", "PIL", "csv", "safetensors"])
+
+
 def written(name: str, data: bytes) -> Path:
     path = FOLDER / name
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -61,8 +54,10 @@ def written(name: str, data: bytes) -> Path:
     return path
 
 
-def table(suffix: str, **options: Any) -> Callable[[bytes], Any]:
-    return lambda data: load(written(f"table{suffix}", data), **options)
+def table(suffix: str, seeds: Callable[[], Iterable[bytes]], **options: Any) -> Reader:
+    with instrumented():
+        from bequest.data import load
+    return Reader(lambda data: load(written(f"table{suffix}", data), **options), seeds)
 
 
 def texts() -> Iterable[bytes]:
@@ -78,110 +73,118 @@ def objects() -> Iterable[bytes]:
     yield b'{"prompt": "a", "completion": "b"}\n{"prompt": "\\ud83d\\ude00", "completion": null}\n'
 
 
-def image(data: bytes) -> None:
-    files, kept = sound_image_files([written("photo.png", data)])
-    for i in range(len(kept)):
-        ImagePreprocess(16, (0.5,) * 3, (0.5,) * 3).encode(files[i])  # pyright: ignore[reportArgumentType]
+def images() -> Reader:
+    with instrumented():
+        from PIL import Image
+
+        from bequest.data.images import sound_image_files
+
+    def read(data: bytes) -> None:
+        files, kept = sound_image_files([written("photo.png", data)])
+        for i in range(len(kept)):
+            files[i].convert("RGB")
+
+    def seeds() -> Iterable[bytes]:
+        pixels = np.random.default_rng(0).integers(0, 255, (6, 5, 3), dtype=np.uint8)
+        for kind in ("PNG", "JPEG", "BMP", "WEBP", "GIF", "TIFF"):
+            stream = io.BytesIO()
+            Image.fromarray(pixels).save(stream, kind)
+            yield stream.getvalue()
+
+    return Reader(read, seeds)
 
 
-def images() -> Iterable[bytes]:
-    pixels = np.random.default_rng(0).integers(0, 255, (6, 5, 3), dtype=np.uint8)
-    for kind in ("PNG", "JPEG", "BMP", "WEBP", "GIF", "TIFF"):
-        stream = io.BytesIO()
-        Image.fromarray(pixels).save(stream, kind)
-        yield stream.getvalue()
+def records() -> Reader:
+    with instrumented():
+        from bequest.core.results import Leaderboard, TrialRecord, read_json
+
+    def read(data: bytes) -> None:
+        content = read_json(written("record.json", data))
+        for kind in (Leaderboard, TrialRecord):
+            try:
+                kind.from_json(content)
+            except BequestError:
+                continue
+
+    def seeds() -> Iterable[bytes]:
+        yield json.dumps({"method": "full", "seed": 0, "settings": {"rank": 4}, "epochs": [], "test": 0.5}).encode()
+        board = {"rows": [], "task": {}, "source": {}, "protocol": {}, "environment": {}, "passes": {}, "trials": []}
+        yield json.dumps(board).encode()
+
+    return Reader(read, seeds)
 
 
-def record(data: bytes) -> None:
-    run = RunFolder(written("run/run.json", data).parent)
-    for read in (lambda: run.settings, lambda: Leaderboard.from_json(parsed(data)), lambda: trial(data)):
+def runs() -> Reader:
+    with instrumented():
+        from bequest.comparison.folder import RunFolder, digest
+
+    def read(data: bytes) -> None:
+        RunFolder(written("run/run.json", data).parent).settings  # noqa: B018
+
+    def seeds() -> Iterable[bytes]:
+        content = {"identity": {"task": "x"}, "settings": {"seeds": [0]}}
+        yield json.dumps({**content, "digest": digest(content)}).encode()
+
+    return Reader(read, seeds)
+
+
+def shards() -> Reader:
+    with instrumented():
+        from bequest.engine.shard import DamagedShard, read_shard, write_shard
+
+    def read(data: bytes) -> None:
         try:
-            read()
-        except BequestError:
-            continue
+            read_shard(written("x-00000000.shard2", data))[0].open()
+        except DamagedShard:
+            return
+
+    def seeds() -> Iterable[bytes]:
+        made, _, _ = write_shard(FOLDER / "shards", np.zeros((2, 16), np.uint8), [np.ones((1, 3), np.float32)] * 2, 0.5)
+        yield made.path.read_bytes()
+
+    return Reader(read, seeds)
 
 
-def trial(data: bytes) -> None:
-    found = TrialRecord.from_json(parsed(data))
-    RunFolder(FOLDER / "run").trial(found.method, found.seed)
-
-
-def parsed(data: bytes) -> Any:
-    try:
-        return parse_json(data)
-    except ValueError as error:
-        raise BequestError(str(error)) from None
-
-
-def records() -> Iterable[bytes]:
-    yield json.dumps({"method": "full", "seed": 0, "settings": {"rank": 4}, "epochs": [], "test": 0.5}).encode()
-    board = {"rows": [], "task": {}, "source": {}, "protocol": {}, "environment": {}, "passes": {}, "trials": []}
-    yield json.dumps(board).encode()
-    yield b'{"identity": {}, "settings": {}, "digest": "x"}'
-
-
-def shard(data: bytes) -> None:
-    try:
-        read_shard(written("x-00000000.shard2", data))[0].open()
-    except DamagedShard:
-        return
-
-
-def shards() -> Iterable[bytes]:
-    folder = FOLDER / "shards"
-    folder.mkdir(exist_ok=True)
-    made, _, _ = write_shard(folder, np.zeros((2, 16), np.uint8), [np.ones((1, 3), np.float32)] * 2, 0.5)
-    yield made.path.read_bytes()
-
-
-def tensors(data: bytes) -> None:
-    written("adapter/adapter_config.json", b'{"peft_type": "LORA", "r": 2, "lora_alpha": 4, "target_modules": ["q"]}')
-    written("adapter/adapter_model.safetensors", data)
-    adapter.load(FOLDER / "adapter", network())
-
-
-def configuration(data: bytes) -> None:
-    written("adapter/adapter_config.json", data)
-    written("adapter/adapter_model.safetensors", next(iter(adapters())))
-    adapter.load(FOLDER / "adapter", network())
-
-
-def network() -> Any:
+def adapters(changed: str) -> Reader:
+    """An adapter of one layer, of whose two files one is changed."""
+    with instrumented():
+        from bequest.sources import adapter
     import torch
+    from safetensors.torch import save
     from torch import nn
 
     from bequest.nn.network import Network
 
-    body = nn.Sequential()
-    body.add_module("q", nn.Linear(4, 4))
-    with torch.no_grad():
-        return Network(body, nn.Identity())
-
-
-def adapters() -> Iterable[bytes]:
-    import torch
-    from safetensors.torch import save
-
     prefix = "base_model.model.q.lora_"
-    yield save({f"{prefix}A.weight": torch.ones(2, 4), f"{prefix}B.weight": torch.ones(4, 2)})
-
-
-def configurations() -> Iterable[bytes]:
     config = {"peft_type": "LORA", "r": 2, "lora_alpha": 4, "target_modules": ["q"], "rank_pattern": {"q": 2}}
-    yield json.dumps({**config, "use_rslora": True, "layers_to_transform": [0], "modules_to_save": ["head"]}).encode()
+    config |= {"use_rslora": True, "layers_to_transform": [0], "modules_to_save": ["head"]}
+    sound = {
+        adapter.CONFIG_FILE: json.dumps(config).encode(),
+        adapter.TENSORS_FILE: save({f"{prefix}A.weight": torch.ones(2, 4), f"{prefix}B.weight": torch.ones(4, 2)}),
+    }
+
+    def read(data: bytes) -> None:
+        for name, content in {**sound, changed: data}.items():
+            written(f"adapter/{name}", content)
+        body = nn.Sequential()
+        body.add_module("q", nn.Linear(4, 4))
+        adapter.load(FOLDER / "adapter", Network(body, nn.Identity()))
+
+    return Reader(read, lambda: [sound[changed]])
 
 
-READERS = {
-    "csv": Reader(table(".csv"), texts),
-    "tsv": Reader(table(".tsv", task="regression"), texts),
-    "json": Reader(table(".json"), objects),
-    "jsonl": Reader(table(".jsonl"), objects),
-    "corpus": Reader(table(".jsonl", task="causal-lm"), objects),
-    "images": Reader(image, images),
-    "records": Reader(record, records),
-    "shards": Reader(shard, shards),
-    "safetensors": Reader(tensors, adapters),
-    "adapter_config": Reader(configuration, configurations),
+READERS: dict[str, Callable[[], Reader]] = {
+    "csv": lambda: table(".csv", texts),
+    "tsv": lambda: table(".tsv", texts, task="regression"),
+    "json": lambda: table(".json", objects),
+    "jsonl": lambda: table(".jsonl", objects),
+    "corpus": lambda: table(".jsonl", objects, task="causal-lm"),
+    "images": images,
+    "records": records,
+    "runs": runs,
+    "shards": shards,
+    "safetensors": lambda: adapters("adapter_model.safetensors"),
+    "adapter_config": lambda: adapters("adapter_config.json"),
 }
 
 
@@ -189,7 +192,7 @@ def main() -> None:
     """Fuzz the reader that the first word names; all other words are libFuzzer's."""
     if len(sys.argv) < 2 or sys.argv[1] not in READERS:
         sys.exit(f"usage: python fuzz/fuzz.py {{{','.join(READERS)}}} [libFuzzer's options]")
-    reader, words = READERS[sys.argv[1]], sys.argv[2:]
+    reader, words = READERS[sys.argv[1]](), sys.argv[2:]
     warnings.simplefilter("ignore")
     seeds = FOLDER / "seeds"
     seeds.mkdir()
