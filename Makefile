@@ -4,12 +4,14 @@
 PYTHON ?= python3
 PIP_ARGS ?=
 BIN := .venv/bin
+SECONDS ?= 60
+READERS ?= csv tsv json jsonl corpus images records runs shards safetensors adapter_config
 PIP_INSTALL = $(BIN)/python -m pip install --disable-pip-version-check $(PIP_ARGS)
 
 # Pyright would otherwise ask the network at every run whether there is a newer one.
 export PYRIGHT_PYTHON_IGNORE_WARNINGS = 1
 
-.PHONY: help demo demo-images test lint format docs clean
+.PHONY: help demo demo-images test faults fuzz lint format docs clean
 .NOTPARALLEL:
 
 help: ## Say what can be made.
@@ -23,6 +25,13 @@ demo-images: .venv/.demo ## The same on images.
 
 test: .venv/.dev ## Run the tests, on all cores.
 	$(BIN)/python -m pytest -q --numprocesses logical --maxprocesses 8 --dist worksteal
+
+faults: .venv/.dev ## Kill, fill, damage and starve it, and look that no result is lost or wrong: most of an hour.
+	$(BIN)/python -m pytest -q -m faults
+
+fuzz: .venv/.fuzz ## Fuzz everything that reads a user's files, each for SECONDS (60), READERS one or several.
+	@for reader in $(READERS); do echo "$$reader"; $(BIN)/python fuzz/fuzz.py $$reader -max_total_time=$(SECONDS) \
+	  -timeout=10 -rss_limit_mb=2048 -max_len=4096 -verbosity=0 || exit 1; done
 
 lint: .venv/.dev ## Check style, layers and types.
 	$(BIN)/ruff check
@@ -55,4 +64,8 @@ clean: ## Remove .venv and all that was built or cached here; runs stay.
 .venv/.dev: .venv/.created pyproject.toml
 	@echo "Installing into .venv: once, a few minutes, most of them for torch."
 	$(PIP_INSTALL) -e '.[embedded,demo,dev]'
+	@touch $@
+
+.venv/.fuzz: .venv/.dev
+	$(PIP_INSTALL) -e '.[fuzz]'
 	@touch $@

@@ -1,7 +1,11 @@
-"""Writes the pages of methods, schedules and scores from their docstrings, and draws the schedules (`make docs`)."""
+"""Writes the pages of methods, schedules and scores from their docstrings, draws the schedules (`make docs`).
+
+The table of faults comes from the tests that declare its rows.
+"""
 
 from __future__ import annotations
 
+import ast
 import inspect
 import re
 import sys
@@ -29,13 +33,14 @@ def pages() -> dict[str, str]:
         **{f"methods/{m.name}.md": page(m) for m in ours},
         "schedules.md": schedules(),
         "scores.md": scores(),
+        "reliability.md": reliability(),
         **drawings,
     }
 
 
 def made_before() -> dict[str, Path]:
     """The files in docs/ that an earlier run made, by their paths in docs/."""
-    patterns = ("methods/*.md", "schedules.md", "scores.md", "images/schedules/*.svg")
+    patterns = ("methods/*.md", "schedules.md", "scores.md", "reliability.md", "images/schedules/*.svg")
     found = (path for pattern in patterns for path in FOLDER.glob(pattern))
     return {path.relative_to(FOLDER).as_posix(): path for path in found}
 
@@ -110,6 +115,25 @@ def scores() -> str:
         text = markdown(inspect.getdoc(info.function) or "", skip=("Args", "Raises"))
         parts += [f"## {info.name}", f"{info.paper}.", text]
     return "\n\n".join(parts) + "\n"
+
+
+def reliability() -> str:
+    """The page of faults, its table put in anew: a row for each test that declares one (tests/faulting.py)."""
+    rows = [row for file in sorted((FOLDER.parent / "tests").rglob("*.py")) for row in _faults(file)]
+    table = "\n".join(_table(("fault", "what happens", "outcome", "test"), rows))
+    page = (FOLDER / "reliability.md").read_text(encoding="utf-8")
+    begin, end = "<!-- faults, from the tests: make docs -->", "<!-- end of faults -->"
+    return f"{page[: page.index(begin)]}{begin}\n\n{table}\n\n{page[page.index(end) :]}"
+
+
+def _faults(file: Path) -> Iterable[tuple[str, ...]]:
+    for test in ast.parse(file.read_text(encoding="utf-8")).body:
+        for call in getattr(test, "decorator_list", ()):
+            if isinstance(call, ast.Call) and ast.unparse(call.func) == "fault":
+                said = {k.arg: ast.literal_eval(k.value) for k in call.keywords}
+                place = file.relative_to(FOLDER.parent / "tests").as_posix()
+                suite = "; `make faults`" if said.get("slow") else ""
+                yield ast.literal_eval(call.args[0]), said["happens"], said["outcome"], f"`{place}`{suite}"
 
 
 def drawing(schedule: Schedule) -> str:

@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-import csv
-import json
 import os
 import signal
 import subprocess
 import sys
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
-import tiny
-from killing import outcome
+from faulting import fault
+from killing import ENVIRONMENT, carried_out, outcome, write_given
+from killing import asked as words_for
 
 pytestmark = pytest.mark.skipif(os.name != "posix", reason="SIGKILL and fork are POSIX's")
 
@@ -24,36 +24,14 @@ EVERY_EPOCH = (
     f"import sys; sys.path.insert(0, {str(KILLING.parent)!r}); import killing; killing.checkpoint_every_epoch(); "
     "from bequest.cli.main import main; sys.exit(main(sys.argv[1:]))"
 )
-ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "PASSIVE", "HF_HUB_OFFLINE": "1"}
 
 
 @pytest.fixture(scope="module")
 def asked(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str, Path], list[str]]:
     """The words of a command on texts and a tiny model, in a folder and with a cache of its own."""
-    import torch
-    from transformers import BertConfig, BertModel
-
     folder = tmp_path_factory.mktemp("given")
-    sizes = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 32}
-    torch.manual_seed(0)
-    BertModel(BertConfig(vocab_size=64, max_position_embeddings=40, pad_token_id=0, **sizes)).save_pretrained(folder)
-    (folder / "tokenizer.json").write_text(tiny.tokenizer_json(), encoding="utf-8")
-    task = tiny.text_task(900)  # two shards of what is stored
-    with (folder / "texts.csv").open("w", newline="", encoding="utf-8") as file:
-        rows = csv.writer(file)
-        rows.writerow(["text", "label"])
-        rows.writerows((task.samples[i], task.classes[task.labels[i]]) for i in range(len(task.labels)))
-
-    def words(command: str, out: Path) -> list[str]:
-        given = [command, str(folder / "texts.csv"), "--source", f"hf:{folder}", "--max-tokens", "16", "--quiet"]
-        if command == "compare":
-            given += ["--methods", "linear_probe,full", "--seeds", "2", "--train-size", "300"]
-            given += ["--set", "linear_probe.folds=2", "--set", "full.epochs=3"]
-        else:
-            given += ["--method", "full", "--epochs", "2", "--train-size", "60", "--test-size", "40"]
-        return [*given, "--out", str(out / "run"), "--cache", str(out / "cache")]
-
-    return words
+    write_given(folder)
+    return partial(words_for, folder)
 
 
 def start(words: list[str], program: list[str]) -> subprocess.Popen[bytes]:
@@ -74,6 +52,11 @@ def kill_when(process: subprocess.Popen[bytes], has_come: Callable[[], bool]) ->
     assert process.wait() == -signal.SIGKILL, "the run was over before it was killed"
 
 
+@fault(
+    "SIGKILL in a pass, between trials, in a training, before the leaderboard: 4 kills of one compare",
+    happens="the same command goes on where it was",
+    outcome="the files of a run that nothing disturbed, bit for bit, timings apart",
+)
 def test_killed_from_outside_at_every_stage_of_a_run(asked: Any, tmp_path: Path) -> None:
     whole, killed = tmp_path / "whole", tmp_path / "killed"
     undisturbed = start(asked("compare", whole), ["-m", "bequest"])
@@ -91,6 +74,11 @@ def test_killed_from_outside_at_every_stage_of_a_run(asked: Any, tmp_path: Path)
     assert_same(whole / "run", killed / "run")
 
 
+@fault(
+    "SIGKILL right before a file is opened, renamed or removed, or a folder made: 7 moments of an adapt",
+    happens="every file appears whole or not at all; the same command goes on",
+    outcome="the files of a run that nothing disturbed, bit for bit, timings apart",
+)
 def test_killed_before_any_change_to_the_disk(asked: Any, tmp_path: Path) -> None:
     """Deterministic: the process ends itself right before the n-th file is opened, renamed, removed, …"""
 
@@ -106,12 +94,6 @@ def test_killed_before_any_change_to_the_disk(asked: Any, tmp_path: Path) -> Non
     assert statuses == [-signal.SIGKILL, 0] * len(moments)
     for n in moments:
         assert_same(tmp_path / "whole" / "run", tmp_path / f"at {n}" / "run")
-
-
-def carried_out(jobs: list[dict[str, Any]]) -> list[dict[str, int]]:
-    command = [sys.executable, str(KILLING), json.dumps(jobs)]
-    done = subprocess.run(command, env=ENVIRONMENT, capture_output=True, text=True, check=True)
-    return [json.loads(line) for line in done.stdout.splitlines()]
 
 
 def assert_same(whole: Path, killed: Path) -> None:

@@ -104,6 +104,12 @@ class Run:
         return self.best.predict(inputs)
 
 
+_REPLAYED = {
+    *("source", "data", "source_data", "methods", "settings", "seeds", "train_size", "test_size", "split_seed"),
+    *("select_by", "precision", "views", "augment", "cut", "teacher", "distillation", "temperatures", "unlabelled"),
+}
+"""What a run's settings must tell to be replayed."""
+
 Teacher = str | Path | Run | AdaptedModel | Source
 """What a student can learn from, one of several."""
 
@@ -941,6 +947,12 @@ def replay(
         raise RunError(
             f"The run in {folder} was made from data or a module that only Python had; expected a data path and a "
             "named source. Call bequest.compare with them again; run.json holds all other settings."
+        )
+    lacking = sorted(_REPLAYED - settings.keys())
+    if lacking or not isinstance(settings["source"], dict):
+        raise RunError(
+            f"{Path(folder) / 'run.json'} has no settings {', '.join(lacking) or 'of a source'}; expected what bequest "
+            "wrote. Restore the file, or run again."
         )
     source = get_source(**settings["source"])
     task = divided(_load(settings["data"], data), source)

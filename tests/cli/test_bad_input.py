@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import pytest
 import tiny
+from faulting import fault
 from killing import outcome
 from PIL import Image
 
@@ -201,6 +202,11 @@ def test_folder_of_another_task(told: Callable[..., str], given: Path, finished:
     assert outcome(finished) == before
 
 
+@fault(
+    "two processes in one run's folder",
+    happens="the second is refused: another process is at work there",
+    outcome="the first goes on, and nothing of it is touched",
+)
 def test_folder_where_another_process_is_at_work(told: Callable[..., str], finished: Path) -> None:
     import fcntl
 
@@ -211,6 +217,11 @@ def test_folder_where_another_process_is_at_work(told: Callable[..., str], finis
     assert told(*QUICK, "--out", finished, status=0)
 
 
+@fault(
+    "the loss becomes NaN or infinite",
+    happens="the trial ends with an error in its row; the best weights so far are kept and named",
+    outcome="all other trials finish, and the row is shown without a score",
+)
 def test_a_loss_that_is_no_number(told: Callable[..., str], tmp_path: Path) -> None:
     from safetensors.numpy import load_file
 
@@ -228,6 +239,11 @@ def test_a_loss_that_is_no_number(told: Callable[..., str], tmp_path: Path) -> N
     assert "No trial ended with a result:\nfull, seed 0: The training loss became" in alone
 
 
+@fault(
+    "a write fails in the store or in a trial, as on a full disk",
+    happens="an error that names the file, what is needed and what is free",
+    outcome="finished trials are kept; the same command finishes when there is room",
+)
 def test_a_full_disk(told: Callable[..., str], tmp_path: Path, finished: Path) -> None:
     """Files may not grow beyond a limit: what a full disk does to a write, at a place of our choice."""
     with files_up_to(2000):
@@ -243,6 +259,11 @@ def test_a_full_disk(told: Callable[..., str], tmp_path: Path, finished: Path) -
     assert outcome(tmp_path / "run").keys() == outcome(finished).keys(), "nothing of what failed is left"
 
 
+@fault(
+    "the run's folder, the cache or the data may not be read or written",
+    happens="an error that names each file, and the flag by which to name another",
+    outcome="nothing is changed",
+)
 def test_no_permission(told: Callable[..., str], given: Path, finished: Path, photos: Path) -> None:
     place = Path(tempfile.mkdtemp(prefix="bequest-closed-"))
     shutil.copytree(finished, place / "run")
@@ -319,6 +340,11 @@ NAMED: dict[str, tuple[list[Callable[[Path], Any]], list[str]]] = {
 }
 
 
+@fault(
+    "a record, weights, settings or a checkpoint were cut short or changed by hand",
+    happens="digests do not fit: all such files are named before anything runs",
+    outcome="no changed result is ever ranked; one trial is repeated once its folder is removed",
+)
 @pytest.mark.parametrize(("edits", "expected"), NAMED.values(), ids=NAMED)
 def test_what_was_changed_by_hand_is_named(
     edits: list[Any], expected: list[str], told: Callable[..., str], finished: Path, tmp_path: Path
@@ -330,6 +356,11 @@ def test_what_was_changed_by_hand_is_named(
     assert [part for part in expected if part not in text] == []
 
 
+@fault(
+    "the leaderboard, the report, the best model or a trial's weights are gone or damaged",
+    happens="they are made again from the records",
+    outcome="the files of a run that nothing disturbed",
+)
 def test_what_can_be_made_again_is_made_again(told: Callable[..., str], finished: Path, tmp_path: Path) -> None:
     run = tmp_path / "run"
     shutil.copytree(finished, run)

@@ -10,8 +10,10 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from faulting import fault
 
 from bequest.core.errors import TrainingError
+from bequest.core.observe import Silent
 from bequest.core.plan import Group, Train, TrainState
 from bequest.engine.checkpoint import Checkpoint
 from bequest.engine.features import encoded
@@ -95,6 +97,11 @@ def test_plain_loop_gives_the_same_weights(context_of: Callable[..., Any]) -> No
         torch.testing.assert_close(ours, theirs, rtol=1e-3, atol=1e-5, msg=name)
 
 
+@fault(
+    "the loss rises again, or shoots up, in the midst of a training",
+    happens="the weights of the best epoch are put back at the end",
+    outcome="the model of the best epoch, the state before training among them",
+)
 def test_best_weights_are_kept(context_of: Callable[..., Any]) -> None:
     context = context_of("image")
     network, stage, feed = prepared(context)
@@ -198,3 +205,79 @@ def test_batches_hold_texts_of_like_length(context_of: Callable[..., Any]) -> No
     lengths = np.array([len(feed.plain.items[i]) for i in range(64)])
     at_random = np.mean([np.ptp(np.random.default_rng(s).permutation(lengths)[:8]) for s in range(50)])
     assert padding < at_random / 2
+
+
+class Small(torch.nn.Module):
+    """A network that memory does not hold for more than a few samples at once."""
+
+    def __init__(self, network: torch.nn.Module, most: int, error: type[BaseException]) -> None:
+        super().__init__()
+        self.network, self.most, self.error, self.seen = network, most, error, []
+
+    def forward(self, x: Any) -> Any:
+        if len(x) > self.most:
+            raise self.error("out of memory")
+        self.seen.append(len(x))
+        return self.network(x)
+
+
+def trained_with(context: Any, stage: Train, most: int, error: type[BaseException], **changes: Any) -> Any:
+    network, made, feed = prepared(context)
+    for module in network.modules():  # its statistics are of what goes through at once
+        if isinstance(module, torch.nn.BatchNorm2d):
+            module.requires_grad_(False)
+        if isinstance(module, torch.nn.Dropout):  # what it draws depends on how many samples it draws for
+            module.p = 0.0
+    names = tuple(n for n in made.groups[0].names if ".norm." not in n)
+    small = Small(network, most, error)
+    stage = replace(stage, groups=(Group(names, 0.05),), optimizer=sgd, **changes)
+    history = fit(context, network, stage, replace(feed, training=small), NO_CHECKPOINT, seed=0, number=0)
+    return network.state_dict(), history, small.seen
+
+
+def relations(outputs: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+    """No mean over samples: every pair of them counts."""
+    return F.cross_entropy(outputs, labels) + torch.cdist(outputs, outputs).mean()
+
+
+@fault(
+    "memory does not hold a batch in training",
+    happens="it goes through the network in parts, halved until they fit, and is said once",
+    outcome="the step of the whole batch, apart from rounding, dropout's draws and BatchNorm's statistics",
+)
+@pytest.mark.parametrize("error", [MemoryError, torch.OutOfMemoryError])
+@pytest.mark.parametrize("loss", [F.cross_entropy, relations])
+def test_a_batch_that_memory_does_not_hold_is_halved_with_the_same_result(
+    context_of: Callable[..., Any], error: type[BaseException], loss: Any
+) -> None:
+    told: list[str] = []
+
+    class Hearing(Silent):
+        def note(self, text: str) -> None:
+            told.append(text)
+
+    stage = replace(prepared(context_of("image"))[1], loss=loss, penalty=lambda n: 0.01 * n.head.weight.square().sum())
+    whole, expected, _ = trained_with(context_of("image"), stage, 8, error)
+    parts, found, seen = trained_with(context_of("image", observer=Hearing()), stage, 3, error)
+    assert set(seen) == {2}, "8 became 4, which is still too many, and stays 2"
+    assert [epoch.steps for epoch in found] == [epoch.steps for epoch in expected], "as many steps as asked for"
+    assert [e.train_loss for e in found[1:]] == pytest.approx([e.train_loss for e in expected[1:]], rel=1e-5)
+    for name, values in whole.items():
+        torch.testing.assert_close(parts[name], values, rtol=1e-4, atol=1e-6, msg=name)
+    [note] = told
+    assert "Memory did not hold a batch of 8 samples" in note and "in parts" in note
+
+
+@fault(
+    "memory does not hold one sample in training",
+    happens="the trial ends with an error that says what takes less",
+    outcome="all other trials finish",
+)
+def test_memory_that_does_not_hold_one_sample_ends_the_training(context_of: Callable[..., Any]) -> None:
+    with pytest.raises(TrainingError, match=r"no memory for one sample \(out of memory\)"):
+        trained_with(context_of("image"), prepared(context_of("image"))[1], 0, MemoryError)
+
+
+def test_another_error_is_not_taken_for_want_of_memory(context_of: Callable[..., Any]) -> None:
+    with pytest.raises(RuntimeError, match=r"^out of memory$"):
+        trained_with(context_of("image"), prepared(context_of("image"))[1], 3, RuntimeError)

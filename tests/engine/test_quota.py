@@ -29,9 +29,9 @@ def hashes(count: int, start: int = 0) -> HashArray:
 
 def add(shelf: Shelf, number: int) -> Path:
     """One shard of one record; its file."""
-    before = set(shelf.folder.glob("*.shard1"))
+    before = set(shelf.folder.glob("*.shard2"))
     shelf.add(hashes(1, number), [np.full(RECORD, number % 256, np.uint8)], 0.0)
-    [file] = set(shelf.folder.glob("*.shard1")) - before
+    [file] = set(shelf.folder.glob("*.shard2")) - before
     return file
 
 
@@ -105,13 +105,13 @@ def test_two_processes_evict_at_once(tmp_path: Path) -> None:
     both = [subprocess.Popen([sys.executable, "-c", script, str(tmp_path), name]) for name in "ab"]
     assert [process.wait(timeout=120) for process in both] == [0, 0]
     # Neither deleted what it used itself; of the 30 older shards none is left.
-    assert not list(Store(tmp_path).shelf(KEY).folder.glob("*.shard1"))
+    assert not list(Store(tmp_path).shelf(KEY).folder.glob("*.shard2"))
 
 
 def test_what_killed_processes_left_is_removed_once_it_is_old(tmp_path: Path) -> None:
     shelf = Store(tmp_path).shelf(KEY)
     add(shelf, 0)
-    old, young = shelf.folder / ".x.shard1.0a", shelf.folder / ".y.shard1.0b"
+    old, young = shelf.folder / ".x.shard2.0a", shelf.folder / ".y.shard1.0b"
     for file, hours in ((old, 25.0), (young, 23.0)):
         file.write_bytes(b"half")
         last_used(file, hours)
@@ -122,7 +122,7 @@ def test_what_killed_processes_left_is_removed_once_it_is_old(tmp_path: Path) ->
 
 def test_eviction_spares_files_that_are_being_written(tmp_path: Path) -> None:
     [file] = filled(tmp_path, 1)
-    young = file.with_name(".y.shard1.0b")
+    young = file.with_name(".y.shard2.0b")
     young.write_bytes(b"half")
     last_used(young, 20)
     add(Store(tmp_path, limit_bytes=RECORD, note=lambda text: None).shelf(KEY), 1)

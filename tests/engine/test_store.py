@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
 import tracemalloc
@@ -11,6 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from faulting import fault
 from safetensors.torch import load_file
 
 from bequest.core.errors import SourceError
@@ -150,7 +152,7 @@ def test_bfloat16_is_never_given_out_as_something_else(tmp_path: Path) -> None:
 def test_a_shard_opens_as_safetensors(tmp_path: Path) -> None:
     tensors = [torch.randn(2, 3).to(torch.bfloat16), torch.randn(1, 3).to(torch.bfloat16)]
     Store(tmp_path).shelf(KEY).add(hashes(2), tensors, 0.0)
-    [file] = tmp_path.rglob("*.shard1")
+    [file] = tmp_path.rglob("*.shard2")
     found = load_file(file)
     assert torch.equal(found["values"], torch.cat(tensors))
     assert found["lengths"].tolist() == [2, 1] and torch.equal(found["hashes"], torch.from_numpy(hashes(2).copy()))
@@ -168,7 +170,7 @@ def test_a_shard_opens_as_safetensors(tmp_path: Path) -> None:
 def test_records_that_do_not_go_together_are_refused(tmp_path: Path, records: list[Any]) -> None:
     with pytest.raises(SourceError, match=r"expected one dtype of bool, .* Make them alike in the preprocessing"):
         Store(tmp_path).shelf(KEY).add(hashes(len(records)), records, 0.0)
-    assert not list(tmp_path.rglob("*.shard1"))
+    assert not list(tmp_path.rglob("*.shard2"))
 
 
 def test_reading_what_is_not_there(tmp_path: Path) -> None:
@@ -182,6 +184,11 @@ def flip(data: bytes, position: int) -> bytes:
     return data[:position] + bytes([data[position] ^ 4]) + data[position + 1 :]
 
 
+@fault(
+    "a shard of the store is cut short, longer, empty, or has a flipped bit anywhere",
+    happens="its checksum does not fit; it is removed, and said",
+    outcome="computed again, never used",
+)
 @pytest.mark.parametrize(
     "damage",
     [
@@ -197,7 +204,7 @@ def test_a_damaged_shard_is_removed_and_its_samples_are_missing(tmp_path: Path, 
     shelf = Store(tmp_path).shelf(KEY)
     values = np.random.default_rng(0).normal(size=(6, 3))
     shelf.add(hashes(3), list(values[:3]), 0.0)
-    [file] = tmp_path.rglob("*.shard1")
+    [file] = tmp_path.rglob("*.shard2")
     shelf.add(hashes(3, 3), list(values[3:]), 0.0)
     file.write_bytes(damage(file.read_bytes()))
     notes: list[str] = []
@@ -211,11 +218,30 @@ def test_a_damaged_shard_is_removed_and_its_samples_are_missing(tmp_path: Path, 
     assert len(notes) <= 1 and all("cannot be used" in note and "is damaged" in note for note in notes)
 
 
+@fault(
+    "a shard of another key is put into a shelf, under its own name",
+    happens="its checksum, which begins with the key's digest, does not fit; it is removed, and said",
+    outcome="computed again, never used",
+)
+def test_a_foreign_shard_is_not_used(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    theirs, ours = store.shelf({**KEY, "weights": "others"}), store.shelf(KEY)
+    theirs.add(hashes(3), [np.full(2, 7.0)] * 3, 0.0)
+    ours.add(hashes(1, 3), [np.zeros(2)], 0.0)
+    [foreign] = theirs.folder.glob("*.shard2")
+    shutil.copy(foreign, ours.folder)
+    notes: list[str] = []
+    again = Store(tmp_path, note=notes.append).shelf(KEY)
+    assert again.missing(hashes(4)).tolist() == [0, 1, 2]
+    assert not (ours.folder / foreign.name).exists() and "is damaged" in notes[0]
+    assert len(store.shelf({**KEY, "weights": "others"}).read(hashes(3))) == 3, "where it belongs it stays"
+
+
 def test_a_damaged_duplicate_leaves_the_good_one(tmp_path: Path) -> None:
     shelf = Store(tmp_path).shelf(KEY)
     shelf.add(hashes(2), [np.zeros(1), np.ones(1)], 0.0)
     shelf.add(hashes(2), [np.zeros(1), np.ones(1)], 0.0)
-    for file in sorted(tmp_path.rglob("*.shard1"))[:1]:
+    for file in sorted(tmp_path.rglob("*.shard2"))[:1]:
         file.write_bytes(flip(file.read_bytes(), file.stat().st_size - 1))
     again = Store(tmp_path, note=lambda text: None).shelf(KEY)
     assert again.missing(hashes(2)).tolist() == []
@@ -225,7 +251,7 @@ def test_a_damaged_duplicate_leaves_the_good_one(tmp_path: Path) -> None:
 def test_files_of_other_layouts_are_left_alone(tmp_path: Path) -> None:
     shelf = Store(tmp_path).shelf(KEY)
     shelf.add(hashes(1), [np.zeros(1)], 0.0)
-    others = [shelf.folder / "a-00000000.shard2", shelf.folder / "b.index.npy"]
+    others = [shelf.folder / "a-00000000.shard3", shelf.folder / "b.index.npy"]
     for file in others:
         file.write_bytes(b"something else")
     assert Store(tmp_path).shelf(KEY).missing(hashes(2)).tolist() == [1]
@@ -238,13 +264,18 @@ def test_what_another_process_deletes_stays_readable_or_is_missing(tmp_path: Pat
     writer.add(hashes(1, 2), [np.full(1, 2.0)], 0.0)
     records = opened.read(hashes(2))
     assert listed.missing(hashes(1, 2)).tolist() == []
-    for file in tmp_path.rglob("*.shard1"):
+    for file in tmp_path.rglob("*.shard2"):
         file.unlink()
     assert records.stack().tolist() == [[0.0], [1.0]]
     assert opened.read(hashes(2)).stack().tolist() == [[0.0], [1.0]]
     assert listed.missing(hashes(3)).tolist() == [0, 1]
 
 
+@fault(
+    "two processes fill one store with the same keys at once",
+    happens="each writes shards of its own, whole or not at all",
+    outcome="both finish, with the same records",
+)
 def test_two_processes_write_the_same_keys_at_once(tmp_path: Path) -> None:
     script = (
         "import sys, time, numpy as np; from pathlib import Path; from bequest.engine.store import Store\n"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import hashlib
 import json
+import re
 import sys
 from collections.abc import Generator
 from contextlib import contextmanager
@@ -18,12 +19,14 @@ from torch import Tensor
 
 from bequest.core.errors import RunError
 from bequest.core.examples import Examples
+from bequest.core.parse import parse_json
 from bequest.core.results import Leaderboard, TrialRecord, atomic_open, is_temporary, read_json, write_json
 from bequest.core.task import IntArray
 from bequest.engine.context import PASSES_FILE
 from bequest.engine.run import LAST_GOOD
 
 RUN_FILE, BOARD_FILE, REPORT_FILE, BEST = "run.json", "leaderboard.json", "report.html", "best"
+_NAME = r"\w[^/\\\0]*"
 EXAMPLES_FILE = "examples.json"
 SIZES = "sizes"
 """In a run's folder, where the same comparison lies at smaller numbers of labels, a folder each."""
@@ -98,7 +101,16 @@ class RunFolder:
             )
 
     def trial(self, method: str, seed: int) -> Path:
-        """Folder of one trial."""
+        """Folder of one trial.
+
+        Raises:
+            RunError: The method's name, which a file may tell, would lead out of the run's folder.
+        """
+        if not re.fullmatch(_NAME, method) or not isinstance(seed, int):
+            raise RunError(
+                f"{self.path} tells of a trial of the method {method!r} at the seed {seed!r}; expected a name of "
+                "letters, digits and signs that make no path, and a whole number. Choose another --out, and run again."
+            )
         return self.path / "trials" / method / f"seed{seed}"
 
     def finished(self, method: str, seed: int, identity: str) -> TrialRecord | None:
@@ -245,7 +257,12 @@ class RunFolder:
         return self._run_file()["identity"]["weights"]
 
     def _run_file(self) -> dict[str, Any]:
-        return _read_sealed(self.path / RUN_FILE, "Restore it, or choose another --out and run again.")
+        file, remedy = self.path / RUN_FILE, "Restore it, or choose another --out and run again."
+        content = _read_sealed(file, remedy)
+        lacking = [name for name in ("identity", "settings") if not isinstance(content.get(name), dict)]
+        if lacking:
+            raise RunError(_changed(file, f"it lacks {' and '.join(lacking)}", remedy))
+        return content
 
     def board(self) -> Leaderboard:
         """The leaderboard so far.
@@ -275,7 +292,7 @@ def _read_sealed(file: Path, remedy: str) -> dict[str, Any]:
     if not file.is_file():
         raise RunError(f"{file} is missing; expected a file that bequest wrote. Name the folder of a run.")
     try:
-        content = json.loads(file.read_text(encoding="utf-8"))
+        content = parse_json(file.read_text(encoding="utf-8"))
         seal = content.pop("digest")
     except (ValueError, AttributeError, KeyError, TypeError) as error:
         raise RunError(_changed(file, f"{type(error).__name__}: {error}", remedy)) from error

@@ -14,7 +14,9 @@ from typing import IO, Any, Literal
 
 from bequest.core.errors import RunError
 from bequest.core.learning_curves import LearningCurves
+from bequest.core.parse import parse_json
 from bequest.core.questions import Questions, Weights
+from bequest.core.typed import check_fields
 
 SelectBy = Literal["metric", "worst-group"]
 
@@ -170,7 +172,9 @@ class TrialRecord:
             groups = {name: GroupScore(**found) for name, found in data.get("groups", {}).items()}
             weights = Weights.from_json(data["weights"]) if data.get("weights") else None
             values: dict[str, Any] = {**data, "epochs": epochs, "groups": groups, "weights": weights}
-            return cls(**values)
+            record = cls(**values)
+            check_fields(record)
+            return record
 
 
 @dataclass(frozen=True)
@@ -305,7 +309,9 @@ class Leaderboard:
             }
             if data.get("learning_curves"):
                 values["learning_curves"] = LearningCurves.from_json(data["learning_curves"])
-            return cls(**values)
+            board = cls(**values)
+            check_fields(board)
+            return board
 
 
 def _row(data: dict[str, Any]) -> Row:
@@ -376,10 +382,10 @@ def read_json(path: Path) -> Any:
         RunError: The file is missing or is not JSON.
     """
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        return parse_json(path.read_text(encoding="utf-8"))
     except (FileNotFoundError, NotADirectoryError):
         raise RunError(f"{path} is missing; expected a file that bequest wrote. Name the folder of a run.") from None
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+    except ValueError as error:
         raise RunError(
             f"{path} is not the JSON that bequest wrote ({error}). Restore the file, or remove it and run again."
         ) from None

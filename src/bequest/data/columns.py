@@ -42,6 +42,7 @@ _LABEL_NAMES = ("label", "class", "category", "target", "sentiment", "labels", "
 _PROMPT_NAMES = ("prompt", "instruction", "question")
 _COMPLETION_NAMES = ("completion", "response", "answer")
 _SPLIT_NAMES = ("split",)
+_MOST_NAMED = 50
 
 
 @dataclass(frozen=True)
@@ -169,7 +170,7 @@ def recognise_texts(table: Table, columns: Columns) -> tuple[Roles, list[str]]:
     if roles.text is None:
         raise DataError(
             f"Cannot tell which column of {table.place} holds the texts; there are: "
-            f"{', '.join(map(repr, table.columns))}. Expected text, or prompt and completion. Name it: --text-column "
+            f"{_columns(table)}. Expected text, or prompt and completion. Name it: --text-column "
             "NAME, and where it holds prompts, that of completions: --label-column NAME."
         )
     text, labels = table.columns[roles.text], [table.columns[i] for i in roles.labels]
@@ -336,11 +337,18 @@ def _refuse(table: Table, missing: Sequence[str]) -> NoReturn:
     raise DataError(
         f"Cannot tell which column of {table.place} holds the "
         f"{' and which the '.join(f'{m}s' for m in missing)}; there are: "
-        f"{', '.join(map(repr, table.columns))}. Expected names such as text and label. Name them: "
+        f"{_columns(table)}. Expected names such as text and label. Name them: "
         + " ".join(f"--{role}-column NAME" for role in missing)
         + (" (or --image-column NAME)" if "text" in missing else "")
         + "."
         + (" For texts without labels: --task causal-lm." if "label" in missing else "")
+    )
+
+
+def _columns(table: Table) -> str:
+    return listed(
+        [repr(name[:60]) for name in table.columns[:_MOST_NAMED]] + [""] * (len(table.columns) - _MOST_NAMED),
+        _MOST_NAMED,
     )
 
 

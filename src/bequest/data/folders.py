@@ -32,10 +32,33 @@ _EXPECTED = (
 class _Found:
     """What a folder holds, beside the files themselves."""
 
+    root: Path
     num_images: int = 0
     num_texts: int = 0
     empty: list[Path] = field(default_factory=list[Path])
     ignored: list[str] = field(default_factory=list[str])  # the kind of each
+    links: set[str] = field(default_factory=set[str])  # that lead out of the folder
+
+    def leads_out(self, path: str) -> bool:
+        """Whether a path is a link to what lies outside the folder; noted if it is."""
+        if not os.path.islink(path) or Path(os.path.realpath(path)).is_relative_to(os.path.realpath(self.root)):
+            return False
+        self.links.add(path)
+        return True
+
+    @property
+    def notes(self) -> list[str]:
+        """What to say of what was not read."""
+        ignored = f"Ignored {counted(len(self.ignored), 'other file')}: {tally(self.ignored)}."
+        return [*([ignored] if self.ignored else []), *([self.told_links] if self.links else [])]
+
+    @property
+    def told_links(self) -> str:
+        """What to say of links that were not followed; empty where there are none."""
+        if not self.links:
+            return ""
+        lead = counted(len(self.links), "link that leads", "links that lead")
+        return f"Did not follow {lead} out of {self.root}, e.g. {min(self.links)}: copy there what is meant."
 
     @property
     def num(self) -> int:
@@ -54,15 +77,14 @@ def read_folder(root: Path, *, encoding: str, skip_bad: bool = False, origin: Ma
     Raises:
         DataError: There are no class folders, one is empty, images and texts are mixed, or files are broken.
     """
-    found = _Found()
+    found = _Found(root)
     names, labels, parts = spool_columns(_scan(root, found), 3)  # files may be many: none stays in memory
     _check(root, found, names, labels)
     paths = Lazy(len(names), partial(_path, names))
     samples, kept = _samples(paths, bool(found.num_images), encoding, skip_bad)
     bad = picked(names, np.setdiff1d(np.arange(len(names)), kept))
     notes = skipped_note(bad, f"unreadable {samples.modality}")
-    if found.ignored:
-        notes.insert(0, f"Ignored {counted(len(found.ignored), 'other file')}: {tally(found.ignored)}.")
+    notes = [*found.notes, *notes]
     cells = picked(labels, kept)
     columns = LabelColumns([cells], ["label"], samples.describe, sorted_names(labels))
     split = [PARTS[parts[int(i)]] for i in kept] if parts[0] else ()
@@ -84,7 +106,7 @@ def read_unlabelled(root: Path, *, encoding: str, skip_bad: bool = False) -> Sam
     """
     if not root.is_dir():
         raise DataError(f"There is no folder {root}; expected one that holds images or .txt files. Check --unlabelled.")
-    found = _Found()
+    found = _Found(root)
     [names] = spool_columns(((name,) for name in _scan_class(root, found)), 1)
     if not found.num or (found.num_images and found.num_texts):
         told = f"{counted(found.num_images, 'image')} and {counted(found.num_texts, '.txt file')}"
@@ -106,16 +128,14 @@ def read_documents(root: Path, *, encoding: str, skip_bad: bool = False, origin:
     Raises:
         DataError: There are no .txt files, or files cannot be read or decoded.
     """
-    found = _Found()
+    found = _Found(root)
     names, parts = spool_columns(_scan_documents(root, found), 2)
     if not found.num_texts:
-        there = f" There are: {tally(found.ignored)}." if found.ignored else ""
-        raise DataError(f"{root} holds no .txt files.{there} Expected some, each a text. Convert the texts.")
+        raise DataError(f"{root} holds no .txt files.{_there(found)} Expected some, each a text. Convert the texts.")
     paths = Lazy(len(names), partial(_path, names))
     samples, kept = _samples(paths, False, encoding, skip_bad)
     notes = skipped_note(picked(names, np.setdiff1d(np.arange(len(names)), kept)), "unreadable text")
-    if found.ignored:
-        notes.insert(0, f"Ignored {counted(len(found.ignored), 'other file')}: {tally(found.ignored)}.")
+    notes = [*found.notes, *notes]
     split = [parts[int(i)] for i in kept] if all(parts) else ()
     return assemble(Labelled(samples, no_labels(len(kept)), split), root.name, notes=notes, origin=origin)
 
@@ -146,15 +166,15 @@ def _paragraph(path: Path, index: int) -> str:
 
 def _scan_documents(root: Path, found: _Found) -> Iterator[tuple[str, str]]:
     """Path and given part of each text."""
-    given = [(PARTS[f.name.lower()], f) for f in _folders(root) if f.name.lower() in PARTS]
-    if len(given) < 2 or len(given) < len(_folders(root)) or "train" not in (part for part, _ in given):
+    given = [(PARTS[f.name.lower()], f) for f in _folders(root, found) if f.name.lower() in PARTS]
+    if len(given) < 2 or len(given) < len(_folders(root, found)) or "train" not in (part for part, _ in given):
         given = [("", root)]
     else:
-        found.ignored += [_kind(path) for path in _loose_files(root)]
+        found.ignored += [_kind(path) for path in _loose_files(root, found)]
     for part, folder in given:
-        for name in sorted(_files_below(folder), key=lambda name: name.split(os.sep)):
+        for name in sorted(_files_below(folder, found), key=lambda name: name.split(os.sep)):
             path = Path(name)
-            if path.suffix.lower() != ".txt" or _is_hidden(path.relative_to(folder)):
+            if path.suffix.lower() != ".txt" or not os.path.isfile(name) or _is_hidden(path.relative_to(folder)):
                 found.ignored.append(_kind(path))
                 continue
             found.num_texts += 1
@@ -180,12 +200,13 @@ def _place(paths: Sequence[Path], kept: IntArray, index: int) -> str:
 
 def _scan(root: Path, found: _Found) -> Iterator[tuple[str, str, str]]:
     """Path, class and given part of each image or text."""
-    found.ignored += [_kind(path) for path in _loose_files(root)]
-    for part, folder in _parts(root):
-        found.ignored += [_kind(path) for path in _loose_files(folder) if part]
-        class_folders = _folders(folder)
+    found.ignored += [_kind(path) for path in _loose_files(root, found)]
+    for part, folder in _parts(root, found):
+        found.ignored += [_kind(path) for path in _loose_files(folder, found) if part]
+        class_folders = _folders(folder, found)
         if not class_folders:
-            raise DataError(f"{folder} holds no class folders. {_EXPECTED.format(root)}")
+            told = [*([found.told_links] if found.links else []), _EXPECTED.format(root)]
+            raise DataError(f"{folder} holds no class folders. {' '.join(told)}")
         for class_folder in class_folders:
             before = found.num
             yield from ((path, class_folder.name, part) for path in _scan_class(class_folder, found))
@@ -194,11 +215,13 @@ def _scan(root: Path, found: _Found) -> Iterator[tuple[str, str, str]]:
 
 
 def _scan_class(folder: Path, found: _Found) -> Iterator[str]:
-    for name in sorted(_files_below(folder), key=lambda name: name.split(os.sep)):
+    for name in sorted(_files_below(folder, found), key=lambda name: name.split(os.sep)):
         path = Path(name)
         suffix = path.suffix.lower()
         if _is_hidden(path.relative_to(folder)):
             found.ignored.append("hidden")
+        elif not os.path.isfile(name) and not os.path.islink(name):  # a pipe would be read for ever
+            found.ignored.append("no file")
         elif suffix in SUFFIXES or suffix == ".txt":
             found.num_images += suffix in SUFFIXES
             found.num_texts += suffix == ".txt"
@@ -207,12 +230,12 @@ def _scan_class(folder: Path, found: _Found) -> Iterator[str]:
             found.ignored.append(_kind(path))
 
 
-def _parts(root: Path) -> list[tuple[str, Path]]:
+def _parts(root: Path, found: _Found) -> list[tuple[str, Path]]:
     """The given parts and their folders; ('', root) where none are given."""
-    folders = _folders(root)
+    folders = _folders(root, found)
     given = [(PARTS[f.name.lower()], f) for f in folders if f.name.lower() in PARTS]
     parts = {part for part, _ in given}
-    if "train" not in parts or not any(_folders(folder) for _, folder in given):
+    if "train" not in parts or not any(_folders(folder, found) for _, folder in given):
         return [("", root)]
     others = [f"{f.name}/" for f in folders if f.name.lower() not in PARTS]
     if not others:
@@ -227,8 +250,8 @@ def _parts(root: Path) -> list[tuple[str, Path]]:
 
 def _check(root: Path, found: _Found, names: Sequence[str], labels: Sequence[str]) -> None:
     if not found.num:
-        there = f" There are: {tally(found.ignored)}." if found.ignored else ""
-        raise DataError(f"{root} holds no images and no .txt files in class folders.{there} {_EXPECTED.format(root)}")
+        expected = _EXPECTED.format(root)
+        raise DataError(f"{root} holds no images and no .txt files in class folders.{_there(found)} {expected}")
     if found.num_images and found.num_texts:
         fewer = [n for n in names if n.lower().endswith(".txt") == (found.num_texts <= found.num_images)]
         raise DataError(
@@ -243,24 +266,29 @@ def _check(root: Path, found: _Found, names: Sequence[str], labels: Sequence[str
             "the folder."
         )
     inner = root / labels[0]
-    if len(set(labels)) == 1 and inner.is_dir() and len(_folders(inner)) > 1:
+    if len(set(labels)) == 1 and inner.is_dir() and len(_folders(inner, found)) > 1:
         raise DataError(
             f"{root} holds one class folder, {inner.name}/, which holds folders itself. Expected two classes "
             f"or more. Did you mean {inner}?"
         )
 
 
-def _folders(path: Path) -> list[Path]:
-    return sorted(p for p in _listing(path) if p.is_dir() and not _is_hidden(Path(p.name)))
+def _there(found: _Found) -> str:
+    ignored = f" There are: {tally(found.ignored)}." if found.ignored else ""
+    return f"{ignored} {found.told_links}".rstrip()
 
 
-def _loose_files(path: Path) -> list[Path]:
-    return [p for p in _listing(path) if p.is_file()]
+def _folders(path: Path, found: _Found) -> list[Path]:
+    return sorted(p for p in _listing(path, found) if p.is_dir() and not _is_hidden(Path(p.name)))
 
 
-def _listing(path: Path) -> list[Path]:
+def _loose_files(path: Path, found: _Found) -> list[Path]:
+    return [p for p in _listing(path, found) if p.is_file()]
+
+
+def _listing(path: Path, found: _Found) -> list[Path]:
     try:
-        return list(path.iterdir())
+        return [p for p in path.iterdir() if not found.leads_out(str(p))]
     except OSError as error:
         _refuse_folder(error)
 
@@ -269,8 +297,8 @@ def _refuse_folder(error: OSError) -> NoReturn:
     raise DataError(f"Cannot read the folder {error.filename}: {error.strerror}. Check its permissions.") from error
 
 
-def _files_below(folder: Path) -> Iterator[str]:
-    """Every file below a folder, through links to folders too, each folder once."""
+def _files_below(folder: Path, found: _Found) -> Iterator[str]:
+    """Every file below a folder, through links to folders within the given one too, each folder once."""
     seen: set[str] = set()
     for parent, names, files in os.walk(folder, followlinks=True, onerror=_refuse_folder):
         real = os.path.realpath(parent)
@@ -278,7 +306,9 @@ def _files_below(folder: Path) -> Iterator[str]:
             names.clear()
             continue
         seen.add(real)
-        yield from (os.path.join(parent, name) for name in files)
+        names[:] = [name for name in names if not found.leads_out(os.path.join(parent, name))]
+        paths = (os.path.join(parent, name) for name in files)
+        yield from (path for path in paths if not found.leads_out(path))
 
 
 def _is_hidden(path: Path) -> bool:

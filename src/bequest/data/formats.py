@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import csv
-import json
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, TextIO, cast
 
 from bequest.core.errors import DataError
+from bequest.core.parse import parse_item, parse_json
 from bequest.core.task import IntArray
 from bequest.data.messages import counted, listed
 from bequest.data.spool import Lazy, Spool, spool_columns
@@ -19,6 +20,8 @@ from bequest.data.text import fitting_codec, opened
 _DELIMITERS = (",", ";", "\t")
 _FIELD_LIMIT = 2**31 - 1  # the most that every platform's C long holds
 _BATCH_ROWS = 4096
+_SPARSEST, _FREE_CELLS = 100, 10**6
+"""Cells of a table of objects for each that is filled, and how many of them are of no account."""
 
 
 @dataclass(frozen=True)
@@ -168,12 +171,16 @@ def _sniff(path: Path, codec: str) -> str:
 def read_json_lines(path: Path, codec: str) -> Table:
     """A file with one JSON object a line."""
     broken: list[str] = []
-    keys = dict.fromkeys(key for _, row in _json_lines(path, codec, broken) for key in row)
+    keys, num_rows = Counter[str](), 0
+    for _, row in _json_lines(path, codec, broken):
+        num_rows += 1
+        keys.update(row.keys())
     if broken:
         raise DataError(
             f"{counted(len(broken), 'line')} of {path} {'is' if len(broken) == 1 else 'are'} no JSON object: "
             f'{listed(broken)}. Expected one on each, such as {{"text": "…", "label": "…"}}. Correct them.'
         )
+    _check_alike(path, keys, num_rows)
     return _objects_table(path, tuple(keys), partial(_json_lines, path, codec, []), "line")
 
 
@@ -185,11 +192,12 @@ def read_json(path: Path, codec: str) -> Table:
         return read_json_lines(path, codec)
     with opened(path, codec) as stream:
         text = stream.read()
-    keys: dict[str, None] = {}
+    keys, num_rows = Counter[str](), 0
     wrong: list[str] = []
     for number, row in _json_items(path, text):
         if isinstance(row, dict):
-            keys.update(dict.fromkeys(cast(dict[str, Any], row)))
+            num_rows += 1
+            keys.update(cast(dict[str, Any], row).keys())
         else:
             wrong.append(f"item {number} ({type(row).__name__})")
     if wrong:
@@ -197,7 +205,17 @@ def read_json(path: Path, codec: str) -> Table:
             f"{counted(len(wrong), 'item')} of {path} {'is' if len(wrong) == 1 else 'are'} no JSON object: "
             f'{listed(wrong)}. Expected a list of objects, such as {{"text": "…", "label": "…"}}. Correct them.'
         )
+    _check_alike(path, keys, num_rows)
     return _objects_table(path, tuple(keys), partial(_json_items, path, text), "item")
+
+
+def _check_alike(path: Path, keys: Counter[str], num_rows: int) -> None:
+    """Refuse objects that share next to no keys: their table would be many times the file."""
+    if num_rows * len(keys) > _FREE_CELLS + _SPARSEST * keys.total():
+        raise DataError(
+            f"{path} has {len(keys):,} different keys in {num_rows:,} objects, of which each has "
+            f"{keys.total() / num_rows:.1f}; expected objects that share their keys. Give names as values, not keys."
+        )
 
 
 def _objects_table(
@@ -215,7 +233,7 @@ def _json_lines(path: Path, codec: str, broken: list[str]) -> Iterator[tuple[int
             if not line.strip():
                 continue
             try:
-                row = json.loads(line)
+                row = parse_json(line)
             except ValueError as error:
                 broken.append(f"line {number} ({error})")
                 continue
@@ -227,7 +245,7 @@ def _json_lines(path: Path, codec: str, broken: list[str]) -> Iterator[tuple[int
 
 def _json_items(path: Path, text: str) -> Iterator[tuple[int, Any]]:
     """The items of a JSON list, one at a time: all at once would take many times the room of the file."""
-    decoder, at, number = json.JSONDecoder(), _after_space(text, 0), 0
+    at, number = _after_space(text, 0), 0
     if not text[at:]:
         return
     if text[at] != "[":
@@ -236,7 +254,7 @@ def _json_items(path: Path, text: str) -> Iterator[tuple[int, Any]]:
     while text[at : at + 1] != "]":
         number += 1
         try:
-            item, at = decoder.raw_decode(text, at)
+            item, at = parse_item(text, at)
         except ValueError as error:
             raise DataError(f"{path} is not well-formed JSON, in item {number}: {error}. Mend the file.") from error
         yield number, item

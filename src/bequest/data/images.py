@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import io
-import struct
-import zlib
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -25,18 +23,11 @@ if TYPE_CHECKING:
 
 SUFFIXES = frozenset((".png", ".jpg", ".jpeg", ".bmp", ".webp", ".gif", ".tif", ".tiff"))
 
-# What PIL's decoders raise on broken files.
-_FAULTS = (
-    OSError,
-    SyntaxError,
-    ValueError,
-    TypeError,
-    EOFError,
-    IndexError,
-    KeyError,
-    struct.error,
-    zlib.error,
-)
+_FORMATS = ("PNG", "JPEG", "BMP", "WEBP", "GIF", "TIFF")
+"""What a file may be, whatever its name says. PIL knows more, among them PostScript, for which it runs a program."""
+
+_REDUCED_PIXELS = 2**24
+"""What a JPEG has at most that is decoded smaller than it is because PIL would not decode it whole."""
 
 
 @dataclass(frozen=True)
@@ -132,7 +123,7 @@ class Pictures:
     def __getitem__(self, index: int) -> Image:
         try:
             return upright(self.images[index])
-        except _FAULTS as error:
+        except Exception as error:  # PIL's decoders raise whatever a broken file leads them to
             raise DataError(
                 f"Cannot decode the image {self.describe(index)}: {error}. Expected a whole image. Replace "
                 "or remove it."
@@ -285,23 +276,49 @@ def _refuse(faults: list[tuple[int, str]], places: Sequence[object], noun: str, 
 
 
 def _decoded(file: Path | io.BytesIO, place: str, remedy: str) -> Image:
-    from PIL import Image
+    try:
+        with _opened(file) as image:
+            return upright(image)
+    except Exception as error:  # PIL's decoders raise whatever a broken file leads them to
+        raise DataError(
+            f"Cannot decode the image {place}: {_reason(error)}. Expected a whole image file, not a truncated or "
+            f"corrupt one, nor one larger than the limit. {remedy}"
+        ) from error
+
+
+def _opened(file: Path | io.BytesIO) -> Image:
+    """An image file, its pixels not yet decoded.
+
+    PIL refuses what has more than twice `PIL.Image.MAX_IMAGE_PIXELS`. JPEG alone can be decoded smaller without the
+    room for all of it, unless it is progressive.
+    """
+    from PIL import Image, JpegImagePlugin
 
     try:
-        with Image.open(file) as image:
-            return upright(image)
-    except (*_FAULTS, Image.DecompressionBombError) as error:
-        raise DataError(
-            f"Cannot decode the image {place}: {error}. Expected a whole image file, not a truncated or corrupt one. "
-            f"{remedy}"
-        ) from error
+        return Image.open(file, formats=_FORMATS)
+    except Image.DecompressionBombError:
+        if isinstance(file, io.BytesIO):
+            file.seek(0)
+        with suppress(SyntaxError):
+            image = JpegImagePlugin.JpegImageFile(file)
+            if "progressive" not in image.info:
+                width, height = image.size
+                parts = next((n for n in (2, 4) if width * height <= n * n * _REDUCED_PIXELS), 8)
+                image.draft(None, (width // parts, height // parts))
+                return image
+            image.close()
+        raise
+
+
+def _reason(error: BaseException) -> str:
+    return str(error).rstrip(".") or type(error).__name__
 
 
 def _decoding_fault(data: bytes) -> str:
     try:
         _decoded(io.BytesIO(data), "", "")
     except DataError as error:
-        return str(error.__cause__) or "damaged"
+        return _reason(error.__cause__ or error)
     return ""
 
 
@@ -312,12 +329,12 @@ def _fault(data: bytes) -> str:
     if not data:
         return "empty"
     try:
-        with Image.open(io.BytesIO(data)) as image:
+        with _opened(io.BytesIO(data)) as image:
             image.verify()
     except Image.UnidentifiedImageError:
         return "not an image, or a damaged one"
-    except (*_FAULTS, Image.DecompressionBombError) as error:
-        return str(error) or type(error).__name__
+    except Exception as error:  # PIL's decoders raise whatever a broken file leads them to
+        return _reason(error)
     return ""
 
 
@@ -326,6 +343,6 @@ def upright(image: Image) -> Image:
     from PIL import ImageOps
 
     image.load()
-    with suppress(*_FAULTS):  # a broken EXIF block says nothing of the pixels: viewers ignore it too
+    with suppress(Exception):  # a broken EXIF block says nothing of the pixels: viewers ignore it too
         return ImageOps.exif_transpose(image)
     return image.copy()

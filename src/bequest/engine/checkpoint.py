@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import io
-import pickle
 import time
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any, Protocol
 
 import torch
@@ -21,7 +21,7 @@ _DAMAGE = (
     IndexError,
     AttributeError,
     EOFError,
-    pickle.UnpicklingError,
+    UnpicklingError,
 )
 """What reading a file that is no checkpoint raises, or one of another shape."""
 

@@ -20,6 +20,7 @@ from bequest.engine.checkpoint import Checkpoint
 from bequest.engine.context import Context
 from bequest.engine.feature_teaching import GUIDE_RATE
 from bequest.engine.features import forward
+from bequest.engine.parts import in_parts, is_out_of_memory, rng_state, set_rng_state
 from bequest.engine.store import Array, lengths_of
 from bequest.engine.teaching import Lesson, taught_loss
 from bequest.engine.views import View
@@ -145,6 +146,7 @@ class _Loop:
         self.history: list[Epoch] = []
         self.best: dict[str, Tensor] = {}
         self.best_epoch = 0
+        self.most_at_once = stage.batch_size
         self.num_steps = stage.epochs * self.batches_per_epoch
         self.optimizer = stage.optimizer(self.groups(), self.num_steps)
         self.rates = [group["lr"] for group in self.optimizer.param_groups]
@@ -236,22 +238,11 @@ class _Loop:
         return [batches[i] for i in rng.permutation(len(batches))]
 
     def step(self, batch: Any, step: int) -> tuple[float, int]:
-        runtime, stage = self.context.runtime, self.stage
+        stage = self.stage
         factor = stage.schedule(step, self.num_steps)
         for group, rate in zip(self.optimizer.param_groups, self.rates, strict=True):
             group["lr"] = rate * factor
-        inputs, labels, lesson = self.batch(batch)
-        with runtime.accelerator.autocast():
-            outputs = self.feed.training(*runtime.inputs(inputs))
-        loss = self.taught(outputs.float(), labels.to(runtime.device), lesson)
-        value = float(loss.detach())
-        if not math.isfinite(value):
-            self.keep_best()
-            raise TrainingError(
-                f"The training loss became {value} at step {step + 1} of {self.num_steps}; expected a number. The best "
-                "weights so far are kept. Lower --learning-rate, or look for bad values in the data."
-            )
-        runtime.accelerator.backward(loss if stage.penalty is None else loss + stage.penalty(self.network))
+        value = self.gradients(batch, step)
         self.clip()
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
@@ -259,6 +250,69 @@ class _Loop:
         for event in stage.events:
             event(state)
         return value, len(batch)
+
+    def gradients(self, batch: Array, step: int) -> float:
+        """Leave the gradients of a batch's loss, and return the loss.
+
+        Where memory does not hold a batch, it goes through the network in parts, halved until they fit, for the rest of
+        the stage.
+        """
+        while True:
+            random = rng_state(self.context.runtime.device)
+            try:
+                if len(batch) <= self.most_at_once:
+                    return self.whole(batch, step)
+                return in_parts(self, batch, step)
+            except (MemoryError, RuntimeError) as error:
+                if not is_out_of_memory(error):
+                    raise
+                self.make_smaller(len(batch), error)
+            # Not before the error is gone: its traceback holds the activations.
+            self.optimizer.zero_grad(set_to_none=True)
+            set_rng_state(random, self.context.runtime.device)
+
+    def make_smaller(self, size: int, error: BaseException) -> None:
+        """Halve the parts, and say so once."""
+        now = min(size, self.most_at_once)
+        if now == 1:
+            reason = next(iter(str(error).strip().splitlines()), "none is left")
+            raise TrainingError(
+                f"There is no memory for one sample ({reason}); expected room for its activations. Lower --max-tokens "
+                "or --image-size, or freeze more of the network."
+            ) from error
+        self.most_at_once = (now + 1) // 2
+        self.context.say(
+            f"Memory did not hold a batch of {self.stage.batch_size} samples: it goes through the network in parts, "
+            "and their gradients are added up. A step is still that of the whole batch, apart from rounding, dropout's "
+            "draws and BatchNorm's statistics."
+        )
+
+    def whole(self, batch: Array, step: int) -> float:
+        """`gradients` of a batch that memory holds."""
+        outputs, labels, lesson = self.forward(batch)
+        loss = self.checked(self.taught(outputs, labels, lesson), step)
+        penalty = self.stage.penalty
+        self.context.runtime.accelerator.backward(loss if penalty is None else loss + penalty(self.network))
+        return float(loss.detach())
+
+    def forward(self, batch: Array) -> tuple[Tensor, Tensor, Lesson | None]:
+        """Outputs and labels of some samples, and what their teachers made of them."""
+        runtime = self.context.runtime
+        inputs, labels, lesson = self.batch(batch)
+        with runtime.accelerator.autocast():
+            outputs = self.feed.training(*runtime.inputs(inputs))
+        return outputs.float(), labels.to(runtime.device), lesson
+
+    def checked(self, loss: Tensor, step: int) -> Tensor:
+        """The loss, if it is a number."""
+        value = float(loss.detach())
+        if not math.isfinite(value):
+            self.keep_best()
+            raise TrainingError(
+                f"The training loss became {value} at step {step + 1} of {self.num_steps}; expected a number. The best "
+                "weights so far are kept. Lower --learning-rate, or look for bad values in the data."
+            )
+        return loss
 
     def clip(self) -> None:
         own = getattr(self.optimizer, "clip_grad_norm_", None)
@@ -321,12 +375,14 @@ class _Loop:
             "trained": self.moving(),
             "guide": dict(self.feed.guide.state_dict()) if self.feed.guide else {},
             "optimizer": self.optimizer.state_dict(),
+            "most_at_once": self.most_at_once,
         }
 
     def load(self, state: dict[str, Any]) -> None:
         """Go on from what `state` returned."""
         self.epoch, self.best_epoch, self.best = state["epoch"], state["best_epoch"], state["best"]
         self.history = [Epoch(**e) for e in state["history"]]
+        self.most_at_once = state["most_at_once"]
         self.network.load_state_dict(state["trained"], strict=False)
         if self.feed.guide:
             self.feed.guide.load_state_dict(state["guide"])

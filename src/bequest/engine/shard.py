@@ -1,13 +1,15 @@
 """A shard: some samples' records in one file, in the layout of safetensors, that never changes once it is there.
 
 `hashes` uint8 (records, 16), `lengths` int64 (records,) and `values` (rows, …), the records end to end. The file's name
-ends with the CRC-32 of its bytes, so that a damaged one is known before anything is read from it.
+ends with the CRC-32 of its folder's name, which is the key's digest, and its bytes: so a damaged one, or one of another
+key that somebody put there, is known before anything is read from it.
 """
 
 from __future__ import annotations
 
 import errno
 import json
+import math
 import os
 import uuid
 import zlib
@@ -19,6 +21,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from bequest.core.errors import RunError, SourceError
+from bequest.core.parse import parse_json
 from bequest.core.results import atomic_open
 
 if TYPE_CHECKING:
@@ -26,7 +29,7 @@ if TYPE_CHECKING:
 
 Array = np.ndarray[Any, Any]
 
-SUFFIX = ".shard1"
+SUFFIX = ".shard2"
 """Its number is the layout's version: files of another are not looked at."""
 
 _DTYPES = {
@@ -79,7 +82,7 @@ class Shard:
     @property
     def num_bytes(self) -> int:
         """Size of the file."""
-        return self.offset + int(np.prod(self.shape, dtype=np.int64)) * _stored(self.dtype).itemsize
+        return self.offset + math.prod(self.shape) * _stored(self.dtype).itemsize
 
     def open(self) -> Array:
         """The values, memory-mapped, after every byte of the file was checked; bfloat16 as uint16.
@@ -88,7 +91,7 @@ class Shard:
             DamagedShard: The file's bytes are others than were written.
             OSError: The file is gone or cannot be read.
         """
-        crc = 0
+        crc = _checksum(self.path.parent)
         with self.path.open("rb") as file:
             # Not through the map: what is read there counts as this process's memory.
             while block := file.read(_BLOCK):
@@ -139,7 +142,7 @@ def write_shard(
     shape = (int(lengths.sum()), *arrays[0].shape[1:])
     header = _header(dtype, len(arrays), shape, seconds)
     parts = [header, np.ascontiguousarray(hashes, np.uint8), lengths, *arrays]
-    crc = 0
+    crc = _checksum(folder)
     for part in parts:
         crc = zlib.crc32(_buffer(part), crc)
     offset = len(header) + len(arrays) * 24
@@ -163,17 +166,17 @@ def read_shard(path: Path) -> tuple[Shard, Array, Array]:
     with path.open("rb") as file:
         try:
             size = int.from_bytes(file.read(8), "little")
-            header = json.loads(file.read(size if size <= _LONGEST_HEADER else 0))
+            header = parse_json(file.read(size if size <= _LONGEST_HEADER else 0))
             [num_records, _] = header["hashes"]["shape"]
             values, seconds = header["values"], float(header["__metadata__"]["seconds"])
             shape, dtype = tuple(map(int, values["shape"])), _NAMES[values["dtype"]]
             shard = Shard(path, dtype, shape, 8 + size + num_records * 24, seconds / num_records)
             hashes = np.frombuffer(file.read(num_records * 16), np.uint8).reshape(num_records, 16)
             lengths = np.frombuffer(file.read(num_records * 8), "<i8", num_records)
+            if min(shape, default=0) < 0 or shard.num_bytes != path.stat().st_size:
+                raise ValueError("its size is another")
         except (ArithmeticError, KeyError, TypeError, ValueError) as error:
             raise DamagedShard(path) from error
-    if shard.num_bytes != path.stat().st_size:
-        raise DamagedShard(path)
     return shard, hashes, lengths
 
 
@@ -191,6 +194,11 @@ def as_tensor(values: Array, dtype: str) -> Tensor:
 
     tensor = torch.from_numpy(values)
     return tensor.view(torch.bfloat16) if dtype == "bfloat16" else tensor
+
+
+def _checksum(folder: Path) -> int:
+    """What the checksum of a folder's shards begins with."""
+    return zlib.crc32(folder.name.encode())
 
 
 def _stored(dtype: str) -> np.dtype[Any]:
@@ -222,7 +230,7 @@ def _plain(record: Array | Tensor) -> tuple[str, Array]:
 
 def _header(dtype: str, num_records: int, shape: tuple[int, ...], seconds: float) -> bytes:
     first, second = num_records * 16, num_records * 24
-    end = second + int(np.prod(shape, dtype=np.int64)) * _stored(dtype).itemsize
+    end = second + math.prod(shape) * _stored(dtype).itemsize
     described = {
         "__metadata__": {"seconds": repr(float(seconds))},
         "hashes": {"dtype": "U8", "shape": [num_records, 16], "data_offsets": [0, first]},

@@ -211,6 +211,12 @@ class Lesson:
     logits: Tensor
     features: Tensor | None = None
 
+    @classmethod
+    def joined(cls, lessons: Sequence[Lesson]) -> Lesson:
+        """Those of a batch's parts as that of the batch."""
+        features = [lesson.features for lesson in lessons if lesson.features is not None]
+        return cls(torch.cat([lesson.logits for lesson in lessons]), torch.cat(features) if features else None)
+
 
 @dataclass(frozen=True)
 class SoftTargets(Sequence[tuple[Any, ...]]):

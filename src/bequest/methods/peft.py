@@ -15,12 +15,12 @@ the configuration's `task_type`, and its `modules_to_save` where that is the sou
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from bequest.core.errors import MethodError
+from bequest.core.parse import parse_json
 from bequest.core.plan import Plan, Recipe, recipe_for
 from bequest.core.registry import method
 
@@ -95,7 +95,7 @@ class Peft:
         if not self.peft_config:
             return {"peft_type": self.peft_type.upper()}
         try:
-            settings = json.loads(self.peft_config)
+            settings = parse_json(self.peft_config)
         except ValueError as error:
             raise MethodError(f"--peft-config is no JSON ({error}); expected a file that PEFT can read.") from None
         if not isinstance(settings, dict) or "peft_type" not in settings:

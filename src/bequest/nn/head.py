@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from bequest.nn.heads import kinds
@@ -85,6 +86,12 @@ def build_head(description: dict[str, Any]) -> nn.Module:
     if kind not in kinds():
         raise ValueError(f"a head of kind {kind!r}; expected steps, linear, none, {', '.join(kinds())}")
     return kinds()[kind](**arguments)
+
+
+def count_described(description: dict[str, Any]) -> int:
+    """How many numbers a described head holds, its buffers included, found without room for them."""
+    with torch.device("meta"):
+        return sum(tensor.numel() for tensor in build_head(description).state_dict().values())
 
 
 def find_head(module: nn.Module, inputs: tuple[Tensor, ...] | None = None) -> str | None:

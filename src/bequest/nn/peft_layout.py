@@ -33,6 +33,7 @@ _READ = {
     *("peft_type", "r", "lora_alpha", "rank_pattern", "alpha_pattern", "use_rslora", "use_dora", "modules_to_save"),
     *("target_modules", "exclude_modules", "layers_to_transform", "layers_pattern", "init_lora_weights"),
 }
+_NAMING = ("target_modules", "exclude_modules", "modules_to_save", "layers_pattern")
 _HARMLESS = {
     *("auto_mapping", "base_model_name_or_path", "revision", "task_type", "peft_version", "inference_mode", "bias"),
     *("fan_in_fan_out", "lora_dropout", "megatron_core", "loftq_config", "eva_config", "qalora_group_size"),
@@ -293,9 +294,22 @@ def _check_config(adapter: Adapter) -> None:
             f"{adapter.config_file}: {told}; expected plain LoRA, without these. Merge the adapter with PEFT, "
             "model.merge_and_unload().save_pretrained(FOLDER), and give that folder: hf:FOLDER."
         )
+    for name in _NAMING:
+        if not _is_of(config.get(name), str):
+            raise SourceError(
+                f"{adapter.config_file}: {name} is {config[name]!r}, expected a name, or a list of names."
+            )
+    if not _is_of(config.get("layers_to_transform"), int):
+        told = f"layers_to_transform is {config['layers_to_transform']!r}"
+        raise SourceError(f"{adapter.config_file}: {told}, expected a layer's number, or a list of them.")
     for name in ("rank_pattern", "alpha_pattern"):
         if not isinstance(config.get(name) or {}, Mapping):
             raise SourceError(f"{adapter.config_file}: {name} is {config[name]!r}, expected names with a number each.")
+
+
+def _is_of(value: Any, kind: type) -> bool:
+    """Whether a value is of a kind, a list of it, or nothing."""
+    return value is None or all(isinstance(item, kind) for item in (value if isinstance(value, list) else [value]))
 
 
 def _sorted(adapter: Adapter, names: Mapping[str, str]) -> tuple[dict[str, dict[str, Tensor]], dict[str, Tensor]]:

@@ -19,6 +19,9 @@ from bequest.nn.names import normalisation
 _NEEDS_CALLS = {"ADALORA": "moves its ranks by calls in between training steps"}
 """Tuners that do not work in a training loop that knows nothing of them."""
 
+_REACHING = ("megatron_config", "prompt_tuning_init_state_dict_path", "tokenizer_kwargs")
+"""Fields with which a configuration, which may come from anybody, reaches beyond numbers and names."""
+
 _TOLERANCE = 1e-3
 """Difference that rounding may make between a merged body and its tuner, as a share of the largest output."""
 
@@ -121,6 +124,12 @@ def configured(settings: Mapping[str, Any]) -> Any:
     unknown = [f"{name!r} ({nearest(name, names)})" for name in settings if name not in names]
     if unknown:
         raise MethodError(f"A configuration of peft_type {kind} has no field {', '.join(unknown)}")
+    reaching = [f"{name!r}" for name in _REACHING if settings.get(name)]
+    if reaching:
+        raise MethodError(
+            f"A configuration of peft_type {kind} names {', '.join(reaching)}, by which the library reads pickles or "
+            "runs others' code; expected plain settings. Leave it out."
+        )
     # What a saved adapter says of where it was and what it was for; here it is trained, below a head of our own.
     own = {"inference_mode": False, "base_model_name_or_path": None, "task_type": None, "auto_mapping": None}
     given = {name: value for name, value in settings.items() if name != "peft_type"}

@@ -13,9 +13,10 @@ from safetensors.torch import save
 from torch import nn
 
 from bequest.core.errors import RunError, SourceError
+from bequest.core.parse import parse_json
 from bequest.core.results import atomic_open, write_json
 from bequest.nn.adapters import Adapters
-from bequest.nn.head import build_head, describe_head
+from bequest.nn.head import build_head, count_described, describe_head
 from bequest.nn.lowrank import merge_low_rank
 from bequest.nn.network import Network
 from bequest.nn.peft_layout import Adapter, apply, merge_first, to_adapter
@@ -52,8 +53,8 @@ def read(folder: str | Path) -> Adapter:
             "trust it, and save it again: save_pretrained(FOLDER, safe_serialization=True)."
         )
     try:
-        config = json.loads((folder / CONFIG_FILE).read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
+        config = parse_json((folder / CONFIG_FILE).read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
         raise SourceError(f"{folder / CONFIG_FILE} is no JSON ({error}); expected what PEFT writes.") from None
     if not isinstance(config, dict):
         raise SourceError(f"{folder / CONFIG_FILE} holds a {type(config).__name__}; expected what PEFT writes.")
@@ -182,9 +183,12 @@ def _load(file: Path) -> tuple[dict[str, torch.Tensor], dict[str, str]]:
 def _read_head(file: Path) -> nn.Module:
     tensors, metadata = _load(file)
     try:
-        head = build_head(json.loads(metadata["head"]))
+        description = parse_json(metadata["head"])
+        if count_described(description) > file.stat().st_size:
+            raise ValueError("it describes a head of more numbers than the file has bytes")
+        head = build_head(description)
         head.load_state_dict(tensors)
-    except (KeyError, TypeError, ValueError, RuntimeError) as error:
+    except Exception as error:  # a description may lead a head to whatever
         raise SourceError(
             f"{file} holds no head as bequest writes them ({error}); expected its description and its tensors. Export "
             "the adapter again."

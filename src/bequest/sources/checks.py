@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from pickle import UnpicklingError
+from typing import Any
 
 import torch
 
-from bequest.core.errors import SourceError
+from bequest.core.errors import RunError, SourceError
 from bequest.nn.network import Network
 
 _SMALLEST = 32
@@ -45,12 +47,32 @@ def embedding_width(name: str, untrained: Callable[[], Network], size: int) -> i
         ) from error
 
 
+def check_description(description: dict[str, Any], known: bool, arguments: Iterable[str]) -> None:
+    """Refuse what a saved model's file says of its network if it asks a library for more than a network's shape.
+
+    Args:
+        description: With `architecture` and `arguments`.
+        known: Whether the library has the architecture.
+        arguments: That bequest writes.
+
+    Raises:
+        RunError: It does.
+    """
+    further = sorted(set(description.get("arguments") or ()) - set(arguments))
+    if further or not known:
+        what = f"the arguments {', '.join(further)}" if further else f"the architecture {description['architecture']!r}"
+        raise RunError(
+            f"The description of a {description['kind']} network has {what}; expected what bequest writes. Copy the "
+            "model's folder again, or run again."
+        )
+
+
 @contextmanager
 def explained(spelling: str, where: str) -> Iterator[None]:
     """Turns a library's failure to find or to understand files into a `SourceError` that says what to do."""
     try:
         yield
-    except (OSError, ValueError, RuntimeError, KeyError, ImportError) as error:
+    except (OSError, ValueError, RuntimeError, KeyError, ImportError, UnpicklingError) as error:
         raise SourceError(
             f"The source {spelling!r} cannot be loaded ({str(error).strip().splitlines()[0]}); expected its files on "
             f"{where}, in that library's cache, or in a folder. Check the name and the connection, or choose one that "

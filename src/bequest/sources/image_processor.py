@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import json
 from typing import Any
 
 from bequest.core.errors import SourceError
+from bequest.core.parse import parse_json
 from bequest.sources.preprocess import ImagePreprocess
 from bequest.sources.tokenizer import read_file
 
@@ -29,7 +29,7 @@ def image_preprocess(name: str, config: Any) -> ImagePreprocess:
             f"{name!r} has no preprocessor_config.json; expected one that tells its images' size and scaling. Save "
             "one: ViTImageProcessor(size=…, image_mean=…).save_pretrained(folder)."
         )
-    settings = json.loads(content)
+    settings = parse_json(content)
     settings = settings.get("image_processor", settings)
     if settings.get("rescale_offset"):
         raise SourceError(f"{name!r} shifts pixels (rescale_offset), which is not supported. Give it as a module.")

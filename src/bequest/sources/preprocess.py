@@ -21,6 +21,10 @@ from bequest.core.task import Modality
 
 TOKENIZER_FILE = "tokenizer.json"
 
+_MOST_SLENDER = 32
+"""Longer over shorter side beyond which an image's ends are cut off before it is resized: a crop of its centre never
+sees them, and enlarging them may take more memory than there is."""
+
 Augment = Callable[[Any, int | None], Any]
 """From an RGB image, and the pixels that its shorter side needs (None: all), to an augmented view of it."""
 
@@ -176,7 +180,7 @@ class ImagePreprocess:
         """uint8 (size, size, 3) of a PIL image of any mode."""
         from PIL import Image
 
-        image = _to_rgb(sample)
+        image = _to_rgb(sample) if self.squash else _middle(_to_rgb(sample))
         shorter = self.resize or math.floor(self.size / self.crop)
         sides = [max(self.size, int(shorter * side / min(image.size))) for side in image.size]
         width, height = [max(self.size, shorter)] * 2 if self.squash else sides
@@ -188,7 +192,7 @@ class ImagePreprocess:
         """uint8 (size, size, 3): the whole view, whose crop has been made, at the network's size."""
         from PIL import Image
 
-        view = augment(_to_rgb(sample), self.size)
+        view = augment(_middle(_to_rgb(sample)), self.size)
         return np.asarray(view.resize((self.size, self.size), Image.Resampling[self.interpolation.upper()]))
 
     def resized(self, size: int) -> ImagePreprocess:
@@ -347,6 +351,15 @@ def _to_rgb(image: Any) -> Any:
         image = image.convert("RGBA")
         image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
     return image.convert("RGB")
+
+
+def _middle(image: Any) -> Any:
+    longest = _MOST_SLENDER * min(image.size)
+    if max(image.size) <= longest:
+        return image
+    width, height = (min(side, longest) for side in image.size)
+    left, top = (image.width - width) // 2, (image.height - height) // 2
+    return image.crop((left, top, left + width, top + height))
 
 
 def _to_8_bits(values: np.ndarray[Any, Any], mode: str) -> np.ndarray[Any, Any]:

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import nn
 
-from bequest.core.errors import RunError
+from bequest.core.errors import BequestError, RunError
 from bequest.core.results import read_json
 from bequest.core.task import Kind
-from bequest.nn.head import build_head
+from bequest.nn.head import build_head, count_described
 from bequest.nn.network import Network
 from bequest.nn.peft_tuners import Wrapped
 from bequest.nn.taps import Tap, Tapped
@@ -60,7 +60,6 @@ def read(folder: str | Path, source: Source | None = None) -> SavedModel:
     Raises:
         RunError: There is no model, its files are damaged, or it needs a source.
     """
-    from safetensors import SafetensorError
     from safetensors.torch import load_file
 
     found = model_folder(Path(folder))
@@ -71,7 +70,7 @@ def read(folder: str | Path, source: Source | None = None) -> SavedModel:
         )
     about = read_json(found / MODEL_FILE)
     try:
-        source = source or from_description(about["source"], about, found)
+        source = source or _described(about, found)
         source = _tap(source, [Tap(**tap) for tap in about.get("taps", ())])
         source = _wrap(source, about.get("peft"))
         network = source.scratch(0)
@@ -80,7 +79,9 @@ def read(folder: str | Path, source: Source | None = None) -> SavedModel:
         network.eval().requires_grad_(False)
         kind = about.get("kind", "classification")
         return SavedModel(network, source, tuple(about["classes"]), about["record"], kind)
-    except (KeyError, TypeError, FileNotFoundError, SafetensorError, RuntimeError, json.JSONDecodeError) as error:
+    except BequestError:
+        raise
+    except Exception as error:  # the libraries raise whatever a description leads them to
         raise RunError(
             f"The model in {found} is damaged or does not fit its description ({error}); expected the files as bequest "
             "wrote them. Copy the folder again, or run again."
@@ -137,6 +138,20 @@ def from_description(name: str, description: dict[str, Any], folder: Path) -> So
     source = makers[network["kind"]](name, network, prepared)
     for settings in network.get("cuts", ()):
         source = _cut(source, cut.from_description(settings))
+    return source
+
+
+def _described(about: dict[str, Any], folder: Path) -> Source:
+    """The source of a saved model, whose network is no larger than its weights are."""
+    source = from_description(about["source"], about, folder)
+    with torch.device("meta"):
+        body = sum(tensor.numel() for tensor in source.untrained().body.state_dict().values())
+    described, stored = body + count_described(about["head"]), folder / WEIGHTS_FILE
+    if described > (size := stored.stat().st_size):
+        raise RunError(
+            f"{folder / MODEL_FILE} describes a network of {described:,} numbers, but {stored.name} has {size:,} "
+            "bytes; expected the files as bequest wrote them. Copy the folder again, or run again."
+        )
     return source
 
 

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from bequest.core.errors import SourceError, nearest
 from bequest.nn.network import Network, Origin
-from bequest.sources.checks import check_image_size, explained
+from bequest.sources.checks import check_description, check_image_size, explained
 from bequest.sources.head import split
 from bequest.sources.preprocess import ImagePreprocess, Preprocess
 from bequest.sources.source import Source
@@ -78,7 +78,14 @@ def from_weights(
 
 
 def from_description(name: str, description: dict[str, Any], preprocess: Preprocess) -> Source:
-    """The source whose weights are random until a saved state is loaded into it."""
+    """The source whose weights are random until a saved state is loaded into it.
+
+    Raises:
+        RunError: The description asks for more than a network's shape.
+    """
+    import timm
+
+    check_description(description, timm.is_model(description["architecture"]), ("img_size",))
     return Source(
         name=name,
         preprocess=preprocess,

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from typing import Any
 
 from bequest.core.errors import SourceError
+from bequest.core.parse import parse_json
 from bequest.sources.preprocess import TextPreprocess
 
-Files = dict[str, str]
+Files = dict[str, Any]
 """Where a model's files are, as transformers' `from_pretrained` takes it: a name or folder, and a GGUF file in it."""
 
 _SENTENCE_MODES = {"mean": "mean", "mean_tokens": "mean", "cls": "cls", "cls_token": "cls", "lasttoken": "last"}
@@ -59,7 +59,7 @@ def sentence_pooling(name: str) -> str | None:
     content = read_file(name, "1_Pooling/config.json")
     if content is None:
         return None
-    settings = json.loads(content)
+    settings = parse_json(content)
     asked = settings.get("pooling_mode")
     modes = [asked] if isinstance(asked, str) else list(asked or ())
     modes += [k.removeprefix("pooling_mode_") for k, v in settings.items() if k.startswith("pooling_mode_") and v]
@@ -103,7 +103,7 @@ def _pad_token(name: str, config: Any, tokenizer: Any) -> str:
     # any token serves, since the mask hides it.
     numbers = [getattr(config, "pad_token_id", None), getattr(config, "eos_token_id", None), 0]
     numbers = [n[0] if isinstance(n, list) else n for n in numbers]
-    named = json.loads(read_file(name, "tokenizer_config.json") or "{}").get("pad_token")
+    named = parse_json(read_file(name, "tokenizer_config.json") or "{}").get("pad_token")
     named = named.get("content") if isinstance(named, dict) else named
     known = [tokenizer.id_to_token(n) for n in numbers if isinstance(n, int) and n >= 0]
     if numbers[0] is None and named is not None and tokenizer.token_to_id(named) is not None:

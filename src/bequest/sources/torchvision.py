@@ -9,7 +9,7 @@ from torch import nn
 from bequest.core.errors import SourceError, nearest
 from bequest.nn.head import find_head
 from bequest.nn.network import Network
-from bequest.sources.checks import check_image_size, explained
+from bequest.sources.checks import check_description, check_image_size, explained
 from bequest.sources.head import split
 from bequest.sources.preprocess import ImagePreprocess, Preprocess
 from bequest.sources.source import Source
@@ -75,9 +75,16 @@ def from_name(spelling: str, architecture: str, *, image_size: int | None = None
 
 
 def from_description(name: str, description: dict[str, Any], preprocess: Preprocess) -> Source:
-    """The source whose weights are random until a saved state is loaded into it."""
-    import torch
+    """The source whose weights are random until a saved state is loaded into it.
 
+    Raises:
+        RunError: The description asks for more than a network's shape.
+    """
+    import torch
+    import torchvision
+
+    known = description["architecture"] in torchvision.models.list_models(module=torchvision.models)
+    check_description(description, known, (*_WITH_AUXILIARY_HEADS, "image_size"))
     with torch.device("meta"):
         head = _untrained(description).head
     return Source(

@@ -29,6 +29,8 @@ from bequest.sources.tokenizer import Files, end_token, sentence_pooling, text_p
 
 DEFAULT_MAX_TOKENS = 128
 _TRIED_TOKENS = 8
+_NO_CODE = {"trust_remote_code": False}
+"""Python code that a model's folder brings along is neither run nor asked about."""
 _SHAPE = ("num_hidden_layers", "hidden_size", "num_attention_heads")
 _HIDDEN = ("intermediate_size", "hidden_dim", "d_ff", "ffn_dim", "n_inner")
 """What configurations call the width of a block's hidden layer."""
@@ -264,7 +266,7 @@ def _files(spelling: str, name: str) -> Files:
     else:
         found = [] if not path.is_dir() or (path / "config.json").is_file() else sorted(path.glob("*.gguf"))
     if not found:
-        return {"pretrained_model_name_or_path": name}
+        return {"pretrained_model_name_or_path": name, **_NO_CODE}
     if len(found) > 1:
         raise SourceError(
             f"{name} holds {len(found)} GGUF files: {', '.join(f.name for f in found)}. Name one of them: "
@@ -275,7 +277,7 @@ def _files(spelling: str, name: str) -> Files:
             f"The source {spelling!r} is a GGUF file, and the package that reads them is not installed; expected gguf. "
             "Install it: pip install 'bequest[gguf]'"
         )
-    return {"pretrained_model_name_or_path": str(found[0].parent), "gguf_file": found[0].name}
+    return {"pretrained_model_name_or_path": str(found[0].parent), "gguf_file": found[0].name, **_NO_CODE}
 
 
 def _refuse_for_language(spelling: str, config: Any, **options: Any) -> None:

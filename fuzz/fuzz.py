@@ -1,0 +1,213 @@
+"""A coverage-guided fuzzer for whatever reads a user's files (`make fuzz`).
+
+    python fuzz/fuzz.py READER [libFuzzer's options]
+    python fuzz/fuzz.py images -max_total_time=600 -rss_limit_mb=2048 -timeout=10
+
+It changes a few small files, and keeps the changes that reach new lines, until a reader raises what is no error of
+ours, hangs, or takes more memory than the limit. What it found lies in a file `crash-…`, which
+`python fuzz/fuzz.py READER crash-…` reads again. Linux and macOS; `pip install -e '.[fuzz]'`.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import sys
+import tempfile
+import warnings
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import atheris
+import numpy as np
+
+from bequest.core.errors import BequestError
+
+FOLDER = Path(tempfile.mkdtemp(prefix="bequest-fuzz-", dir="/dev/shm" if Path("/dev/shm").is_dir() else None))
+
+
+@dataclass(frozen=True)
+class Reader:
+    """One reader of files.
+
+    Attributes:
+        read: What is tried with a file's bytes; returns, or raises an error of ours.
+        seeds: Files to begin with.
+    """
+
+    read: Callable[[bytes], Any]
+    seeds: Callable[[], Iterable[bytes]]
+
+
+def instrumented() -> Any:
+    """While this is open, what is imported is watched; each reader imports what it needs, and no more."""
+    return atheris.instrument_imports(include=["bequest", "PIL", "csv", "safetensors"])
+
+
+def written(name: str, data: bytes) -> Path:
+    path = FOLDER / name
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(data)
+    return path
+
+
+def table(suffix: str, seeds: Callable[[], Iterable[bytes]], **options: Any) -> Reader:
+    with instrumented():
+        from bequest.data import load
+    return Reader(lambda data: load(written(f"table{suffix}", data), **options), seeds)
+
+
+def texts() -> Iterable[bytes]:
+    rows = [(f"a text {i} of {i % 3}", "good" if i % 2 else "bad") for i in range(12)]
+    yield "\n".join(["text,label", *(f'"{text}",{label}' for text, label in rows)]).encode()
+    yield "\n".join(["id;text;split", *(f"{label};{text};train" for text, label in rows)]).encode("utf-16")
+
+
+def objects() -> Iterable[bytes]:
+    rows = [{"text": f"a text {i}", "label": ["x", "y"][: i % 3], "n": i / 7} for i in range(8)]
+    yield "\n".join(map(json.dumps, rows)).encode()
+    yield json.dumps(rows).encode()
+    yield b'{"prompt": "a", "completion": "b"}\n{"prompt": "\\ud83d\\ude00", "completion": null}\n'
+
+
+def images() -> Reader:
+    with instrumented():
+        from PIL import Image
+
+        from bequest.data.images import sound_image_files
+
+    def read(data: bytes) -> None:
+        files, kept = sound_image_files([written("photo.png", data)])
+        for i in range(len(kept)):
+            files[i].convert("RGB")
+
+    def seeds() -> Iterable[bytes]:
+        pixels = np.random.default_rng(0).integers(0, 255, (6, 5, 3), dtype=np.uint8)
+        for kind in ("PNG", "JPEG", "BMP", "WEBP", "GIF", "TIFF"):
+            stream = io.BytesIO()
+            Image.fromarray(pixels).save(stream, kind)
+            yield stream.getvalue()
+
+    return Reader(read, seeds)
+
+
+def records() -> Reader:
+    with instrumented():
+        from bequest.core.results import Leaderboard, TrialRecord, read_json
+
+    def read(data: bytes) -> None:
+        content = read_json(written("record.json", data))
+        for kind in (Leaderboard, TrialRecord):
+            try:
+                kind.from_json(content)
+            except BequestError:
+                continue
+
+    def seeds() -> Iterable[bytes]:
+        yield json.dumps({"method": "full", "seed": 0, "settings": {"rank": 4}, "epochs": [], "test": 0.5}).encode()
+        board = {"rows": [], "task": {}, "source": {}, "protocol": {}, "environment": {}, "passes": {}, "trials": []}
+        yield json.dumps(board).encode()
+
+    return Reader(read, seeds)
+
+
+def runs() -> Reader:
+    with instrumented():
+        from bequest.comparison.folder import RunFolder, digest
+
+    def read(data: bytes) -> None:
+        RunFolder(written("run/run.json", data).parent).settings  # noqa: B018
+
+    def seeds() -> Iterable[bytes]:
+        content = {"identity": {"task": "x"}, "settings": {"seeds": [0]}}
+        yield json.dumps({**content, "digest": digest(content)}).encode()
+
+    return Reader(read, seeds)
+
+
+def shards() -> Reader:
+    with instrumented():
+        from bequest.engine.shard import DamagedShard, read_shard, write_shard
+
+    def read(data: bytes) -> None:
+        try:
+            read_shard(written("x-00000000.shard2", data))[0].open()
+        except DamagedShard:
+            return
+
+    def seeds() -> Iterable[bytes]:
+        made, _, _ = write_shard(FOLDER / "shards", np.zeros((2, 16), np.uint8), [np.ones((1, 3), np.float32)] * 2, 0.5)
+        yield made.path.read_bytes()
+
+    return Reader(read, seeds)
+
+
+def adapters(changed: str) -> Reader:
+    """An adapter of one layer, of whose two files one is changed."""
+    with instrumented():
+        from bequest.sources import adapter
+    import torch
+    from safetensors.torch import save
+    from torch import nn
+
+    from bequest.nn.network import Network
+
+    prefix = "base_model.model.q.lora_"
+    config = {"peft_type": "LORA", "r": 2, "lora_alpha": 4, "target_modules": ["q"], "rank_pattern": {"q": 2}}
+    config |= {"use_rslora": True, "layers_to_transform": [0], "modules_to_save": ["head"]}
+    sound = {
+        adapter.CONFIG_FILE: json.dumps(config).encode(),
+        adapter.TENSORS_FILE: save({f"{prefix}A.weight": torch.ones(2, 4), f"{prefix}B.weight": torch.ones(4, 2)}),
+    }
+
+    def read(data: bytes) -> None:
+        for name, content in {**sound, changed: data}.items():
+            written(f"adapter/{name}", content)
+        body = nn.Sequential()
+        body.add_module("q", nn.Linear(4, 4))
+        adapter.load(FOLDER / "adapter", Network(body, nn.Identity()))
+
+    return Reader(read, lambda: [sound[changed]])
+
+
+READERS: dict[str, Callable[[], Reader]] = {
+    "csv": lambda: table(".csv", texts),
+    "tsv": lambda: table(".tsv", texts, task="regression"),
+    "json": lambda: table(".json", objects),
+    "jsonl": lambda: table(".jsonl", objects),
+    "corpus": lambda: table(".jsonl", objects, task="causal-lm"),
+    "images": images,
+    "records": records,
+    "runs": runs,
+    "shards": shards,
+    "safetensors": lambda: adapters("adapter_model.safetensors"),
+    "adapter_config": lambda: adapters("adapter_config.json"),
+}
+
+
+def main() -> None:
+    """Fuzz the reader that the first word names; all other words are libFuzzer's."""
+    if len(sys.argv) < 2 or sys.argv[1] not in READERS:
+        sys.exit(f"usage: python fuzz/fuzz.py {{{','.join(READERS)}}} [libFuzzer's options]")
+    reader, words = READERS[sys.argv[1]](), sys.argv[2:]
+    warnings.simplefilter("ignore")
+    seeds = FOLDER / "seeds"
+    seeds.mkdir()
+    for i, seed in enumerate(reader.seeds()):
+        (seeds / str(i)).write_bytes(seed)
+
+    def attempt(data: bytes) -> None:
+        try:
+            reader.read(data)
+        except BequestError as error:
+            assert str(error), "an error of ours says something"
+
+    atheris.Setup([sys.argv[0], *words, *([] if any(map(os.path.exists, words)) else [str(seeds)])], attempt)
+    atheris.Fuzz()
+
+
+if __name__ == "__main__":
+    main()
