@@ -150,6 +150,7 @@ NAMES: list[tuple[list[str], list[str]]] = [
     (["--cut-at", "qqq"], ["There is no layer 'qqq'. The steps of depth are: "]),
     (["--source-head", "fc"], ["This text model has no head of its own", "Leave --source-head out"]),
     (["--source", "efficientnet_lite0", "--source-head", "fc"], ["--source-head does not apply"]),
+    (["--track", "tensorbord"], ["--track 'tensorbord' is unknown", "Did you mean 'tensorboard'?"]),
 ]
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -83,6 +84,7 @@ def test_mlflow_keeps_them_in_an_sqlite_file(tmp_path: Path, monkeypatch: pytest
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     folder = tmp_path / "reviews"
     carried_out(folder, ["mlflow"])
+    assert not mlflow.is_tracking_uri_set(), "the user's own runs go where they went"
     carried_out(folder, ["mlflow"])
     client = mlflow.MlflowClient(f"sqlite:///{folder / 'tracking' / 'mlflow' / 'mlflow.db'}")
     experiment = client.get_experiment_by_name("reviews")
@@ -106,7 +108,7 @@ def test_weights_and_biases_stays_on_the_machine(tmp_path: Path) -> None:
 
 def test_a_failed_trial_has_its_error_among_its_settings(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     fake = Fake()
-    monkeypatch.setattr(tracking, "TRACKERS", {"tensorboard": lambda *_: fake})
+    monkeypatch.setattr(tracking, "TRACKERS", {"tensorboard": lambda *_: nullcontext(fake)})
     failed = replace(TRIALS[0], error="Out of memory.", validation=None, test=None, epochs=[], metrics={})
     with Tracked(Silent(), ["tensorboard"], tmp_path) as observer:
         observer.trial(failed, Leaderboard([], {}, {}, {}, {}, {}, [failed]))
@@ -117,7 +119,7 @@ def test_a_failed_trial_has_its_error_among_its_settings(monkeypatch: pytest.Mon
 def test_a_tracker_that_fails_is_told_of_once_and_loses_no_trial(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    monkeypatch.setattr(tracking, "TRACKERS", {"mlflow": lambda *_: Fake(error=OSError("disk full"))})
+    monkeypatch.setattr(tracking, "TRACKERS", {"mlflow": lambda *_: nullcontext(Fake(error=OSError("disk full")))})
     listener = Listener()
     with Tracked(listener, ["mlflow"], tmp_path) as observer:
         for trial in TRIALS:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import logging
-import os
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import asdict, fields
 from importlib.util import find_spec
 from pathlib import Path
@@ -22,32 +22,41 @@ if TYPE_CHECKING:
 FOLDER = "tracking"
 _LOGGED = "logged.json"
 
-Start = Callable[[Path, str, str], "GeneralTracker"]
+Start = Callable[[Path, str, str], AbstractContextManager["GeneralTracker"]]
 """Makes a tracker of one trial or row, not yet started, from its own folder, the run's name and its own name."""
 
 
-def _tensorboard(folder: Path, run: str, name: str) -> GeneralTracker:
+@contextmanager
+def _tensorboard(folder: Path, run: str, name: str) -> Generator[GeneralTracker]:
     from accelerate.tracking import TensorBoardTracker
 
-    return TensorBoardTracker(name, folder)
+    yield TensorBoardTracker(name, folder)
 
 
-def _mlflow(folder: Path, run: str, name: str) -> GeneralTracker:
+@contextmanager
+def _mlflow(folder: Path, run: str, name: str) -> Generator[GeneralTracker]:
     import mlflow
     from accelerate.tracking import MLflowTracker
 
     for noisy in ("mlflow", "alembic"):
         logging.getLogger(noisy).setLevel(logging.WARNING)
-    if "MLFLOW_TRACKING_URI" not in os.environ:
+    # Where the user has named a server, the runs go there.
+    own = not mlflow.is_tracking_uri_set()
+    if own:
         mlflow.set_tracking_uri(f"sqlite:///{folder / 'mlflow.db'}")
-    return MLflowTracker(run, logging_dir=(folder / "artifacts").as_uri(), run_name=name)
+    try:
+        yield MLflowTracker(run, logging_dir=(folder / "artifacts").as_uri(), run_name=name)
+    finally:
+        if own:
+            mlflow.set_tracking_uri(None)  # pyright: ignore[reportArgumentType]
 
 
-def _wandb(folder: Path, run: str, name: str) -> GeneralTracker:
+@contextmanager
+def _wandb(folder: Path, run: str, name: str) -> Generator[GeneralTracker]:
     from accelerate.tracking import WandBTracker
 
     # Nothing leaves the machine: `wandb sync` sends it when the user says so.
-    return WandBTracker(run, name=name, dir=str(folder), mode="offline")
+    yield WandBTracker(run, name=name, dir=str(folder), mode="offline")
 
 
 TRACKERS: Mapping[str, Start] = {"tensorboard": _tensorboard, "mlflow": _mlflow, "wandb": _wandb}
@@ -136,7 +145,8 @@ class Tracked:
                 if key in logged:
                     continue
                 place.mkdir(parents=True, exist_ok=True)
-                _send(TRACKERS[tracker](place, self._run, name), settings, course, result)
+                with TRACKERS[tracker](place, self._run, name) as opened:
+                    _send(opened, settings, course, result)
                 write_json(place / _LOGGED, [*logged, key])
             # What a tracker's library raises is not ours to know, and no trial may be lost over it.
             except Exception as error:
