@@ -65,8 +65,8 @@ def texts(samples: int = 30) -> tuple[list[str], list[str]]:
 
 
 EXPECTED = {
-    "check_methods_subset_invariance": "asks for equality to 1e-7, and float32 products of matrices round otherwise for "
-    "another number of rows; test_a_sample_alone_is_predicted_as_among_others asks for 1e-5"
+    "check_methods_subset_invariance": "asks for equality to 1e-7, and a product of float32 matrices rounds otherwise "
+    "for another number of rows; test_a_sample_alone_is_predicted_as_among_others asks for 1e-5"
 }
 """Checks that cannot hold, by name, and why."""
 

@@ -107,7 +107,8 @@ def _part(name: str, modality: Modality, column: str | None, encoding: str, stdi
 
 def _below(folder: Path, modality: Modality) -> list[Path]:
     wanted = SUFFIXES if modality == "image" else {".txt"}
-    found = sorted(p for p in folder.rglob("*") if p.suffix.lower() in wanted and not p.name.startswith("."))
+    found = sorted(p for p in folder.rglob("*") if p.suffix.lower() in wanted and p.is_file())
+    found = [p for p in found if not any(part.startswith(".") for part in p.relative_to(folder).parts)]
     if not found:
         kind = "images" if modality == "image" else ".txt files"
         raise DataError(f"{folder} holds no {kind}, nor does a folder below it; expected some. Name another folder.")
