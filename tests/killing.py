@@ -86,7 +86,10 @@ def write_given(folder: Path) -> None:
 
 
 def asked(given: Path, command: str, out: Path) -> list[str]:
-    """The words of a command on what `write_given` wrote, in a folder and with a cache of its own."""
+    """The words of a command on what `write_given` wrote, in a folder and with a cache of its own.
+
+    What `distill` takes for its teacher is an adapt's run in `given / "teacher"`.
+    """
     source = "--student" if command == "distill" else "--source"
     words = [command, str(given / "texts.csv"), source, f"hf:{given}", "--max-tokens", "16", "--quiet"]
     trained = ["--method", "full", "--epochs", "2", "--train-size", "60", "--test-size", "40"]
@@ -94,7 +97,7 @@ def asked(given: Path, command: str, out: Path) -> list[str]:
     more = {
         "compare": [*compared, "--set", "linear_probe.folds=2", "--set", "full.epochs=3"],
         "adapt": trained,
-        "distill": [*trained, "--teacher", f"hf:{given}", "--seeds", "1"],
+        "distill": [*trained, "--teacher", str(given / "teacher" / "run"), "--seeds", "1"],
         "features": [],
     }
     place = out / "features.csv" if command == "features" else out / "run"
