@@ -1,4 +1,4 @@
-"""Claim: a small network learns more from a large one's soft targets than from labels, even a digit it never saw.
+"""Claim: soft targets teach a small network more than labels, even a digit it never saw (Hinton et al. 2015).
 
     python claims/hinton_mnist.py --mnist DIR
     python claims/hinton_mnist.py --mnist DIR --seeds 1 --epochs 3 --no-write           a try
@@ -14,15 +14,15 @@ claims/results/hinton_mnist.json.
 from __future__ import annotations
 
 import argparse
-import json
 import tempfile
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from pictures import digits, interval, verdict
+from pictures import digits
 from torch import Tensor, nn
+from verdicts import Chart, Finding, above, gain, percent, write
 
 import bequest
 from bequest.nn.losses import soft_cross_entropy
@@ -108,6 +108,27 @@ def one_seed(data: tuple[Any, Any], seed: int, epochs: int, folder: Path) -> dic
     }
 
 
+def findings(result: dict[str, Any]) -> list[Finding]:
+    found = result["errors"]
+    student = [seed["student"] for seed in found]
+    right = [100 * (1 - seed["without 3s"]["threes after"]) for seed in found]
+    return [
+        *(
+            gain(f"at ρ = {rho} the student errs less than from labels", student, [s["distilled"][rho] for s in found])
+            for rho in found[0]["distilled"]
+        ),
+        above("of the 3s that a student never saw it names, with the bias raised,", right, 90, "%"),
+    ]
+
+
+def chart(result: dict[str, Any]) -> Chart:
+    found = result["errors"]
+    rows = {name: {"test errors": percent([seed[name] for seed in found])} for name in ("teacher", "student")}
+    for rho in found[0]["distilled"]:
+        rows[f"distilled at ρ = {rho}"] = {"test errors": percent([seed["distilled"][rho] for seed in found])}
+    return Chart("test errors, %", rows)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--mnist", type=Path, required=True, metavar="DIR", help="where 0.json to 9.json lie")
@@ -122,22 +143,9 @@ def main() -> None:
         with tempfile.TemporaryDirectory() as folder:
             found.append(one_seed(data, seed, options.epochs, Path(folder)))
         print(f"seed {seed}: {found[-1]}", flush=True)
-    if options.seeds == 1:
-        return
-    rows: dict[str, list[float]] = {name: [seed[name] for seed in found] for name in ("teacher", "student")}
-    rows |= {f"distilled at {rho:g}": [s["distilled"][f"{rho:g}"] for s in found] for rho in TEMPERATURES}
-    rows |= {f"without 3s, {what}": [s["without 3s"][what] for s in found] for what in found[0]["without 3s"]}
-    for name, values in rows.items():
-        mean, half = interval(np.array(values) / (100 if name.endswith("raised by") else 1))
-        print(f"{name:28s} {mean:6.2f} ± {half:.2f}")
-    verdicts = [
-        verdict(f"errors of the student less those of the distilled one at ρ = {rho:g}", gains, 0)
-        for rho in TEMPERATURES
-        if (gains := [s["student"] - s["distilled"][f"{rho:g}"] for s in found])
-    ]
-    print("\n".join(verdicts))
     if not options.no_write:
-        RESULT.write_text(json.dumps({"errors": found, "verdicts": verdicts}, indent=1, ensure_ascii=False) + "\n")
+        result = {"errors": found}
+        write(RESULT, result, findings(result))
 
 
 if __name__ == "__main__":
