@@ -1,5 +1,6 @@
 # Everything runs from a virtual environment in .venv, which the first target that needs it sets up.
 # Another Python: make demo PYTHON=python3.12. Another build of torch: PIP_ARGS="--index-url …".
+# The claims' pictures: make claims FASHION_MNIST=DIR MNIST=DIR; anew though they were run before: AGAIN=1.
 
 PYTHON ?= python3
 PIP_ARGS ?=
@@ -11,7 +12,7 @@ PIP_INSTALL = $(BIN)/python -m pip install --disable-pip-version-check $(PIP_ARG
 # Pyright would otherwise ask the network at every run whether there is a newer one.
 export PYRIGHT_PYTHON_IGNORE_WARNINGS = 1
 
-.PHONY: help demo demo-images test faults fuzz lint format docs clean
+.PHONY: help demo demo-images test faults fuzz lint format docs claims clean
 .NOTPARALLEL:
 
 help: ## Say what can be made.
@@ -43,8 +44,13 @@ format: .venv/.dev ## Mend style.
 	$(BIN)/ruff check --fix
 	$(BIN)/ruff format
 
-docs: .venv/.dev ## Write the pages of methods and schedules anew from their docstrings.
+docs: .venv/.dev ## Write the pages of methods, schedules, scores and claims anew from docstrings and results.
 	$(BIN)/python docs/generate.py
+	$(BIN)/python claims/run.py --page
+
+claims: .venv/.dev ## Put the field's claims to the test anew and write docs/claims.md; under two hours.
+	$(BIN)/python claims/run.py $(if $(FASHION_MNIST),--fashion-mnist $(FASHION_MNIST)) \
+	  $(if $(MNIST),--mnist $(MNIST)) $(if $(AGAIN),--again)
 
 clean: ## Remove .venv and all that was built or cached here; runs stay.
 	rm -rf .venv build dist src/*.egg-info .pytest_cache .ruff_cache .import_linter_cache

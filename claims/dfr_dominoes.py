@@ -17,7 +17,8 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from pictures import Dominoes, add_folders, interval, joined, verdict
+from pictures import Dominoes, add_folders, joined
+from verdicts import Chart, Finding, gain, percent, write
 
 import bequest
 from bequest.core.errors import BequestError
@@ -54,6 +55,36 @@ def scores(dominoes: Dominoes, correlation: float, seed: int, folder: Path) -> d
     return found
 
 
+def findings(result: dict[str, Any]) -> list[Finding]:
+    return [
+        gain(
+            f"DFR-Val lifts the worst group where the digit goes with the class in {100 * float(correlation):g} %",
+            [seed["DFR-Val"]["worst"] for seed in result[correlation]["scores"]],
+            [seed["ERM"]["worst"] for seed in result[correlation]["scores"]],
+            LEAST,
+        )
+        for correlation in correlations(result)
+    ]
+
+
+def chart(result: dict[str, Any]) -> Chart:
+    def worst(correlation: str, name: str) -> list[float]:
+        return percent([seed[name]["worst"] for seed in result[correlation]["scores"] if "worst" in seed[name]])
+
+    names = ("probe", "ERM", "DFR-Tr", "DFR-Val")
+    rows = {
+        f"digit and class agree in {100 * float(correlation):g} %": {
+            n: w for n in names if (w := worst(correlation, n))
+        }
+        for correlation in correlations(result)
+    }
+    return Chart("accuracy in the worst group, %", rows)
+
+
+def correlations(result: dict[str, Any]) -> list[str]:
+    return [name for name in result if name != "verdicts"]
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add_folders(parser)
@@ -67,16 +98,8 @@ def main() -> None:
             with tempfile.TemporaryDirectory() as folder:
                 dominoes = Dominoes(options.fashion_mnist, options.mnist, seed)
                 found.append(scores(dominoes, correlation, seed, Path(folder)))
-        for name in found[0]:
-            done = [seed[name] for seed in found if "worst" in seed[name]]
-            for score in ("test", "worst") if len(done) > 1 else ():
-                mean, half = interval([seed[score] for seed in done])
-                print(f"{correlation:.0%}  {name:8s} {score:6s} {mean:.1f} ± {half:.1f}")
-        gains = [seed["DFR-Val"]["worst"] - seed["ERM"]["worst"] for seed in found]
-        told = verdict(f"worst group, DFR-Val over ERM at {correlation:.0%}", gains, LEAST)
-        print(told, flush=True)
-        result[f"{correlation:.2f}"] = {"scores": found, "verdict": told}
-        RESULT.write_text(json.dumps(result, indent=1, ensure_ascii=False) + "\n")
+        result[f"{correlation:.2f}"] = {"scores": found}
+        write(RESULT, result, findings(result))
 
 
 if __name__ == "__main__":

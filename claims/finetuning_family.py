@@ -1,4 +1,4 @@
-"""The fine-tuning family on three tasks: every member's accuracy and seconds, three seeds, as a table.
+"""Claim: fine-tuning beats random weights and a probe, its refinements beat the plain way (Yosinski et al. 2014).
 
     python claims/finetuning_family.py                        all three; some hours on 2 cores
     python claims/finetuning_family.py --only bbc-50
@@ -13,13 +13,14 @@ publish it.
 from __future__ import annotations
 
 import argparse
-import gzip
 import json
 import tempfile
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from pictures import clothes
+from verdicts import Chart, Finding, gain, percent, write
 
 import bequest
 from bequest.core.registry import methods
@@ -29,6 +30,8 @@ RESULT = ROOT / "claims" / "results" / "finetuning_family.json"
 PAGE = ROOT / "docs" / "finetuning.md"
 TASKS = ("bbc-50", "bbc-200", "fashion-1000")
 SEEDS = 3
+BASELINES = {"from_scratch": "random weights", "linear_probe": "the linear probe"}
+REFINED = ("head_then_all", "staged", "ulmfit", "l2_sp")
 
 
 def family() -> list[str]:
@@ -39,11 +42,7 @@ def family() -> list[str]:
 def fashion(folder: Path) -> tuple[list[Any], list[str]]:
     from PIL import Image
 
-    def read(name: str, offset: int) -> Any:
-        return np.frombuffer(gzip.decompress((folder / name).read_bytes()), np.uint8, offset=offset)
-
-    pixels = read("train-images-idx3-ubyte.gz", 16).reshape(-1, 28, 28)
-    labels = read("train-labels-idx1-ubyte.gz", 8)
+    pixels, labels = clothes(folder)
     chosen = np.random.default_rng(0).permutation(len(labels))[:6000]
     return [Image.fromarray(pixels[i]) for i in chosen], [f"class {labels[i]}" for i in chosen]
 
@@ -100,6 +99,24 @@ def fill(name: str, content: str, page: Path = PAGE) -> None:
     page.write_text(f"{before}{begin}\n{content}\n{end}{rest.split(end)[1]}", encoding="utf-8")
 
 
+def findings(result: dict[str, Any]) -> list[Finding]:
+    told: list[Finding] = []
+    for task in TASKS:
+        rows = result.get(task, {})
+        pairs = [("full", "full fine-tuning", other, words) for other, words in BASELINES.items()]
+        pairs += [(name, name, "full", "full fine-tuning") for name in REFINED]
+        for name, words, other, other_words in pairs:
+            if name in rows and other in rows and rows[name].get("earlier") == rows[other].get("earlier"):
+                told.append(gain(f"{task}: {words} above {other_words}", rows[name]["test"], rows[other]["test"]))
+    return told
+
+
+def chart(result: dict[str, Any]) -> Chart:
+    tasks = [task for task in TASKS if task in result]
+    rows = {m: {t: percent(result[t][m]["test"]) for t in tasks if m in result[t]} for t in tasks for m in result[t]}
+    return Chart("test accuracy, %", rows)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--only", choices=TASKS)
@@ -114,8 +131,9 @@ def main() -> None:
                 found = measure(name, method, settings, cache)
                 results.setdefault(name, {})[method] = found
                 print(name, method, found, flush=True)
-                RESULT.write_text(json.dumps(results, indent=1) + "\n")
+                write(RESULT, results)
                 fill("table", table(results))
+    write(RESULT, results, findings(results))
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Claim: features of all layers make up for fine-tuning, the more so the farther the task is from the source's.
+"""Claim: features of all layers make up for fine-tuning, near to the source's task and far (Evci et al. 2022).
 
     python claims/head2toe_depth.py --fashion-mnist DIR --mnist DIR
 
@@ -17,8 +17,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from pictures import FASHION, SIDE, add_folders, clothes, digits, interval, task, verdict
+from pictures import FASHION, SIDE, add_folders, clothes, digits, task
 from PIL import Image
+from verdicts import Chart, Finding, gain, percent, write
 
 import bequest
 
@@ -54,6 +55,20 @@ def page(chosen: Any, rng: Any) -> Any:
     return picture
 
 
+def findings(result: dict[str, Any]) -> list[Finding]:
+    return [
+        gain(f"{name}: Head2Toe above {other}", result[name]["test"]["head2toe"], result[name]["test"][method])
+        for name in result
+        if name != "verdicts"
+        for method, other in (("linear_probe", "the linear probe"), ("full", "full fine-tuning"))
+    ]
+
+
+def chart(result: dict[str, Any]) -> Chart:
+    rows = {n: {m: percent(result[n]["test"][m]) for m in METHODS} for n in result if n != "verdicts"}
+    return Chart("test accuracy, %", rows)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add_folders(parser)
@@ -80,14 +95,8 @@ def main() -> None:
         rows = {row.method: row for row in run.board.rows}
         tests = {m: [t.test for t in run.board.trials if t.method == m] for m in METHODS}
         seconds = {m: round(rows[m].train_s, 1) for m in METHODS}
-        for method in METHODS:
-            mean, half = interval(tests[method])
-            print(f"{name:16s} {method:14s} {mean:.1f} ± {half:.1f}   {seconds[method]} s", flush=True)
-        gains = {m: np.array(tests["head2toe"]) - np.array(tests[m]) for m in ("linear_probe", "full")}
-        verdicts = [verdict(f"{name}: Head2Toe over {method}", gain, 0) for method, gain in gains.items()]
-        print("\n".join(verdicts), flush=True)
-        result[name] = {"test": tests, "seconds": seconds, "verdicts": verdicts}
-        RESULT.write_text(json.dumps(result, indent=1, ensure_ascii=False) + "\n")
+        result[name] = {"test": tests, "seconds": seconds}
+        write(RESULT, result, findings(result))
 
 
 if __name__ == "__main__":

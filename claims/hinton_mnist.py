@@ -1,4 +1,4 @@
-"""Claim: a small network learns more from a large one's soft targets than from labels, even a digit it never saw.
+"""Claim: soft targets teach a small network more than labels, even a digit it never saw (Hinton et al. 2015).
 
     python claims/hinton_mnist.py --mnist DIR
     python claims/hinton_mnist.py --mnist DIR --seeds 1 --epochs 3 --no-write           a try
@@ -14,15 +14,15 @@ does. Numbers go to claims/results/hinton_mnist.json.
 from __future__ import annotations
 
 import argparse
-import json
 import tempfile
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from pictures import digits, interval, verdict
+from pictures import digits
 from torch import Tensor, nn
+from verdicts import Chart, Finding, above, gain, percent, write
 
 import bequest
 from bequest.nn.losses import soft_cross_entropy
@@ -111,6 +111,40 @@ def one_seed(data: tuple[Any, Any], seed: int, epochs: int, folder: Path) -> dic
     }
 
 
+def findings(result: dict[str, Any]) -> list[Finding]:
+    found = result["errors"]
+    right = [100 * (1 - seed["without 3s"]["threes after"]) for seed in found]
+    return [
+        *(
+            gain(f"at ρ = {rho} the student of {student} errs less than from labels", alone(found, student), taught)
+            for student in STUDENTS
+            for rho, taught in distilled(found, student).items()
+        ),
+        above("of the 3s that a student never saw it names, with the bias raised,", right, 90, "%"),
+    ]
+
+
+def alone(found: list[dict[str, Any]], student: str) -> list[float]:
+    """Errors of a student that saw labels only, one a seed."""
+    return [seed["students"][student]["labels alone"] for seed in found]
+
+
+def distilled(found: list[dict[str, Any]], student: str) -> dict[str, list[float]]:
+    """Its errors with the teacher, by temperature."""
+    outcomes = [seed["students"][student]["distilled"] for seed in found]
+    return {rho: [outcome[rho] for outcome in outcomes] for rho in outcomes[0]}
+
+
+def chart(result: dict[str, Any]) -> Chart:
+    found = result["errors"]
+    rows = {"teacher": {"test errors": percent([seed["teacher"] for seed in found])}}
+    for student in STUDENTS:
+        rows[f"student of {student}"] = {"test errors": percent(alone(found, student))}
+        for rho, errors in distilled(found, student).items():
+            rows[f"{student}, distilled at ρ = {rho}"] = {"test errors": percent(errors)}
+    return Chart("test errors, %", rows)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--mnist", type=Path, required=True, metavar="DIR", help="where 0.json to 9.json lie")
@@ -127,24 +161,9 @@ def main() -> None:
         print(f"seed {seed}: {found[-1]}", flush=True)
     if options.seeds == 1:
         return
-    rows: dict[str, list[float]] = {"teacher": [seed["teacher"] for seed in found]}
-    verdicts: list[str] = []
-    for student in STUDENTS:
-        outcomes = [seed["students"][student] for seed in found]
-        alone = [outcome["labels alone"] for outcome in outcomes]
-        rows[f"student of {student}"] = alone
-        for rho in TEMPERATURES:
-            taught = [outcome["distilled"][f"{rho:g}"] for outcome in outcomes]
-            rows[f"student of {student}, distilled at {rho:g}"] = taught
-            gains = [a - b for a, b in zip(alone, taught, strict=True)]
-            verdicts.append(verdict(f"errors of the student of {student} less those at ρ = {rho:g}", gains, 0))
-    rows |= {f"without 3s, {what}": [s["without 3s"][what] for s in found] for what in found[0]["without 3s"]}
-    for name, values in rows.items():
-        mean, half = interval(np.array(values) / (100 if name.endswith("raised by") else 1))
-        print(f"{name:36s} {mean:6.2f} ± {half:.2f}")
-    print("\n".join(verdicts))
     if not options.no_write:
-        RESULT.write_text(json.dumps({"errors": found, "verdicts": verdicts}, indent=1, ensure_ascii=False) + "\n")
+        result = {"errors": found}
+        write(RESULT, result, findings(result))
 
 
 if __name__ == "__main__":

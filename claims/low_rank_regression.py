@@ -1,4 +1,4 @@
-"""Claim: LoRA cannot reach an optimum of high rank; full fine-tuning can, and ReLoRA comes as near as its cycles go.
+"""Claim: LoRA cannot reach an optimum of high rank; ReLoRA comes as near as its cycles go (Lialin et al. 2024).
 
     python claims/low_rank_regression.py        half a minute
 
@@ -11,13 +11,13 @@ claims/results/low_rank_regression.json.
 
 from __future__ import annotations
 
-import json
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from verdicts import Chart, Finding, fact, percent, write
 
 from bequest.core.plan import TrainState
 from bequest.nn.lowrank import add_low_rank
@@ -66,10 +66,50 @@ def left(inputs: Tensor, start: Tensor, change: Tensor, rank: int | None, restar
         return float((network(inputs) - targets).square().sum() / SAMPLES / change.square().sum())
 
 
+def findings(result: dict[str, Any]) -> list[Finding]:
+    high, low = result["tasks"].values()
+    lora, restarted = high["lora"], {label: row for label, row in high.items() if "relora" in label}
+    steps = [lora, *restarted.values()]
+    left_by = ", ".join(f"{100 * row['left']:.1f}" for row in steps)
+    return [
+        fact(
+            "LoRA ends at the closed form of the best change of its rank",
+            abs(lora["left"] / lora["limit"] - 1) < NEAR,
+            f"it leaves {100 * lora['left']:.1f} % of the change, the closed form {100 * lora['limit']:.1f} %",
+        ),
+        fact(
+            "full fine-tuning reaches the optimum that LoRA cannot",
+            high["full"]["left"] < REACHED,
+            f"it leaves {100 * high['full']['left']:.1f} %",
+        ),
+        fact(
+            "each restart brings ReLoRA below what came before",
+            all(before["left"] > after["left"] for before, after in pairwise(steps)),
+            f"{left_by} % are left",
+        ),
+        fact(
+            "ReLoRA is below any change of LoRA's rank",
+            all(row["left"] < lora["limit"] for row in restarted.values()),
+            f"{100 * max(row['left'] for row in restarted.values()):.1f} % are left at the most",
+        ),
+        fact(
+            "where the change is of LoRA's rank, all reach it",
+            all(row["left"] < REACHED for row in low.values()),
+            f"{100 * max(row['left'] for row in low.values()):.1f} % are left at the most",
+        ),
+    ]
+
+
+def chart(result: dict[str, Any]) -> Chart:
+    high = result["tasks"]["of full rank"]
+    rows = {label: {"left": percent([row["left"]]), "limit": percent([row["limit"]])} for label, row in high.items()}
+    return Chart("share of the change's energy that is left, %", rows)
+
+
 def main() -> None:
     falling = 0.95 ** torch.arange(WIDTH, dtype=torch.float64)
     tasks = {"of full rank": falling, f"of rank {RANK}": falling * (torch.arange(WIDTH) < RANK)}
-    result: dict[str, Any] = {"width": WIDTH, "rank": RANK, "steps": STEPS, "tasks": {}, "verdicts": []}
+    result: dict[str, Any] = {"width": WIDTH, "rank": RANK, "steps": STEPS, "tasks": {}}
     for name, values in tasks.items():
         inputs, start, change = problem(values, 0)
         energy = values.square() / values.square().sum()
@@ -81,24 +121,7 @@ def main() -> None:
         for label, row in rows.items():
             print(f"change {name}: {label:20s} leaves {row['left']:.6f}, no less than {row['limit']:.6f}", flush=True)
         result["tasks"][name] = rows
-    high, low = result["tasks"].values()
-    told = {
-        "LoRA ends at the closed form of the best change of its rank": abs(
-            high["lora"]["left"] / high["lora"]["limit"] - 1
-        )
-        < NEAR,
-        "full fine-tuning reaches the optimum that LoRA cannot": high["full"]["left"] < REACHED,
-        "each restart brings ReLoRA below what came before": all(
-            high[a]["left"] > high[b]["left"] for a, b in pairwise([label for label in high if label != "full"])
-        ),
-        "ReLoRA is below any change of LoRA's rank": all(
-            row["left"] < high["lora"]["limit"] for label, row in high.items() if "relora" in label
-        ),
-        "where the change is of LoRA's rank, all reach it": all(row["left"] < REACHED for row in low.values()),
-    }
-    result["verdicts"] = [f"{claim}: {'holds' if held else 'does not hold'}" for claim, held in told.items()]
-    print("\n".join(result["verdicts"]))
-    RESULT.write_text(json.dumps(result, indent=1, ensure_ascii=False) + "\n")
+    write(RESULT, result, findings(result))
 
 
 if __name__ == "__main__":

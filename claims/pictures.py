@@ -112,19 +112,3 @@ def joined(name: str, drawn: dict[str, tuple[Any, list[str], list[str]]]) -> Any
     groups = [group for _, _, names in drawn.values() for group in names]
     parts = {part: len(pictures) for part, (pictures, _, _) in drawn.items()}
     return task(name, images, labels, groups=groups, parts=parts)
-
-
-def interval(values: Any) -> tuple[float, float]:
-    """Mean, and half the width of the 95 % t-interval, in points."""
-    from scipy.stats import t
-
-    values = np.asarray(values, float) * 100
-    half = t.ppf(0.975, len(values) - 1) * values.std(ddof=1) / len(values) ** 0.5
-    return float(values.mean()), float(half)
-
-
-def verdict(name: str, differences: Any, least: float) -> str:
-    """Whether a paired difference is there: its interval above `least` points, below, or neither."""
-    mean, half = interval(differences)
-    told = "holds" if mean - half > least else "does not hold" if mean + half < least else "undecided"
-    return f"{name}: {mean:+.1f} ± {half:.1f} points over {len(differences)} seeds; more than {least:g}: {told}"

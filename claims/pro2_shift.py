@@ -11,13 +11,12 @@ to claims/results/pro2_shift.json.
 from __future__ import annotations
 
 import argparse
-import json
 import tempfile
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from pictures import Dominoes, add_folders, interval, verdict
+from pictures import Dominoes, add_folders
+from verdicts import Chart, Finding, gain, percent, write
 
 import bequest
 
@@ -48,6 +47,22 @@ def scores(options: Any, seed: int, folder: Path) -> dict[str, dict[str, float]]
     return found
 
 
+def findings(result: dict[str, Any]) -> list[Finding]:
+    def tests(shots: str, method: str) -> list[float]:
+        return [seed[shots][method] for seed in result["scores"]]
+
+    return [
+        gain(f"Pro² above probing, {shots} labels a class", tests(shots, "pro2"), tests(shots, "linear_probe"))
+        for shots in result["scores"][0]
+    ]
+
+
+def chart(result: dict[str, Any]) -> Chart:
+    found = result["scores"]
+    rows = {f"{s} labels a class": {m: percent([seed[s][m] for seed in found]) for m in METHODS} for s in found[0]}
+    return Chart("test accuracy, %", rows)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add_folders(parser)
@@ -55,15 +70,8 @@ def main() -> None:
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         found = [scores(options, seed, Path(folder)) for seed in range(options.seeds)]
-    result: dict[str, Any] = {"scores": found, "verdicts": []}
-    for shots in map(str, SHOTS):
-        for method in METHODS:
-            mean, half = interval([seed[shots][method] for seed in found])
-            print(f"{shots:>3} a class  {method:14s} {mean:.1f} ± {half:.1f}")
-        gains = [seed[shots]["pro2"] - seed[shots]["linear_probe"] for seed in found]
-        result["verdicts"].append(verdict(f"Pro² over probing, {shots} a class", np.array(gains), 0))
-        print(result["verdicts"][-1])
-    RESULT.write_text(json.dumps(result, indent=1, ensure_ascii=False) + "\n")
+    result: dict[str, Any] = {"scores": found}
+    write(RESULT, result, findings(result))
 
 
 if __name__ == "__main__":

@@ -13,7 +13,6 @@ claims/results/relora_rank.json.
 from __future__ import annotations
 
 import argparse
-import json
 import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -23,6 +22,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
+from verdicts import Chart, Finding, fact, write
 
 from bequest import sources
 from bequest.cli.demo import texts
@@ -97,13 +97,52 @@ def measure(context: Context, restarts: int, epochs: int) -> dict[str, Any]:
     }
 
 
+def findings(result: dict[str, Any]) -> list[Finding]:
+    plain, *restarted = result["rows"]
+    ranks = ", ".join(f"{row['rank']['mean']:g}" for row in restarted)
+    effective_ranks = ", ".join(f"{row['effective_rank']:.1f}" for row in result["rows"])
+    return [
+        fact(
+            f"LoRA changes each weight by rank {RANK}",
+            plain["rank"]["highest"] == RANK,
+            f"rank {plain['rank']['highest']} at the most",
+        ),
+        fact(
+            f"with restarts every weight's change has a rank above {RANK}",
+            all(row["rank"]["lowest"] > RANK for row in restarted),
+            f"rank {min(row['rank']['lowest'] for row in restarted)} at the least",
+        ),
+        fact(
+            f"n restarts come to rank {RANK} (n + 1)",
+            all(row["rank"]["mean"] > 0.95 * RANK * (row["restarts"] + 1) for row in restarted),
+            f"mean ranks {ranks} with {', '.join(str(row['restarts']) for row in restarted)} restarts",
+        ),
+        fact(
+            "more restarts, higher effective rank",
+            bool(np.all(np.diff([row["effective_rank"] for row in result["rows"]]) > 0)),
+            f"effective ranks {effective_ranks}",
+        ),
+    ]
+
+
+def chart(result: dict[str, Any]) -> Chart:
+    rows = {
+        f"{row['restarts'] or 'no'} restart{'' if row['restarts'] == 1 else 's'}": {
+            "rank": [row["rank"]["mean"]],
+            "effective rank": [row["effective_rank"]],
+        }
+        for row in result["rows"]
+    }
+    return Chart("rank of a weight's change, mean over the weights", rows)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--source", default="minilm_l6")
     parser.add_argument("--max-tokens", type=int, default=64)
     parser.add_argument("--epochs", type=int, default=10)
     options = parser.parse_args()
-    result: dict[str, Any] = {**vars(options), "rank": RANK, "rows": [], "verdicts": []}
+    result: dict[str, Any] = {**vars(options), "rank": RANK, "rows": []}
     with tempfile.TemporaryDirectory() as folder:
         source = sources.get(options.source, max_tokens=options.max_tokens)
         context = Context(source, texts().task, Store(Path(folder)), choose_runtime("float32"), Silent())
@@ -111,23 +150,8 @@ def main() -> None:
             row = measure(context, restarts, options.epochs)
             result["rows"].append(row)
             print({key: value for key, value in row.items() if key != "spectrum"}, flush=True)
-            RESULT.write_text(json.dumps(result, indent=1, ensure_ascii=False) + "\n")
-    plain, *restarted = result["rows"]
-    told = {
-        f"LoRA changes each weight by rank {RANK}": plain["rank"]["highest"] == RANK,
-        f"with restarts every weight's change has a rank above {RANK}": all(
-            row["rank"]["lowest"] > RANK for row in restarted
-        ),
-        f"n restarts come to rank {RANK} (n + 1)": all(
-            row["rank"]["mean"] > 0.95 * RANK * (row["restarts"] + 1) for row in restarted
-        ),
-        "more restarts, higher effective rank": bool(
-            np.all(np.diff([row["effective_rank"] for row in result["rows"]]) > 0)
-        ),
-    }
-    result["verdicts"] = [f"{claim}: {'holds' if held else 'does not hold'}" for claim, held in told.items()]
-    print("\n".join(result["verdicts"]))
-    RESULT.write_text(json.dumps(result, indent=1, ensure_ascii=False) + "\n")
+            write(RESULT, result)
+    write(RESULT, result, findings(result))
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Claim: a language model learns a newspaper's prose from some dozens of articles, by LoRA as by full fine-tuning.
+"""Claim: a language model learns a newspaper's prose from dozens of articles by LoRA or in full (Hu et al. 2021).
 
     python claims/smollm2.py
     python claims/smollm2.py --documents 24 --max-tokens 64 --epochs 1          a quick look
@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import argparse
 import importlib.util
-import json
 import math
 import tempfile
 import time
@@ -21,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from verdicts import Chart, Finding, fact, write
 
 import bequest
 from bequest.engine.adapted import AdaptedModel
@@ -46,6 +46,23 @@ def before(task: Any, source: Any, seed: int) -> tuple[float, int]:
     model = AdaptedModel(source.network(), source, (), {}, "causal-lm")
     total, count = model.outputs([windows.samples[int(i)] for i in windows.draw(seed).test]).double().sum(0).tolist()
     return math.exp(total / count), int(count)
+
+
+def findings(result: dict[str, Any]) -> list[Finding]:
+    return [
+        fact(
+            f"{method}: lower perplexity of articles that it did not see",
+            row["test"] < row["test_before"],
+            f"{row['test_before']:.2f} before, {row['test']:.2f} after",
+        )
+        for method, row in result["rows"].items()
+    ]
+
+
+def chart(result: dict[str, Any]) -> Chart:
+    rows = {method: {"perplexity": [row["test"]]} for method, row in result["rows"].items()}
+    before = next(iter(result["rows"].values()))["test_before"]
+    return Chart("perplexity of test articles", {"before training": {"perplexity": [before]}, **rows})
 
 
 def main() -> None:
@@ -97,11 +114,10 @@ def main() -> None:
         "protocol": run.board.protocol,
         "test_tokens": num_tokens,
         "rows": rows,
-        "lower_after_training": all(row["test"] < row["test_before"] for row in rows.values()),
         "continuation": text,
         "seconds": seconds,
     }
-    RESULT.write_text(json.dumps(result, indent=1, ensure_ascii=False) + "\n")
+    write(RESULT, result, findings(result))
 
 
 if __name__ == "__main__":

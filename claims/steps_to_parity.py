@@ -1,4 +1,4 @@
-"""Claim: parameter-efficient methods need many times more steps than full fine-tuning; lectures say up to 21.37 times.
+"""Claim: parameter-efficient methods need many times full fine-tuning's steps (lectures: up to 21.37 times).
 
     python claims/steps_to_parity.py                          both tasks, both heads, 5 seeds; hours on 2 cores
     python claims/steps_to_parity.py --only bbc-200 --heads solved
@@ -22,10 +22,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from verdicts import Chart, Finding, above, write
 
 import bequest
 from bequest.cli.demo import images, texts
-from bequest.core.questions import FAMILY, FULL, Parity
+from bequest.core.questions import FAMILY, FULL
 from bequest.core.registry import methods
 from bequest.report import questions
 
@@ -73,23 +74,47 @@ def measure(name: str, head: str, options: Any, cache: str) -> dict[str, Any]:
     assert run.board.questions is not None
     for line in questions.in_words(run.board):
         print(line, flush=True)
-    verdicts = [verdict(parity) for parity in run.board.questions.parities]
-    print("\n".join(verdicts), flush=True)
-    return {"labels": options.labels, "epochs": options.epochs, "verdicts": verdicts, **asdict(run.board.questions)}
+    return {"labels": options.labels, "epochs": options.epochs, **asdict(run.board.questions)}
 
 
-def verdict(parity: Parity) -> str:
-    """What the seeds say of the quoted figure; a seed that is not at the mark in time gives a lower bound."""
-    races = [race for race in parity.races if race.full.steps]
-    if not races:
-        return f"{parity.method}: full fine-tuning is at the mark before its first step: nothing to tell"
-    there = [race.own.steps / race.full.steps for race in races if race.own]
-    late = [race.end.steps / race.full.steps for race in races if not race.own]
-    parts = [f"{min(there):.2f} to {max(there):.2f} times the steps with {len(there)} seeds"] if there else []
-    parts += [f"more than {min(late):.2f} to {max(late):.2f} times with {len(late)} seeds"] if late else []
-    passed = max(there + late) >= QUOTED
-    judged = "reached" if passed else "undecided" if late else "not reached"
-    return f"{parity.method}: {', '.join(parts)}; {QUOTED} times: {judged}"
+def ratios(parity: dict[str, Any]) -> tuple[list[float], int]:
+    """Times full fine-tuning's steps, one a seed in which that had to train, and how many are lower bounds."""
+    races = [race for race in parity["races"] if race["full"]["steps"]]
+    late = sum(race["own"] is None for race in races)
+    return [(race["own"] or race["end"])["steps"] / race["full"]["steps"] for race in races], late
+
+
+def findings(result: dict[str, Any]) -> list[Finding]:
+    told: list[Finding] = []
+    for name, found in measured(result).items():
+        for parity in found["parities"]:
+            times, late = ratios(parity)
+            if not times:
+                continue
+            finding = above(f"{name}: {parity['method']} needs more steps than full fine-tuning", times, 1, "times")
+            if late:  # what was not reached in time is a lower bound, which can only confirm
+                verdict = "holds" if finding.verdict == "holds" else "undecided"
+                figure = f"at least {finding.figure}, not reached with {late}"
+                finding = replace(finding, figure=figure, verdict=verdict)
+            told.append(finding)
+            quoted = above(f"{name}: {parity['method']} needs the quoted times", times, QUOTED, "times")
+            told += [replace(quoted, figure=finding.figure, verdict="undecided" if late else quoted.verdict)]
+    return told
+
+
+def chart(result: dict[str, Any]) -> Chart:
+    found = measured(result)
+    names = dict.fromkeys(p["method"] for task in found.values() for p in task["parities"])
+    rows: dict[str, dict[str, list[float]]] = {name: {} for name in names}
+    for task, content in found.items():
+        for parity in content["parities"]:
+            if times := ratios(parity)[0]:
+                rows[parity["method"]][task] = times
+    return Chart("times full fine-tuning's steps (where not reached, at least)", rows)
+
+
+def measured(result: dict[str, Any]) -> dict[str, Any]:
+    return {name: found for name, found in result.items() if name != "verdicts"}
 
 
 def main() -> None:
@@ -108,7 +133,7 @@ def main() -> None:
             for head in options.heads.split(","):
                 print(f"{name}, head {head}", flush=True)
                 results[f"{name}, head {head}"] = measure(name, head, options, cache)
-                options.result.write_text(json.dumps(results, indent=1, ensure_ascii=False) + "\n")
+                write(options.result, results, findings(results))
 
 
 if __name__ == "__main__":

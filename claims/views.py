@@ -1,4 +1,4 @@
-"""How many views fine-tuning on few images wants: accuracy and seconds with 1, 4, 16 and fresh ones.
+"""Claim: augmented views of few images help fine-tuning, the more the better (Cubuk et al. 2020, arXiv:1909.13719).
 
     python claims/views.py --fashion-mnist DIR
 
@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 from finetuning_family import fashion, fill
+from verdicts import Chart, Finding, gain, percent, write
 
 import bequest
 
@@ -62,18 +63,40 @@ def table(results: dict[str, dict[str, Any]]) -> str:
     return "\n".join(lines)
 
 
+def findings(result: dict[str, Any]) -> list[Finding]:
+    return [
+        gain(f"{method}: {views} views above the plain image", rows[views]["test"], rows["1"]["test"])
+        for method, rows in methods(result).items()
+        for views in rows
+        if views != "1"
+    ]
+
+
+def chart(result: dict[str, Any]) -> Chart:
+    found = methods(result)
+    views = dict.fromkeys(v for rows in found.values() for v in rows)
+    rows = {f"views: {v}": {m: percent(found[m][v]["test"]) for m in found if v in found[m]} for v in views}
+    return Chart("test accuracy, %", rows)
+
+
+def methods(result: dict[str, Any]) -> dict[str, Any]:
+    return {method: result[method] for method in METHODS if method in result}
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--fashion-mnist", type=Path, required=True, metavar="DIR", help="where its IDX files lie")
+    parser.add_argument("--methods", default=",".join(METHODS), help="with commas between (default: %(default)s)")
+    parser.add_argument("--views", default=",".join(map(str, VIEWS)), help="with commas between (default: %(default)s)")
     options = parser.parse_args()
-    task, results = fashion(options.fashion_mnist), dict[str, dict[str, Any]]()
+    task, results = fashion(options.fashion_mnist), json.loads(RESULT.read_text()) if RESULT.exists() else {}
     with tempfile.TemporaryDirectory() as cache:
-        for method in METHODS:
-            for views in VIEWS:
-                found = measure(task, views, method, cache)
-                results.setdefault(method, {})[str(views)] = found
+        for method in options.methods.split(","):
+            for views in options.views.split(","):
+                found = measure(task, views if views == "unlimited" else int(views), method, cache)
+                results.setdefault(method, {})[views] = found
                 print(method, views, found, flush=True)
-    RESULT.write_text(json.dumps(results, indent=1) + "\n")
+    write(RESULT, results, findings(results))
     fill("views", table(results))
 
 

@@ -1,4 +1,4 @@
-"""What a start from a larger network is worth: random weights, selected ones, and those with the larger one as teacher.
+"""Claim: weights selected from a larger network are a better start than random ones (Xu et al. 2024).
 
     python claims/weight_selection.py --fashion-mnist DIR               both tasks; some hours on 2 cores
     python claims/weight_selection.py --only bbc                        needs no Fashion-MNIST
@@ -23,6 +23,7 @@ from typing import Any
 
 import numpy as np
 from finetuning_family import ROOT, fashion, fill
+from verdicts import Chart, Finding, gain, percent, write
 
 import bequest
 from bequest import sources
@@ -101,6 +102,26 @@ def load(task: str, folder: Path | None) -> Any:
     return texts().task
 
 
+def tests(trials: list[dict[str, Any]]) -> list[float]:
+    return [trial["test"] for trial in trials]
+
+
+def findings(result: dict[str, Any]) -> list[Finding]:
+    plain, *selected = STARTS
+    return [
+        gain(f"{task}: {start} selection above {plain}", tests(result[task][start]), tests(result[task][plain]))
+        for task in ("fashion", "bbc")
+        for start in selected
+        if start in result.get(task, {})
+    ]
+
+
+def chart(result: dict[str, Any]) -> Chart:
+    tasks = [task for task in ("fashion", "bbc") if task in result]
+    rows = {start: {t: percent(tests(result[t][start])) for t in tasks if start in result[t]} for start in STARTS}
+    return Chart("test accuracy, %", rows)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--only", choices=("fashion", "bbc"))
@@ -124,7 +145,7 @@ def main() -> None:
             print(table(results))
             if not options.no_write:
                 kept[task] = results
-                RESULT.write_text(json.dumps(kept, indent=1) + "\n")
+                write(RESULT, kept, findings(kept))
                 fill(task, table(results), PAGE)
 
 
