@@ -4,10 +4,10 @@
     python claims/distil_views.py --fashion-mnist DIR --seeds 1 --labels 60 --epochs 2 --no-write           a try
 
 EfficientNet-Lite2, adapted to Fashion-MNIST with 2,000 labels, teaches EfficientNet-Lite0, which has 300 of them, five
-draws; 48 px, 1,000 test pictures that neither has seen, `full` with its defaults but 20 epochs,
-the recipe `light`. With fresh views in every epoch the teacher runs in every step (online). Beyer et al. 2022
-(arXiv:2106.05237) find that one stored view overfits in long training; the table has the gap that each leaves. Numbers go to claims/results/distil_views.json,
-the table into docs/distillation.md.
+draws; 48 px, 1,000 test pictures that neither has seen, `full` with its defaults but 20 epochs, the recipe `light`.
+With fresh views in every epoch the teacher runs in every step (online). Beyer et al. (arXiv:2106.05237) find that one
+stored view overfits in long training. Numbers go to claims/results/distil_views.json, the table into
+docs/distillation.md.
 """
 
 from __future__ import annotations

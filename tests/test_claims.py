@@ -97,13 +97,12 @@ def trials(*tests: float) -> dict[str, Any]:
 
 LOW, HIGH, SAME = trials(0.50, 0.52, 0.54), trials(0.81, 0.82, 0.86), trials(0.49, 0.54, 0.53)
 POOR, GOOD = ([{"test": test} for test in found["test"]] for found in (LOW, HIGH))
-SELECTED = dict.fromkeys(("uniform", "first", "random", "inconsistent"), GOOD)
+SELECTED = dict.fromkeys(("uniform", "uniform, distilled", "first", "random", "inconsistent"), GOOD)
 RACE = {"full": {"steps": 10}, "end": {"steps": 300}}
 ERRORS = [
     {
         "teacher": 0.02,
-        "student": 0.05 + i / 1000,
-        "distilled": {"2": 0.03, "8": 0.2},
+        "students": dict.fromkeys(("800", "30"), {"labels alone": 0.05 + i / 1000, "distilled": {"2": 0.03, "8": 0.2}}),
         "without 3s": {"threes after": 0.03 + i / 1000},
     }
     for i in range(3)
@@ -131,8 +130,8 @@ RESULTS: dict[str, tuple[Any, list[str]]] = {
     ),
     "layer_depth": ({"tasks": DEPTHS}, ["holds", "holds", "holds", "undecided"]),
     "galore_parity": ({"setup": {}, "rows": {"full": HIGH, "galore-4": LOW}}, ["does not hold"]),
-    "weight_selection": ({"bbc": {"random weights": POOR, **SELECTED}}, ["holds"] * 4),
-    "hinton_mnist": ({"errors": ERRORS}, ["holds", "does not hold", "holds"]),
+    "weight_selection": ({"bbc": {"random weights": POOR, **SELECTED}}, ["holds"] * 5),
+    "hinton_mnist": ({"errors": ERRORS}, ["holds", "does not hold"] * 2 + ["holds"]),
     "steps_to_parity": (
         {
             "digits-200, head solved": {
@@ -144,6 +143,19 @@ RESULTS: dict[str, tuple[Any, list[str]]] = {
             }
         },
         ["undecided", "does not hold", "undecided", "undecided"],
+    ),
+    "distil_views": (
+        {"teacher": 0.9, "student": {"1": POOR, "4": GOOD, "16": POOR, "unlimited": GOOD}},
+        ["holds", "undecided", "holds"],
+    ),
+    "distil_text": (
+        {
+            "seeds": [
+                {"teacher": 0.9 + i, "student": 0.8 + 2 * i, "distilled": 0.85, "teacher_ms": 4 + i, "student_ms": 2}
+                for i in (0.0, 0.001, 0.002)
+            ]
+        },
+        ["holds", "holds", "holds"],
     ),
     "smollm2": (
         {"rows": {"lora": {"test_before": 30.0, "test": 20.0}, "full": {"test_before": 30.0, "test": 31.0}}},
