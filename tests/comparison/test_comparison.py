@@ -49,9 +49,10 @@ def test_the_folder_holds_everything(tiny_sources: Any, tiny_tasks: Any, tmp_pat
     board = json.loads((run.folder / "leaderboard.json").read_text())
     assert {r["method"] for r in board["rows"]} == set(METHODS)
     for row in board["rows"]:
-        assert set(row["test"]) == {"mean", "sem", "seeds", "values"} and row["test"]["seeds"] == 2
+        assert set(row["test"]) == {"mean", "sem", "seeds", "values", "low", "high"} and row["test"]["seeds"] == 2
         assert row["trainable_parameters"] > 0 and row["stored_bytes"] > 0 and row["train_s"] > 0
         assert (row["optimizer_bytes"] > 0) == (row["epochs_planned"] > 0)
+        assert set(row["metrics"]) == {"macro-F1", "AUROC", "log-loss", "calibration error"}
         assert row["peak_memory_bytes"] > 1e7 and row["inference_per_s"] > 0 and row["labels"] == 40
     means = [r["validation"]["mean"] for r in board["rows"]]
     assert means == sorted(means, reverse=True)

@@ -28,7 +28,7 @@ def compare(options: Namespace) -> int:
     settings = parse_settings(options.settings)
     own = {"seeds": options.seeds, "select_by": options.select_by, "out": options.out, **_training(options)}
     own |= {"teacher": options.teacher, "distillation": distillation(options), "unlabelled": options.unlabelled}
-    own["temperatures"] = options.temperatures
+    own |= {"temperatures": options.temperatures, "tune": options.tune, "budget": options.budget}
     run = api.compare(methods=names, settings=settings, **own, **_start(options), **_shared(options))
     _closing(run)
     return 0

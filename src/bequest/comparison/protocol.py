@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 import platform
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -15,10 +16,12 @@ import torch
 import bequest
 from bequest.comparison.cost import PeakMemory, inference_per_s
 from bequest.comparison.folder import BEST, RunFolder, digest
-from bequest.comparison.groups import group_scores, worst
+from bequest.comparison.groups import group_scores, worst, worst_group_influence
 from bequest.comparison.questions import answer, concerned
+from bequest.comparison.significance import Scores, against_best, by_unit
 from bequest.comparison.statistics import RANKING, make_row, rank
 from bequest.comparison.teacher import Taught, measure_teacher
+from bequest.comparison.tuning import Budget, ranges, tune
 from bequest.comparison.weights import examine
 from bequest.core.distillation import DISTILLED, TEACHER
 from bequest.core.errors import DataError, MethodError, RunError, SourceError, TrainingError
@@ -26,7 +29,8 @@ from bequest.core.observe import Observer
 from bequest.core.plan import Part, Plan, Solve, Train
 from bequest.core.registry import MethodInfo, get_method
 from bequest.core.results import WORST_GROUP, Leaderboard, Row, SelectBy, TrialRecord
-from bequest.core.task import Draw, Task
+from bequest.core.sealed import SealedLabels
+from bequest.core.task import Draw, IntArray, Task
 from bequest.data.views import Views
 from bequest.engine.adapted import AdaptedModel
 from bequest.engine.context import Context
@@ -56,6 +60,8 @@ class Protocol:
         source_task: The source's own labelled data, for methods that learn from them.
         select_by: Which score on held-out labels ranks the rows; trials do not depend on it.
         teaching: Of the rows that are distilled; None where none is.
+        budget: What each method may spend on choosing its hyperparameters on held-out labels; None to take them as they
+            are.
     """
 
     seeds: tuple[int, ...] = (0, 1, 2)
@@ -68,6 +74,12 @@ class Protocol:
     source_task: Task | None = None
     select_by: SelectBy = "metric"
     teaching: Teaching | None = None
+    budget: Budget | None = None
+
+    @property
+    def tuning_seed(self) -> int:
+        """Of the trials that hyperparameters are chosen by: the first that no row is of."""
+        return next(seed for seed in count() if seed not in self.seeds)
 
 
 @dataclass(frozen=True)
@@ -78,6 +90,7 @@ class Entry:
         info: As registered.
         method: Built.
         settings: Every hyperparameter as it will be used.
+        given: Those that the user set.
         fit_on: Parts that its solvers see.
         taps: Of the source's body, what its solvers read.
         trains: Whether it has a training stage.
@@ -93,6 +106,7 @@ class Entry:
     trains: bool = False
     teaching: Teaching | None = None
     swept: bool = False
+    given: dict[str, Any] = field(default_factory=dict)
 
     @property
     def name(self) -> str:
@@ -136,7 +150,9 @@ def enter(names: Sequence[str], settings: Mapping[str, Mapping[str, Any]], sourc
         fit_on: frozenset[Part] = frozenset(part for stage in solves for part in stage.fit_on)
         taps = tapped(plan.network.body)[1] if any(stage.source_features for stage in solves) else None
         trains = any(isinstance(stage, Train) for stage in plan.stages)
-        entries.append(Entry(info, built, info.resolve(built, source.modality), fit_on, taps or (), trains))
+        given = dict(settings.get(name, {}))
+        resolved = info.resolve(built, source.modality)
+        entries.append(Entry(info, built, resolved, fit_on, taps or (), trains, given=given))
     if faults:
         raise MethodError("\n".join(faults))
     return entries
@@ -213,12 +229,16 @@ def compare(
         DataError: The sizes do not fit the data, or a sample cannot be read.
     """
     check_modality(task, source)
+    draws = _draws(task, protocol, divided=_divided(entries))
+    trying = replace(protocol, seeds=(protocol.tuning_seed,))
+    [tuning_draw] = _draws(task, trying, divided=_divided(entries)).values()
+    sealed = SealedLabels(task, tuning_draw.test)
     if protocol.teaching is not None:
-        protocol.teaching.check(task, source)
+        protocol.teaching.check(sealed.public, source)
     _check_source_task(protocol.source_task, source, entries)
     context = Context(
         source,
-        task,
+        sealed.public,
         store or Store(note=observer.note),
         choose_runtime(protocol.precision),
         observer,
@@ -228,10 +248,11 @@ def compare(
         source_task=protocol.source_task,
         teaching=protocol.teaching,
     )
-    draws = _draws(task, protocol, divided=_divided(entries))
     for note in task.notes:
         observer.note(note)
-    comparison = _Comparison(context, list(entries), protocol, draws, RunFolder(out))
+    comparison = _Comparison(
+        context, list(entries), protocol, draws, RunFolder(out), sealed, describe_task(task), tuning_draw
+    )
     try:
         return comparison.carry_out(settings or {}, report)
     except OSError as error:
@@ -256,14 +277,22 @@ class _Comparison:
     protocol: Protocol
     draws: dict[int, Draw]
     folder: RunFolder
+    sealed: SealedLabels
+    task: dict[str, Any]
+    tuning_draw: Draw
+    tuning: dict[str, dict[str, Any]] = field(default_factory=dict[str, dict[str, Any]])
     trials: list[TrialRecord] = field(default_factory=list)
+    scores: dict[str, dict[int, Scores]] = field(default_factory=dict[str, dict[int, Scores]])
     taught: Taught | None = None
 
     def carry_out(self, settings: dict[str, Any], report: Any) -> Leaderboard:
         with self.folder.claimed(settings, self.identity()):
+            if self.protocol.budget is not None:
+                self.entries = [self.tuned(entry, self.protocol.budget) for entry in self.entries]
             finished = self.finished()
             if self.context.teaching is not None:
-                self.taught = measure_teacher(self.context, next(iter(self.draws.values())).test)
+                test = next(iter(self.draws.values())).test
+                self.taught = measure_teacher(self.context, test, self.test_labels(test))
             board = self.board()
             for done, (entry, seed) in enumerate(self.planned):
                 self.context.observer.progress("trials", done, len(self.planned))
@@ -273,6 +302,8 @@ class _Comparison:
                 if self.asks_for_weights(record):
                     record, is_new = self.examined(entry, record), True
                 self.trials.append(record)
+                if record.error is None:
+                    self.scores.setdefault(record.method, {})[seed] = self.by_sample(record)
                 board = self.board()
                 if is_new:
                     self.folder.write_board(board)
@@ -313,6 +344,39 @@ class _Comparison:
             raise RunError("\n".join(faults))
         return found
 
+    def tuned(self, entry: Entry, budget: Budget) -> Entry:
+        """The method with the hyperparameters that held-out labels chose; as it is where it has none to choose."""
+        info, seed = entry.info, self.protocol.tuning_seed
+        searched = ranges(info.hyperparameters, entry.settings, entry.given)
+        if not searched:
+            return entry
+        context = replace(self.context, teaching=entry.teaching)
+        tried = count()
+
+        def attempt(chosen: Mapping[str, Any]) -> tuple[float, float]:
+            if budget.trials is not None:
+                context.observer.progress(f"tuning {entry.name}", next(tried), budget.trials)
+            method = info.build({**entry.given, **chosen})
+            outcome = run(context, method, self.tuning_draw, seed=seed, tested=False)
+            return self.held_out_score(outcome)
+
+        name = digest({"trial": self.trial_identity(entry, seed), "select_by": self.protocol.select_by})
+        found = tune(self.folder.path, name, searched, entry.settings, budget, attempt)
+        self.tuning[entry.name] = asdict(found)
+        method = info.build({**entry.given, **found.settings})
+        settings = {**entry.settings, **info.resolve(method, context.source.modality)}
+        return replace(entry, method=method, settings=settings)
+
+    def held_out_score(self, outcome: Outcome) -> tuple[float, float]:
+        """Of a setting that is tried: the score that rows are ranked by, the higher the better, and the loss."""
+        context, objective, indices = self.context, self.context.objective, self.tuning_draw.ranking
+        labels = context.labels(indices)
+        score = objective.score(outcome.validation, labels)
+        if self.protocol.select_by == "worst-group":
+            score = worst(group_scores(context.task, indices, outcome.validation)) or 0.0
+        loss = float(objective.loss(outcome.validation, labels))
+        return (score if objective.higher_is_better else -score), loss
+
     def trial(self, entry: Entry, seed: int, draw: Draw) -> TrialRecord:
         name, context = entry.name, replace(self.context, teaching=entry.teaching)
         identity, folder = self.trial_identity(entry, seed), self.folder.trial(name, seed)
@@ -341,8 +405,10 @@ class _Comparison:
 
     def record(self, entry: Entry, seed: int, draw: Draw, outcome: Outcome) -> TrialRecord:
         context, objective = self.context, self.context.objective
-        validation, test = context.labels(draw.ranking), context.labels(draw.test)
-        groups = group_scores(context.task, draw.test, outcome.test)
+        validation, test = context.labels(draw.ranking), self.test_labels(draw.test)
+        further = {name: score(outcome.test, test) for name, score in objective.metrics.items()}
+        with self.sealed.opened() as task:
+            groups = group_scores(task, draw.test, outcome.test)
         worst_group = worst(groups)
         fastest = None
         if seed == self.protocol.seeds[0]:
@@ -354,7 +420,7 @@ class _Comparison:
             test=objective.score(outcome.test, test),
             test_loss=float(objective.loss(outcome.test, test)),
             metrics={
-                **{name: score(outcome.test, test) for name, score in objective.metrics.items()},
+                **{name: value for name, value in further.items() if value is not None},
                 **({} if worst_group is None else {WORST_GROUP: worst_group}),
                 **({} if self.taught is None else self.taught.agreement(outcome.test)),
             },
@@ -376,6 +442,22 @@ class _Comparison:
             groups=groups,
         )
 
+    def test_labels(self, test: IntArray) -> torch.Tensor:
+        """Of a finished network to be scored; dtype and shape as `Context.labels`."""
+        with self.sealed.opened() as task:
+            return torch.from_numpy(task.labels[test])
+
+    def by_sample(self, record: TrialRecord) -> Scores:
+        """The score that rows are ranked by, sample by sample of the test part; pieces of a unit together."""
+        outputs, indices = self.folder.test_outputs(record.method, record.seed)
+        if self.protocol.select_by == "worst-group":
+            with self.sealed.opened() as task:
+                scores = worst_group_influence(task, indices, outputs)
+        else:
+            scores = self.context.objective.influence(outputs, self.test_labels(indices))
+        units = self.context.task.units
+        return scores.numpy() if units is None else by_unit(scores.numpy(), units[indices])
+
     def asks_for_weights(self, record: TrialRecord) -> bool:
         """Whether a question wants to look at them: of each method it is about, at the first seed that ended well."""
         known = {trial.method for trial in self.trials if trial.weights is not None}
@@ -395,9 +477,10 @@ class _Comparison:
         for trial in self.trials:
             by_method.setdefault(trial.method, []).append(trial)
         any_draw, select_by = next(iter(self.draws.values())), self.protocol.select_by
+        rows = rank([make_row(t, select_by) for t in by_method.values()], select_by)
         return Leaderboard(
-            rows=rank([make_row(trials, select_by) for trials in by_method.values()], select_by),
-            task=describe_task(self.context.task),
+            rows=[self.with_tuning(row) for row in against_best(rows, self.scores)],
+            task=self.task,
             source=describe_source(self.context.source),
             protocol={
                 "train_size": len(any_draw.labelled),
@@ -411,6 +494,7 @@ class _Comparison:
                 "select_by": select_by,
                 "ranking": RANKING[select_by],
                 **({} if self.taught is None else {"teacher": self.taught.record}),
+                **({} if self.protocol.budget is None else {"tuning": self.describe_tuning(self.protocol.budget)}),
             },
             environment=environment(self.context),
             passes={
@@ -420,6 +504,17 @@ class _Comparison:
             trials=list(self.trials),
             questions=answer(self.trials, self.questioned, self.context.objective),
         )
+
+    def with_tuning(self, row: Row) -> Row:
+        """The row with a note of what its hyperparameters cost to choose."""
+        found = self.tuning.get(row.method)
+        if found is None:
+            return row
+        note = f"tuned over {found['tried']} settings, took {found['seconds']:.0f} s"
+        return replace(row, notes=[note, *row.notes])
+
+    def describe_tuning(self, budget: Budget) -> dict[str, Any]:
+        return {"budget": budget.describe(), "seed": self.protocol.tuning_seed, "methods": self.tuning}
 
     def save_best(self, row: Row) -> None:
         """Make the median seed's network again from what it trained, and save it whole."""
