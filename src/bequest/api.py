@@ -24,8 +24,10 @@ from bequest.comparison.probe import PAGE_FILE, choose
 from bequest.comparison.probe import probe as run_probe
 from bequest.comparison.protocol import Protocol, check_modality, enter, with_teacher
 from bequest.comparison.protocol import compare as run_comparison
+from bequest.comparison.tuning import Budget
 from bequest.core.checks import (
     check_count,
+    check_duration,
     check_seed,
     check_seeds,
     check_test_size,
@@ -39,6 +41,7 @@ from bequest.core.observe import Observer, Silent
 from bequest.core.probing import LayerRow, ProbeRecord
 from bequest.core.registry import get_method
 from bequest.core.results import Leaderboard, SelectBy
+from bequest.core.sealed import SealedLabels
 from bequest.core.task import Kind, Task
 from bequest.data.arrays import read_samples
 from bequest.data.folders import read_unlabelled
@@ -181,6 +184,8 @@ def compare(
     split_seed: int = 0,
     source_data: Any = None,
     select_by: SelectBy = "metric",
+    tune: int | None = None,
+    budget: str | float | None = None,
     out: str | Path | None = None,
     task: TaskChoice = "auto",
     text_column: str | None = None,
@@ -237,6 +242,9 @@ def compare(
             (pro2); as `data`, with the same columns.
         select_by: Which score on held-out labels ranks the rows: `metric`, or `worst-group` for the lowest accuracy of
             a group. Training, early stopping and finished trials do not depend on it.
+        tune: How many settings of each method are tried on held-out labels, of a seed of its own, before the best of
+            each is compared; hyperparameters in `settings` stay. None tries none. Needs the package optuna.
+        budget: Instead of `tune`, how long each method may try settings: seconds, or e.g. `10m`.
         out: The run's folder; None for one under `runs/` that is named after the run.
         task: `classification`, `multi-label` or `regression`; `auto` goes by the labels. `causal-lm` is for texts
             without labels, or prompts and completions, of which a language model predicts each token.
@@ -303,6 +311,7 @@ def compare(
     options = {**columns, "encoding": encoding, "skip_bad": skip_bad}
     loaded = _task(data, task, options)
     select_by = check_select_by(select_by, loaded)
+    limit = _budget(tune, budget)
     source_task = (
         None if source_data is None else _task(source_data, "classification", {**options, "group_column": None})
     )
@@ -323,7 +332,8 @@ def compare(
     check_modality(loaded, source)
     loaded = divided(loaded, source)
     methods = _default_methods(loaded) if methods is None else methods
-    entries = enter(methods, settings or {}, source, loaded)
+    test = loaded.draw(chosen[0], train_size=train_size, test_size=test_size, split_seed=split_seed).test
+    entries = enter(methods, settings or {}, source, SealedLabels(loaded, test).public)
     teaching = _teaching(teacher, distillation, unlabelled, temperatures, {**options, "kind": loaded.kind})
     entries = entries if teaching is None else with_teacher(entries, teaching, sweep)
     chosen_views = choose_views(views, augment, loaded.modality)
@@ -339,6 +349,7 @@ def compare(
         select_by,
         teaching,
         sizes[:-1],
+        limit,
     )
     recorded = {
         "data": loaded.origin,
@@ -351,6 +362,8 @@ def compare(
         "test_size": test_size,
         "split_seed": split_seed,
         "select_by": select_by,
+        "tune": limit and limit.trials,
+        "budget": limit and limit.seconds,
         "precision": precision,
         "views": views,
         "augment": augment,
@@ -386,6 +399,14 @@ def compare(
             report=_write_report,
         )
     return Run(folder, board, source, loaded)
+
+
+def _budget(tune: int | None, budget: str | float | None) -> Budget | None:
+    if tune is not None and budget is not None:
+        raise DataError(f"--tune is {tune} and --budget is {budget}; expected one of them. Leave the other out.")
+    if tune is not None:
+        return Budget(trials=check_count("--tune", tune, 1))
+    return None if budget is None else Budget(seconds=check_duration("--budget", budget))
 
 
 def adapt(
@@ -1002,7 +1023,7 @@ def _again(settings: Mapping[str, Any], task: Task, source: Source, **place: Any
     own, teachers = settings["source_data"], settings["teacher"]
     names = (
         "methods settings seeds train_size train_sizes test_size split_seed select_by precision views augment cut "
-        "distillation temperatures unlabelled measure_memory"
+        "distillation temperatures unlabelled measure_memory tune budget"
     )
     return compare(
         task,

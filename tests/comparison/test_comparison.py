@@ -49,12 +49,13 @@ def test_the_folder_holds_everything(tiny_sources: Any, tiny_tasks: Any, tmp_pat
     board = json.loads((run.folder / "leaderboard.json").read_text())
     assert {r["method"] for r in board["rows"]} == set(METHODS)
     for row in board["rows"]:
-        assert set(row["test"]) == {"mean", "sem", "seeds", "values"} and row["test"]["seeds"] == 2
+        assert set(row["test"]) == {"mean", "sem", "seeds", "values", "low", "high"} and row["test"]["seeds"] == 2
         assert row["trainable_parameters"] > 0 and row["stored_bytes"] > 0 and row["train_s"] > 0
         assert (row["optimizer_bytes"] > 0) == (row["epochs_planned"] > 0)
         assert row["inference_per_s"] > 0 and row["labels"] == 40
         assert 0 < row["latency_p50_ms"] <= row["latency_p95_ms"] and row["forward_flops"] > 0
         assert row["added_memory_bytes"] >= 0 and row["peak_memory_bytes"] == 0, "alone only if asked for"
+        assert set(row["metrics"]) == {"macro-F1", "AUROC", "log-loss", "calibration error"}
     means = [r["validation"]["mean"] for r in board["rows"]]
     assert means == sorted(means, reverse=True)
     assert "<html" in run.report.read_text()

@@ -122,6 +122,10 @@ def test_another_criterion_ranks_anew_without_training(tiny_sources: Any, tiny_t
     assert second.board.trials == first.board.trials, "to the second of training time"
     assert second.board.protocol["select_by"] == "worst-group"
     assert second.board.protocol["ranking"].startswith("by the mean worst-group accuracy on held-out labels")
+    for board in (first.board, second.board):
+        best, row = board.judged()
+        assert best.test is not None and row.test is not None and row.versus_best is not None
+        assert row.versus_best.difference == pytest.approx(row.test.mean - best.test.mean)
     scores = [r.validation_worst_group.mean for r in second.board.rows if r.validation_worst_group]
     assert len(scores) == 2 and scores == sorted(scores, reverse=True)
 

@@ -52,6 +52,7 @@ def test_records(finished: tuple[Any, bequest.Run]) -> None:
     for trial in run.board.trials:
         assert trial.error is None and not trial.confusion
         assert bool(trial.scatter) == ("RMSE" in trial.metrics) == (task.kind == "regression")
+        assert ("AUROC" in trial.metrics) == (task.kind == "multi-label")
     for row in run.board.rows:
         assert row.test is not None and row.test.mean > 0.3, f"{row.method} learned nothing"
     again = type(run.board).from_json(run.board.to_json())

@@ -4,7 +4,8 @@ from dataclasses import replace
 
 import pytest
 
-from bequest.core.results import Interval, Leaderboard, Row
+from bequest.comparison.statistics import interval
+from bequest.core.results import Interval, Leaderboard, Row, Versus
 from bequest.report import units
 from bequest.report.verdict import sentences
 
@@ -15,68 +16,81 @@ def with_rows(board: Leaderboard, *rows: tuple[str, list[float], float]) -> Lead
 
 
 def _row(row: Row, method: str, values: list[float], seconds: float) -> Row:
-    mean = sum(values) / len(values)
-    n = len(values)
-    sem = (sum((v - mean) ** 2 for v in values) / (n - 1) / n) ** 0.5 if n > 1 else None
-    interval = Interval(mean, sem, n, values)
-    return replace(row, method=method, validation=interval, test=interval, train_s=seconds)
+    found = interval(values)
+    return replace(row, method=method, validation=found, test=found, train_s=seconds)
 
 
-def test_a_cheap_method_within_one_standard_error(board: Leaderboard) -> None:
-    told = sentences(with_rows(board, ("big", [0.96, 0.98, 0.97], 80.0), ("small", [0.966, 0.968, 0.97], 2.0)))
-    assert told == [
+def against(board: Leaderboard, *found: Versus | None) -> Leaderboard:
+    """The board with what its rows after the first came to against it."""
+    rows = [replace(row, versus_best=v) for row, v in zip(board.rows[1:], found, strict=True)]
+    return replace(board, rows=[board.rows[0], *rows])
+
+
+NEAR = Versus(-0.002, -0.031, 0.027, 0.8, True, 3, 555)
+BEHIND = Versus(-0.06, -0.09, -0.03, 0.0035, False, 3, 555)
+AHEAD = Versus(0.02, 0.01, 0.03, 0.000001, False, 3, 555)
+THREE = (("big", [0.96, 0.98, 0.97], 80.0), ("middle", [0.966, 0.968, 0.97], 20.0), ("tiny", [0.5, 0.5, 0.5], 1.0))
+
+
+def test_a_cheap_method_that_is_indistinguishable(board: Leaderboard) -> None:
+    made = with_rows(board, ("big", [0.96, 0.98, 0.97], 80.0), ("small", [0.966, 0.968, 0.97], 2.0))
+    assert sentences(against(made, NEAR)) == [
         "big has the highest validation accuracy: 97.0 ± 0.6 % (mean ± standard error over 3 seeds). "
-        "On the test part it reaches 97.0 ± 0.6 %, after 80 s of training a seed.",
-        "small is within one standard error of it on validation: with 3 seeds, no difference between them can be told.",
-        "small costs 1/40 of the training time (2.0 s against 80 s) and is within one standard error of the "
-        "best on validation (96.8 % against 97.0 ± 0.6 %); on the test part it reaches 96.8 ± 0.1 %.",
+        "On the test part it reaches 97.0 ± 0.6 % (95 % interval 94.5 to 99.5 %), after 80 s of training a seed.",
+        "small is indistinguishable from it on the test part, with 3 seeds and 555 samples: the difference is "
+        "-0.2 points (95 % interval -3.1 to +2.7).",
+        "small costs 1/40 of the training time (2.0 s against 80 s) and is indistinguishable from the best on the test "
+        "part (96.8 ± 0.1 % against 97.0 ± 0.6 %).",
     ]
 
 
-def test_a_cheap_method_further_off_is_not_called_equal(board: Leaderboard) -> None:
-    told = sentences(with_rows(board, ("big", [0.96, 0.98, 0.97], 80.0), ("small", [0.90, 0.91, 0.92], 2.0)))
-    assert "hint, not proof" in told[1]
-    assert told[2].startswith("The cheapest, small costs 1/40 of the training time (2.0 s against 80 s)")
-    assert "6.0 points lower" in told[2]
-    assert "within" not in told[2]
+def test_a_cheap_method_that_is_behind(board: Leaderboard) -> None:
+    made = with_rows(board, ("big", [0.96, 0.98, 0.97], 80.0), ("small", [0.90, 0.91, 0.92], 2.0))
+    assert sentences(against(made, BEHIND))[1:] == [
+        "small is worse on the test part, by 6.0 points (95 % interval -9.0 to -3.0, p = 0.0035 after correction).",
+        "The cheapest, small costs 1/40 of the training time (2.0 s against 80 s): 91.0 ± 0.6 % against 97.0 ± 0.6 % "
+        "on the test part.",
+    ]
 
 
 def test_where_lower_is_better_the_words_say_so(board: Leaderboard) -> None:
     made = with_rows(board, ("big", [21.0, 21.4, 21.2], 80.0), ("small", [25.0, 25.1, 25.2], 2.0))
     rows = [replace(row, metric="perplexity", higher_is_better=False) for row in made.rows]
-    told = sentences(replace(made, rows=rows))
+    told = sentences(against(replace(made, rows=rows), Versus(3.9, 3.0, 4.8, 0.01, False, 3, 40)))
     assert told[0].startswith("big has the lowest validation perplexity: 21.2 ± 0.1 (mean")
-    assert "hint, not proof" in told[1]
-    assert "is 3.90 higher on validation (25.1 against 21.2 ± 0.1)" in told[2]
-    near = [rows[0], replace(rows[1], validation=Interval(21.3, 0.1, 3, [21.2, 21.3, 21.4]))]
-    assert "small is within one standard error of it" in sentences(replace(made, rows=near))[1]
+    assert told[1].startswith("small is worse on the test part, by 3.90 (95 % interval +3.00 to +4.80, p = 0.01")
 
 
-def test_exactly_one_standard_error_is_within(board: Leaderboard) -> None:
-    best = with_rows(board, ("big", [0.5, 0.7], 80.0)).rows[0]
-    edge = replace(best, method="edge", validation=Interval(0.5, 0.0, 2, [0.5, 0.5]), train_s=1.0)
-    beyond = replace(edge, validation=Interval(0.4999, 0.0, 2, [0.4999, 0.4999]))
-    assert "within one standard error" in sentences(replace(board, rows=[best, edge]))[2]
-    assert "within one standard error" not in sentences(replace(board, rows=[best, beyond]))[2]
-
-
-def test_the_cheapest_of_those_within_is_named(board: Leaderboard) -> None:
-    told = sentences(
-        with_rows(
-            board,
-            ("big", [0.96, 0.98, 0.97], 80.0),
-            ("middle", [0.966, 0.968, 0.97], 20.0),
-            ("tiny", [0.5, 0.5, 0.5], 1.0),
-        )
+def test_a_row_that_does_better_on_the_test_part_is_told(board: Leaderboard) -> None:
+    told = sentences(against(with_rows(board, *THREE), AHEAD, BEHIND))
+    assert told[1].startswith(
+        "middle is better than it on the test part, by 2.0 points (95 % interval +1.0 to +3.0, p <"
     )
+    assert told[2].startswith("tiny is worse")
+
+
+def test_several_others(board: Leaderboard) -> None:
+    made = with_rows(board, *THREE)
+    assert "All 2 others are indistinguishable" in sentences(against(made, NEAR, NEAR))[1]
+    closer = replace(BEHIND, difference=-0.03)
+    assert (
+        "All 2 others are worse on the test part; the closest of them, tiny, by"
+        in (sentences(against(made, BEHIND, closer))[1])
+    )
+    told = sentences(against(made, NEAR, None))
+    assert "middle is indistinguishable" in told[1] and not any("tiny" in sentence for sentence in told)
+
+
+def test_the_cheapest_of_those_that_are_indistinguishable_is_named(board: Leaderboard) -> None:
+    told = sentences(against(with_rows(board, *THREE), NEAR, BEHIND))
     assert told[-1].startswith("middle costs 1/4 of the training time")
-    assert told[1].startswith("middle is within")
+    assert told[1].startswith("middle is indistinguishable")
 
 
 def test_one_seed(board: Leaderboard) -> None:
     told = sentences(with_rows(board, ("big", [0.97], 80.0), ("small", [0.96], 2.0)))
-    assert "no difference between methods can be told" in told[1]
-    assert not any("within" in s for s in told)
+    assert told[1].startswith("One seed tells no difference between methods from chance")
+    assert not any("indistinguishable" in s or "interval" in s for s in told)
     assert "a seed" not in told[0]
 
 
@@ -87,7 +101,7 @@ def test_the_best_is_the_cheapest(board: Leaderboard) -> None:
 
 def test_no_time_measured(board: Leaderboard) -> None:
     told = sentences(with_rows(board, ("a", [0.97, 0.98], 2.0), ("b", [0.97, 0.98], 0.0)))
-    assert told[-1].startswith("b costs 0 % of the training time")
+    assert told[-1].startswith("The cheapest, b costs 0 % of the training time")
 
 
 @pytest.mark.parametrize(

@@ -4,7 +4,7 @@ from io import StringIO
 import pytest
 from rich.console import Console
 
-from bequest.core.results import Interval, Leaderboard, Row
+from bequest.core.results import Interval, Leaderboard, Row, Versus
 from bequest.ui.leaderboard import leaderboard_table
 
 PROBE = Row(
@@ -52,6 +52,15 @@ def test_what_a_solver_wants_known_stands_below_the_table():
     row = replace(FULL, method="pro2", notes=["no source data were given"])
     assert "pro2: no source data were given" in text(replace(BOARD, rows=[PROBE, row]), None)
     assert "no source data" not in text(replace(BOARD, rows=[PROBE, row]), None, num_rows=1)
+
+
+def test_rows_that_are_indistinguishable_from_the_best_are_marked():
+    near, behind = Versus(-0.003, -0.02, 0.01, 0.5, True, 3, 90), Versus(-0.06, -0.08, -0.04, 0.001, False, 3, 90)
+    rows = [PROBE, replace(FULL, versus_best=near), replace(FULL, method="freeze", versus_best=behind)]
+    shown = text(replace(BOARD, rows=rows), None)
+    assert "-0.3 points ≈" in line_of("full", shown) and "≈: indistinguishable from the best" in shown
+    assert "-6.0 points" in line_of("freeze", shown) and "≈" not in line_of("freeze", shown)
+    assert "the best" not in text(BOARD, None), "where nothing was compared"
 
 
 def test_a_row_tells_scores_and_costs():

@@ -104,7 +104,8 @@ def _parser() -> ArgumentParser:
         "  bequest compare reviews.csv --source minilm_l6 --train-size 200 --seeds 3 --out runs/reviews\n"
         "  bequest compare photos/ --source efficientnet_lite0 --methods linear_probe,lora --set lora.rank=4\n"
         "  bequest compare reviews.csv --source minilm_l6 --methods full,galore --measure-memory\n"
-        "  bequest compare reviews.csv --source minilm_l6 --train-sizes 25,50,100,200,400\n",
+        "  bequest compare reviews.csv --source minilm_l6 --train-sizes 25,50,100,200,400\n"
+        "  bequest compare reviews.csv --source minilm_l6 --train-size 200 --tune 20\n",
     )
     add_data(compare)
     add_sizes(compare)
@@ -131,6 +132,16 @@ def _parser() -> ArgumentParser:
         default="metric",
         help="the score on held-out labels that ranks the methods; worst-group is the lowest accuracy of a group, and "
         "needs --group-column (default: metric)",
+    )
+    compare.add_argument(
+        "--tune",
+        type=int,
+        metavar="N",
+        help="try N settings of each method on held-out labels of a seed of its own, then compare the best of each "
+        "(default: none are tried; needs bequest[tune])",
+    )
+    compare.add_argument(
+        "--budget", metavar="TIME", help="instead of --tune: how long each method may try settings, e.g. 10m"
     )
     add_training(compare)
     add_distillation(compare)

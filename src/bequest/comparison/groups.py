@@ -33,6 +33,20 @@ def group_scores(task: Task, indices: IntArray, outputs: torch.Tensor) -> dict[s
     return scores
 
 
+def worst_group_influence(task: Task, indices: IntArray, outputs: torch.Tensor) -> torch.Tensor:
+    """The worst group's accuracy sample by sample, float64 (samples,): its mean is that accuracy.
+
+    Arguments as for `group_scores`, of a task with groups.
+    """
+    assert task.grouping is not None, "rows are ranked by groups only where there are some"
+    scores = group_scores(task, indices, outputs)
+    name = min(scores, key=lambda group: scores[group].score)
+    inside = torch.from_numpy(task.grouping.numbers[indices] == task.grouping.names.index(name))
+    right = OBJECTIVES[task.kind].influence(outputs, torch.from_numpy(task.labels[indices]))
+    lowest, share = scores[name].score, scores[name].samples / len(indices)
+    return torch.where(inside, lowest + (right - lowest) / share, lowest)
+
+
 def worst(scores: Mapping[str, GroupScore]) -> float | None:
     """The lowest score of a group; None where there are no groups."""
     return min((found.score for found in scores.values()), default=None)

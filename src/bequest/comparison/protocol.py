@@ -6,7 +6,8 @@ import os
 import platform
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
-from itertools import pairwise
+from functools import partial
+from itertools import count, pairwise
 from pathlib import Path
 from typing import Any
 
@@ -17,11 +18,13 @@ import bequest
 from bequest.comparison.cost import PeakMemory, measure_inference
 from bequest.comparison.examples import collect
 from bequest.comparison.folder import BEST, SIZES, RunFolder, digest
-from bequest.comparison.groups import group_scores, worst
+from bequest.comparison.groups import group_scores, worst, worst_group_influence
 from bequest.comparison.learning_curves import learning_curves
 from bequest.comparison.questions import answer, concerned
+from bequest.comparison.significance import Scores, against_best, by_unit
 from bequest.comparison.statistics import RANKING, make_row, rank
 from bequest.comparison.teacher import Taught, measure_teacher
+from bequest.comparison.tuning import Budget, ranges, tune
 from bequest.comparison.weights import examine
 from bequest.core.distillation import DISTILLED, TEACHER, Distillation
 from bequest.core.errors import DataError, MethodError, RunError, SourceError, TrainingError
@@ -29,7 +32,8 @@ from bequest.core.observe import Observer
 from bequest.core.plan import Part, Plan, Solve, Train
 from bequest.core.registry import MethodInfo, get_method
 from bequest.core.results import WORST_GROUP, Leaderboard, Row, SelectBy, TrialRecord
-from bequest.core.task import Draw, Task
+from bequest.core.sealed import SealedLabels
+from bequest.core.task import Draw, IntArray, Task
 from bequest.data.views import Views
 from bequest.engine.adapted import AdaptedModel
 from bequest.engine.context import Context
@@ -61,6 +65,8 @@ class Protocol:
         select_by: Which score on held-out labels ranks the rows; trials do not depend on it.
         teaching: Of the rows that are distilled; None where none is.
         smaller_sizes: Further numbers of labels, below `train_size`, at which everything is run too.
+        budget: What each method may spend on choosing its hyperparameters on held-out labels; None to take them as they
+            are.
     """
 
     seeds: tuple[int, ...] = (0, 1, 2)
@@ -74,6 +80,12 @@ class Protocol:
     select_by: SelectBy = "metric"
     teaching: Teaching | None = None
     smaller_sizes: tuple[int, ...] = ()
+    budget: Budget | None = None
+
+    @property
+    def tuning_seed(self) -> int:
+        """Of the trials that hyperparameters are chosen by: the first that no row is of."""
+        return next(seed for seed in count() if seed not in self.seeds)
 
 
 @dataclass(frozen=True)
@@ -84,6 +96,7 @@ class Entry:
         info: As registered.
         method: Built.
         settings: Every hyperparameter as it will be used.
+        given: Those that the user set.
         fit_on: Parts that its solvers see.
         taps: Of the source's body, what its solvers read.
         trains: Whether it has a training stage.
@@ -99,6 +112,7 @@ class Entry:
     trains: bool = False
     teaching: Teaching | None = None
     swept: bool = False
+    given: dict[str, Any] = field(default_factory=dict)
 
     @property
     def name(self) -> str:
@@ -142,7 +156,9 @@ def enter(names: Sequence[str], settings: Mapping[str, Mapping[str, Any]], sourc
         fit_on: frozenset[Part] = frozenset(part for stage in solves for part in stage.fit_on)
         taps = tapped(plan.network.body)[1] if any(stage.source_features for stage in solves) else None
         trains = any(isinstance(stage, Train) for stage in plan.stages)
-        entries.append(Entry(info, built, info.resolve(built, source.modality), fit_on, taps or (), trains))
+        given = dict(settings.get(name, {}))
+        resolved = info.resolve(built, source.modality)
+        entries.append(Entry(info, built, resolved, fit_on, taps or (), trains, given=given))
     if faults:
         raise MethodError("\n".join(faults))
     return entries
@@ -224,13 +240,14 @@ def compare(
         DataError: The sizes do not fit the data, or a sample cannot be read.
     """
     check_modality(task, source)
+    sealed = SealedLabels(task, _tuning_draw(task, entries, protocol).test)
     if protocol.teaching is not None:
-        protocol.teaching.check(task, source)
-        _check_features(source, task, entries, protocol.teaching.settings)
+        protocol.teaching.check(sealed.public, source)
+        _check_features(source, sealed.public, entries, protocol.teaching.settings)
     _check_source_task(protocol.source_task, source, entries)
     context = Context(
         source,
-        task,
+        sealed.public,
         store or Store(note=observer.note),
         choose_runtime(protocol.precision),
         observer,
@@ -241,11 +258,9 @@ def compare(
         teaching=protocol.teaching,
     )
     # Sizes that do not fit the data are told before any work.
-    parts = [
-        _Comparison.begin(context, entries, part, RunFolder(out / SIZES / str(part.train_size)), is_part=True)
-        for part in _parts(protocol)
-    ]
-    comparison = _Comparison.begin(context, entries, protocol, RunFolder(out), measure=measure)
+    begin = partial(_Comparison.begin, context, task, sealed, entries)
+    parts = [begin(part, RunFolder(out / SIZES / str(part.train_size)), is_part=True) for part in _parts(protocol)]
+    comparison = begin(protocol, RunFolder(out), measure=measure)
     for note in task.notes:
         observer.note(note)
     try:
@@ -279,10 +294,16 @@ def _divided(entries: Sequence[Entry]) -> bool:
     return any("validation" in entry.fit_on for entry in entries)
 
 
-def _draws(task: Task, protocol: Protocol, *, divided: bool) -> dict[int, Draw]:
+def _draws(task: Task, entries: Sequence[Entry], protocol: Protocol) -> dict[int, Draw]:
     sizes = {n: getattr(protocol, n) for n in ("train_size", "test_size", "split_seed")}
     draws = {seed: task.draw(seed, **sizes) for seed in protocol.seeds}
-    return {seed: draw.divided(task.strata, seed) if divided else draw for seed, draw in draws.items()}
+    return {seed: draw.divided(task.strata, seed) if _divided(entries) else draw for seed, draw in draws.items()}
+
+
+def _tuning_draw(task: Task, entries: Sequence[Entry], protocol: Protocol) -> Draw:
+    """Of the trials that hyperparameters are chosen by; its test part is that of all."""
+    [draw] = _draws(task, entries, replace(protocol, seeds=(protocol.tuning_seed,))).values()
+    return draw
 
 
 @dataclass
@@ -292,17 +313,29 @@ class _Comparison:
     protocol: Protocol
     draws: dict[int, Draw]
     folder: RunFolder
+    sealed: SealedLabels
+    task: dict[str, Any]
+    tuning_draw: Draw
     measure: Callable[[str, int], int] | None = None
     is_part: bool = False
+    tuning: dict[str, dict[str, Any]] = field(default_factory=dict[str, dict[str, Any]])
     trials: list[TrialRecord] = field(default_factory=list)
+    scores: dict[str, dict[int, Scores]] = field(default_factory=dict[str, dict[int, Scores]])
     taught: Taught | None = None
 
     @classmethod
     def begin(
-        cls, context: Context, entries: Sequence[Entry], protocol: Protocol, folder: RunFolder, **more: Any
+        cls,
+        context: Context,
+        task: Task,
+        sealed: SealedLabels,
+        entries: Sequence[Entry],
+        protocol: Protocol,
+        folder: RunFolder,
+        **more: Any,
     ) -> _Comparison:
-        draws = _draws(context.task, protocol, divided=_divided(entries))
-        return cls(context, list(entries), protocol, draws, folder, **more)
+        draws, tuning = _draws(task, entries, protocol), _tuning_draw(task, entries, protocol)
+        return cls(context, list(entries), protocol, draws, folder, sealed, describe_task(task), tuning, **more)
 
     def carry_out(
         self,
@@ -313,7 +346,8 @@ class _Comparison:
     ) -> Leaderboard:
         with self.folder.claimed(settings, self.identity()):
             if self.context.teaching is not None:
-                self.taught = measure_teacher(self.context, next(iter(self.draws.values())).test)
+                test = next(iter(self.draws.values())).test
+                self.taught = measure_teacher(self.context, test, self.test_labels(test))
             board = self.run_trials()
             best = board.best
             if best is None:
@@ -327,7 +361,8 @@ class _Comparison:
                 board = replace(board, advice=advise(board))
             self.folder.write_board(board)
             self.save_best(best)
-            self.folder.write_examples(collect(self.context.task, self.folder, board))
+            with self.sealed.opened() as task:
+                self.folder.write_examples(collect(task, self.folder, board))
             if report is not None:
                 report(board, self.folder.path)
             return board
@@ -342,6 +377,8 @@ class _Comparison:
 
     def run_trials(self) -> Leaderboard:
         """The leaderboard once every trial has ended; those that the folder holds are not run again."""
+        if self.protocol.budget is not None:
+            self.entries = [self.tuned(entry, self.protocol.budget) for entry in self.entries]
         finished = self.finished()
         board = self.board()
         for done, (entry, seed) in enumerate(self.planned):
@@ -354,6 +391,8 @@ class _Comparison:
             if self.asks_for_memory(record):
                 record, is_new = self.measured(record), True
             self.trials.append(record)
+            if record.error is None:
+                self.scores.setdefault(record.method, {})[seed] = self.by_sample(record)
             board = self.board()
             if is_new:
                 self.folder.write_board(board)
@@ -395,6 +434,39 @@ class _Comparison:
             raise RunError("\n".join(faults))
         return found
 
+    def tuned(self, entry: Entry, budget: Budget) -> Entry:
+        """The method with the hyperparameters that held-out labels chose; as it is where it has none to choose."""
+        info, seed = entry.info, self.protocol.tuning_seed
+        searched = ranges(info.hyperparameters, entry.settings, entry.given)
+        if not searched:
+            return entry
+        context = replace(self.context, teaching=entry.teaching)
+        tried = count()
+
+        def attempt(chosen: Mapping[str, Any]) -> tuple[float, float]:
+            if budget.trials is not None:
+                context.observer.progress(f"tuning {entry.name}", next(tried), budget.trials)
+            method = info.build({**entry.given, **chosen})
+            outcome = run(context, method, self.tuning_draw, seed=seed, tested=False)
+            return self.held_out_score(outcome)
+
+        name = digest({"trial": self.trial_identity(entry, seed), "select_by": self.protocol.select_by})
+        found = tune(self.folder.path, name, searched, entry.settings, budget, attempt)
+        self.tuning[entry.name] = asdict(found)
+        method = info.build({**entry.given, **found.settings})
+        settings = {**entry.settings, **info.resolve(method, context.source.modality)}
+        return replace(entry, method=method, settings=settings)
+
+    def held_out_score(self, outcome: Outcome) -> tuple[float, float]:
+        """Of a setting that is tried: the score that rows are ranked by, the higher the better, and the loss."""
+        context, objective, indices = self.context, self.context.objective, self.tuning_draw.ranking
+        labels = context.labels(indices)
+        score = objective.score(outcome.validation, labels)
+        if self.protocol.select_by == "worst-group":
+            score = worst(group_scores(context.task, indices, outcome.validation)) or 0.0
+        loss = float(objective.loss(outcome.validation, labels))
+        return (score if objective.higher_is_better else -score), loss
+
     def trial(self, entry: Entry, seed: int, draw: Draw) -> TrialRecord:
         name, context = entry.name, replace(self.context, teaching=entry.teaching)
         identity, folder = self.trial_identity(entry, seed), self.folder.trial(name, seed)
@@ -424,8 +496,10 @@ class _Comparison:
 
     def record(self, entry: Entry, seed: int, draw: Draw, outcome: Outcome) -> TrialRecord:
         context, objective = self.context, self.context.objective
-        validation, test = context.labels(draw.ranking), context.labels(draw.test)
-        groups = group_scores(context.task, draw.test, outcome.test)
+        validation, test = context.labels(draw.ranking), self.test_labels(draw.test)
+        further = {name: score(outcome.test, test) for name, score in objective.metrics.items()}
+        with self.sealed.opened() as task:
+            groups = group_scores(task, draw.test, outcome.test)
         worst_group = worst(groups)
         inference = None
         if all(trial.inference_per_s is None for trial in self.trials if trial.method == entry.name):
@@ -437,7 +511,7 @@ class _Comparison:
             test=objective.score(outcome.test, test),
             test_loss=float(objective.loss(outcome.test, test)),
             metrics={
-                **{name: score(outcome.test, test) for name, score in objective.metrics.items()},
+                **{name: value for name, value in further.items() if value is not None},
                 **({} if worst_group is None else {WORST_GROUP: worst_group}),
                 **({} if self.taught is None else self.taught.agreement(outcome.test)),
             },
@@ -461,6 +535,22 @@ class _Comparison:
             validation_worst_group=worst(group_scores(context.task, draw.ranking, outcome.validation)),
             groups=groups,
         )
+
+    def test_labels(self, test: IntArray) -> torch.Tensor:
+        """Of a finished network to be scored; dtype and shape as `Context.labels`."""
+        with self.sealed.opened() as task:
+            return torch.from_numpy(task.labels[test])
+
+    def by_sample(self, record: TrialRecord) -> Scores:
+        """The score that rows are ranked by, sample by sample of the test part; pieces of a unit together."""
+        outputs, indices = self.folder.test_outputs(record.method, record.seed)
+        if self.protocol.select_by == "worst-group":
+            with self.sealed.opened() as task:
+                scores = worst_group_influence(task, indices, outputs)
+        else:
+            scores = self.context.objective.influence(outputs, self.test_labels(indices))
+        units = self.context.task.units
+        return scores.numpy() if units is None else by_unit(scores.numpy(), units[indices])
 
     def asks_for_weights(self, record: TrialRecord) -> bool:
         """Whether a question wants to look at them: of each method it is about, at the first seed that ended well."""
@@ -494,9 +584,10 @@ class _Comparison:
         for trial in self.trials:
             by_method.setdefault(trial.method, []).append(trial)
         any_draw, select_by = next(iter(self.draws.values())), self.protocol.select_by
+        rows = rank([make_row(t, select_by) for t in by_method.values()], select_by)
         return Leaderboard(
-            rows=rank([make_row(trials, select_by) for trials in by_method.values()], select_by),
-            task=describe_task(self.context.task),
+            rows=[self.with_tuning(row) for row in against_best(rows, self.scores)],
+            task=self.task,
             source=describe_source(self.context.source),
             protocol={
                 "train_size": self.num_labels,
@@ -510,6 +601,7 @@ class _Comparison:
                 "select_by": select_by,
                 "ranking": RANKING[select_by],
                 **({} if self.taught is None else {"teacher": self.taught.record}),
+                **({} if self.protocol.budget is None else {"tuning": self.describe_tuning(self.protocol.budget)}),
             },
             environment=environment(self.context),
             passes={
@@ -519,6 +611,17 @@ class _Comparison:
             trials=list(self.trials),
             questions=answer(self.trials, self.questioned, self.context.objective),
         )
+
+    def with_tuning(self, row: Row) -> Row:
+        """The row with a note of what its hyperparameters cost to choose."""
+        found = self.tuning.get(row.method)
+        if found is None:
+            return row
+        note = f"tuned over {found['tried']} settings, took {found['seconds']:.0f} s"
+        return replace(row, notes=[note, *row.notes])
+
+    def describe_tuning(self, budget: Budget) -> dict[str, Any]:
+        return {"budget": budget.describe(), "seed": self.protocol.tuning_seed, "methods": self.tuning}
 
     def save_best(self, row: Row) -> None:
         """Make the median seed's network again from what it trained, and save it whole."""

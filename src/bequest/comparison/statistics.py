@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from bequest.core.distillation import taught_by
+from bequest.core.intervals import t_interval
 from bequest.core.registry import methods
 from bequest.core.results import Interval, Row, SelectBy, TrialRecord, goodness
 
@@ -21,9 +22,10 @@ RANKING: dict[SelectBy, str] = {
 
 
 def interval(values: Sequence[float]) -> Interval:
-    """Mean and standard error (sample standard deviation / √n) of one value a seed."""
+    """Mean, standard error (sample standard deviation / √n) and t-interval of one value a seed."""
     sem = float(np.std(values, ddof=1) / np.sqrt(len(values))) if len(values) > 1 else None
-    return Interval(float(np.mean(values)), sem, len(values), list(values))
+    low, high = t_interval(values) or (None, None)
+    return Interval(float(np.mean(values)), sem, len(values), list(values), low, high)
 
 
 def make_row(trials: Sequence[TrialRecord], select_by: SelectBy = "metric") -> Row:

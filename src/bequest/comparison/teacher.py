@@ -41,14 +41,19 @@ class Taught:
         return {AGREEMENT: float((outputs.argmax(1) == self.outputs.argmax(1)).double().mean())}
 
 
-def measure_teacher(context: Context, test: Indices) -> Taught:
-    """Score the teachers on the test part; several as the mean of their soft targets, with the costs of all of them."""
+def measure_teacher(context: Context, test: Indices, labels: Tensor) -> Taught:
+    """Score the teachers on the test part; several as the mean of their soft targets, with the costs of all of them.
+
+    Args:
+        context: The run.
+        test: Samples of the task.
+        labels: Theirs.
+    """
     teaching = context.teaching
     assert teaching is not None, "the run has teachers"
     test = np.asarray(test, dtype=np.int64)
     agrees = context.task.kind == "classification"
     outputs = teacher_logits(context, test) if agrees else _language_outputs(context, test)
-    labels = context.labels(test)
     seconds = [
         1 / measure_inference(replace(context, source=teacher), network, test).per_s
         for teacher, network in zip(teaching.teachers, teaching.networks, strict=True)
@@ -71,7 +76,7 @@ def _language_outputs(context: Context, test: Indices) -> Tensor:
     assert teaching is not None, "the run has a teacher"
     [teacher], [network] = teaching.teachers, teaching.networks
     own = replace(context, source=teacher)
-    windows = view(own, np.asarray(test), context.labels(test), 0).items
+    windows = view(own, np.asarray(test), context.no_labels(test), 0).items
     return forward(own, context.runtime.place(network).eval(), windows)
 
 

@@ -9,6 +9,7 @@ from typing import Any
 from bequest.core.errors import DataError
 
 _LARGEST_SEED = 2**32 - 1
+_SECONDS = {"s": 1, "m": 60, "h": 3600}
 
 
 def as_whole(value: Any) -> int | None:
@@ -69,6 +70,27 @@ def check_seeds(seeds: Any) -> tuple[int, ...]:
             f"{_LARGEST_SEED}."
         )
     return chosen
+
+
+def check_duration(flag: str, duration: Any) -> float:
+    """A duration in seconds.
+
+    Args:
+        flag: What it is called on the command line.
+        duration: Seconds, or text with a unit: `90s`, `10m`, `1.5h`.
+
+    Raises:
+        DataError: It is neither, or not above 0.
+    """
+    text = str(duration).strip().lower()
+    unit = _SECONDS.get(text[-1:])
+    try:
+        seconds = float(text[:-1] if unit else text) * (unit or 1)
+    except ValueError:
+        seconds = 0.0
+    if not 0 < seconds < float("inf"):
+        raise DataError(f"{flag} is {duration!r}; expected a time above 0, e.g. 90s, 10m or 1.5h.")
+    return seconds
 
 
 def check_train_size(size: Any) -> int | None:

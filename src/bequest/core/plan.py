@@ -7,9 +7,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields, replace
-from typing import TYPE_CHECKING, Any, Literal, Protocol, get_args
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Protocol, get_args
 
 from bequest.core.errors import MethodError
+from bequest.core.search import Search
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -46,11 +47,11 @@ class Recipe:
             the damage; other kinds of normalisation are not concerned.
     """
 
-    epochs: int | None = None
+    epochs: Annotated[int | None, Search(0.5, 2, log=True, times_default=True)] = None
     batch_size: int | None = None
-    learning_rate: float | None = None
-    head_learning_rate: float | None = None
-    weight_decay: float | None = None
+    learning_rate: Annotated[float | None, Search(0.1, 10, log=True, times_default=True)] = None
+    head_learning_rate: Annotated[float | None, Search(0.1, 10, log=True, times_default=True)] = None
+    weight_decay: Annotated[float | None, Search(0, 0.1)] = None
     warmup: float | None = None
     layer_decay: float | None = None
     patience: int | None = None

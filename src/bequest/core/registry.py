@@ -15,6 +15,7 @@ from functools import cache
 from typing import Any, TypeVar, cast
 
 from bequest.core.errors import MethodError, nearest
+from bequest.core.search import Search
 
 ENTRY_POINTS = "bequest.methods"
 _METHODS: dict[str, MethodInfo] = {}
@@ -32,6 +33,7 @@ class Hyperparameter:
         default: The value it has unless set; a mapping where it depends on the modality.
         help: One sentence from the class's docstring.
         owner: The nested field that holds it (`recipe`), or empty.
+        search: Where it is looked for when it is tuned; None where it is not tuned.
     """
 
     name: str
@@ -40,6 +42,7 @@ class Hyperparameter:
     default: Any
     help: str
     owner: str = ""
+    search: Search | None = None
 
     @property
     def flag(self) -> str:
@@ -215,7 +218,7 @@ def _default(f: Field[Any]) -> Any:
 
 
 def _hyperparameters(cls: Any) -> list[Hyperparameter]:
-    docs, hints = attribute_docs(cls), typing.get_type_hints(cls)
+    docs, hints = attribute_docs(cls), typing.get_type_hints(cls, include_extras=True)
     by_modality: Mapping[str, Any] = getattr(cls, "defaults", {})
     found: list[Hyperparameter] = []
     for f in fields(cls):
@@ -229,9 +232,18 @@ def _hyperparameters(cls: Any) -> list[Hyperparameter]:
                     value = {m: getattr(d, h.name) for m, d in by_modality.items()}
                 found.append(replace(h, default=value, owner=f.name))
         else:
-            kind, choices = _kind(hints[f.name])
-            found.append(Hyperparameter(f.name, kind, choices, default, docs.get(f.name, "")))
+            hint, search = _plain(hints[f.name])
+            kind, choices = _kind(hint)
+            found.append(Hyperparameter(f.name, kind, choices, default, docs.get(f.name, ""), search=search))
     return found
+
+
+def _plain(hint: Any) -> tuple[Any, Search | None]:
+    """A type without what is annotated to it, and the range to tune in that is."""
+    if typing.get_origin(hint) is not typing.Annotated:
+        return hint, None
+    plain, *notes = typing.get_args(hint)
+    return plain, next((note for note in notes if isinstance(note, Search)), None)
 
 
 def _kind(hint: Any) -> tuple[type, tuple[str, ...]]:

@@ -186,12 +186,39 @@ class Interval:
         sem: Standard error of the mean; None with one seed.
         seeds: How many.
         values: One a seed, in the order of the seeds.
+        low: Lower end of the mean's t-interval at 95 %; None with one seed, or where all values are equal.
+        high: Its upper end.
     """
 
     mean: float
     sem: float | None
     seeds: int
     values: list[float]
+    low: float | None = None
+    high: float | None = None
+
+
+@dataclass(frozen=True)
+class Versus:
+    """A row against the best one on the test part, by the score that rows are ranked by.
+
+    Attributes:
+        difference: The row's score minus the best row's, mean over the seeds that both finished.
+        low: Lower end of its 95 % interval, which counts seeds and test samples as drawn at random.
+        high: Its upper end.
+        p: How probable so large a difference is between equals, corrected for the number of rows that are compared.
+        indistinguishable: Whether `p` is above 0.05.
+        seeds: That both finished.
+        samples: Test samples; of texts in pieces, the texts.
+    """
+
+    difference: float
+    low: float
+    high: float
+    p: float
+    indistinguishable: bool
+    seeds: int
+    samples: int
 
 
 @dataclass(frozen=True)
@@ -199,7 +226,8 @@ class Row:
     """One method over its seeds; costs, as in `TrialRecord`, are means over them, memory their maximum.
 
     `metrics` holds further metrics on the test part by name, `groups` the accuracy there by group, `notes` what solvers
-    say of a fit that a reader must know, `higher_is_better` the metric's direction.
+    say of a fit that a reader must know, `higher_is_better` the metric's direction. `versus_best` is None of the best
+    row itself, and where fewer than two seeds can be compared.
     """
 
     method: str
@@ -231,6 +259,7 @@ class Row:
     latency_p50_ms: float | None = None
     latency_p95_ms: float | None = None
     forward_flops: float | None = None
+    versus_best: Versus | None = None
 
     def selection(self, select_by: SelectBy) -> Interval | None:
         """The score on held-out labels that rows are ranked by."""
@@ -318,7 +347,8 @@ def _row(data: dict[str, Any]) -> Row:
     single = ("validation", "test", "validation_worst_group")
     intervals = {k: Interval(**data[k]) if data.get(k) else None for k in single}
     by_name = {k: {n: Interval(**found) for n, found in data.get(k, {}).items()} for k in ("metrics", "groups")}
-    values: dict[str, Any] = {**data, **intervals, **by_name}
+    versus = Versus(**data["versus_best"]) if data.get("versus_best") else None
+    values: dict[str, Any] = {**data, **intervals, **by_name, "versus_best": versus}
     return Row(**values)
 
 

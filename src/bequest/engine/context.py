@@ -12,6 +12,7 @@ import torch
 
 from bequest.core.observe import Observer
 from bequest.core.results import read_json, write_json
+from bequest.core.sealed import readable
 from bequest.core.task import HashArray, Task
 from bequest.data.views import Views
 from bequest.engine.runtime import Runtime
@@ -132,5 +133,14 @@ class Context:
         return self.task.hashes[np.asarray(indices, dtype=np.int64)]
 
     def labels(self, indices: Indices) -> torch.Tensor:
-        """Labels of some samples: int64 (samples,), of the other kinds float32 (samples, outputs)."""
-        return torch.from_numpy(self.task.labels[np.asarray(indices, dtype=np.int64)])
+        """Labels of some samples: int64 (samples,), of the other kinds float32 (samples, outputs).
+
+        Raises:
+            MethodError: A sample is of the test part of a comparison.
+        """
+        return torch.from_numpy(readable(self.task.labels[np.asarray(indices, dtype=np.int64)]))
+
+    def no_labels(self, indices: Indices) -> torch.Tensor:
+        """What stands for the labels of samples that are only looked at: as `labels`, −1 or not a number."""
+        labels = self.task.labels[:1].repeat(len(indices), 0)
+        return torch.from_numpy(np.full_like(labels, np.nan if labels.dtype.kind == "f" else -1))

@@ -89,6 +89,7 @@ def run(
     seed: int,
     folder: Path | None = None,
     identity: Any = None,
+    tested: bool = True,
 ) -> Outcome:
     """Carry out a method on one draw.
 
@@ -102,6 +103,8 @@ def run(
         seed: Redraws initialisation and order.
         folder: Where checkpoints lie; None keeps none.
         identity: What the trial is, so that a checkpoint of another is not taken for its own.
+        tested: Whether the test part is predicted, which a trial of settings has nothing to do with; else the held-out
+            labels are not fitted on in the end either, and the outcome's `test` is empty.
 
     Raises:
         TrainingError: The loss is not a number.
@@ -110,6 +113,8 @@ def run(
     trial = _Trial(context, method, draw, seed, folder, identity)
     trial.carry_out()
     validation = trial.outputs(draw.ranking)
+    if not tested:
+        return trial.outcome(validation, validation[:0])
     if not trial.trains:
         trial.carry_out(refit=True)
     test = trial.outputs(draw.test)
@@ -346,7 +351,7 @@ class _Trial:
             with torch.inference_mode():
                 return head(values).float()
         network = self.context.runtime.place(self.network).eval()
-        plain = view(self.context, np.asarray(indices), self.context.labels(indices), 0)
+        plain = view(self.context, np.asarray(indices), self.context.no_labels(indices), 0)
         if self.halves is None:
             return forward(self.context, network, plain.items, label="scoring")
         items, _ = self.halves.items(plain)

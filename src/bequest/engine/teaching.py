@@ -297,7 +297,7 @@ def teacher_logits(context: Context, indices: Indices) -> Tensor:
     assert teaching is not None, "the run has teachers"
     teachers = [_Teacher(context, teaching, i) for i in range(len(teaching.teachers))]
     indices = np.asarray(indices, dtype=np.int64)
-    made = _soft_view(teachers, indices, context.labels(indices), 0, online=teaching.settings.online)
+    made = _soft_view(teachers, indices, context.no_labels(indices), 0, online=teaching.settings.online)
     starts = range(0, len(made), context.batch_size)
     batches = [[made[i] for i in range(start, min(start + context.batch_size, len(made)))] for start in starts]
     return torch.cat([made.lesson(batch).logits.cpu() for batch in batches])

@@ -55,6 +55,7 @@ class DFR:
             faults.append(f"dfr balances classes, but the task is {task.kind}; expected classification")
         if faults:
             raise MethodError("; ".join(faults) + ".")
-        balanced_by(task.labels, task.groups)
+        known = task.labels >= 0  # those of the test part are not
+        balanced_by(task.labels[known], None if task.groups is None else task.groups[known])
         solver = DFRSolver(COSTS if self.cost is None else (self.cost,), self.refits)
         return Plan(source.network(), (Solve(solver, fit_on=(self.fit_on,), source_features=True),))

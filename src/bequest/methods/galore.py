@@ -18,11 +18,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 from bequest.core.errors import MethodError
 from bequest.core.plan import Plan, Recipe, recipe_for
 from bequest.core.registry import method
+from bequest.core.search import Search
 
 if TYPE_CHECKING:
     from torch.optim import Optimizer
@@ -50,7 +51,7 @@ class GaLore:
         recipe: The head, and how gradient descent runs.
     """
 
-    rank: int = 8
+    rank: Annotated[int, Search(2, 64, log=True)] = 8
     galore_scale: float = 4.0
     refresh_every: int | None = None
     subspace: Literal["warm", "randomised", "exact"] = "warm"

@@ -12,11 +12,12 @@ reported without the penalty.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, Annotated, ClassVar
 
 from bequest.core.errors import MethodError
 from bequest.core.plan import Plan, Recipe, recipe_for
 from bequest.core.registry import method
+from bequest.core.search import Search
 
 if TYPE_CHECKING:
     from bequest.core.task import Task
@@ -34,7 +35,7 @@ class L2SP:
         recipe: The head, and how gradient descent runs.
     """
 
-    alpha: float = 0.1
+    alpha: Annotated[float, Search(1e-4, 1, log=True)] = 0.1
     beta: float = 0.01
     recipe: Recipe = Recipe()
 

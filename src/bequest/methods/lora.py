@@ -18,11 +18,12 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar, Literal
+from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
 from bequest.core.errors import MethodError
 from bequest.core.plan import Group, Plan, Recipe, recipe_for
 from bequest.core.registry import method
+from bequest.core.search import Search
 
 if TYPE_CHECKING:
     from torch import nn
@@ -54,7 +55,7 @@ class LoRA:
         recipe: The head, and how gradient descent runs; `learning_rate` is that of A.
     """
 
-    rank: int = 8
+    rank: Annotated[int, Search(2, 64, log=True)] = 8
     lora_alpha: float = 16.0
     lora_dropout: float = 0.0
     targets: str = ""

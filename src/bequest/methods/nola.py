@@ -19,11 +19,12 @@ convolution of the body is adapted. By default the head is solved first on the f
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, Annotated, ClassVar
 
 from bequest.core.errors import MethodError
 from bequest.core.plan import Group, Plan, Recipe, recipe_for
 from bequest.core.registry import method
+from bequest.core.search import Search
 
 if TYPE_CHECKING:
     from bequest.core.task import Task
@@ -46,7 +47,7 @@ class NOLA:
         recipe: The head, and how gradient descent runs; `learning_rate` is that of the coefficients.
     """
 
-    rank: int = 8
+    rank: Annotated[int, Search(2, 64, log=True)] = 8
     lora_alpha: float = 16.0
     lora_dropout: float = 0.0
     num_basis: int = 256

@@ -21,11 +21,12 @@ on the frozen features, and there is no warm start at full rank.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
 from bequest.core.errors import MethodError
 from bequest.core.plan import Group, Plan, Recipe, recipe_for
 from bequest.core.registry import method
+from bequest.core.search import Search
 
 if TYPE_CHECKING:
     from bequest.core.plan import Train
@@ -56,7 +57,7 @@ class ReLoRA:
             follow between their falls to 0.
     """
 
-    rank: int = 8
+    rank: Annotated[int, Search(2, 64, log=True)] = 8
     lora_alpha: float = 16.0
     lora_dropout: float = 0.0
     cycles: int = 4

@@ -144,6 +144,8 @@ def _row(board: Leaderboard, row: Row) -> dict[str, Any]:
         "validation": units.mean_sem(row.validation, row.metric),
         "validation_worst": units.mean_sem(row.validation_worst_group, WORST_GROUP) if row.groups else "",
         "test": units.mean_sem(row.test, row.metric),
+        "interval": units.bounds(row.test, row.metric) if row.test else "",
+        "versus": _versus(board, row),
         "metrics": [(_short(name), units.mean_sem(row.metrics[name], name)) for name in _further(board, row)],
         "epochs": _epochs(row),
         "trainable": units.quantity(row.trainable_parameters),
@@ -209,6 +211,17 @@ def _costs(board: Leaderboard) -> list[dict[str, Any]]:
         }
         for cost in costs.measured(board)
     ]
+
+
+def _versus(board: Leaderboard, row: Row) -> str:
+    """What the test part tells of a row against the best one."""
+    if row.versus_best is None:
+        return ""
+    if row.versus_best.indistinguishable:
+        return "indistinguishable from the best"
+    metric = row.metric if board.select_by == "metric" else WORST_GROUP
+    p = units.probability(row.versus_best.p)
+    return f"{units.against(row.versus_best, metric)} against the best (p {p})"
 
 
 def _further(board: Leaderboard, row: Row) -> list[str]:
@@ -453,7 +466,7 @@ def _facts(board: Leaderboard) -> list[tuple[str, list[tuple[str, str]]]]:
     return [
         ("Task", task),
         ("Source model", [*_ordered(source, _SOURCE), *size]),
-        ("Protocol", _ordered(protocol, _PROTOCOL)),
+        ("Protocol", _ordered(protocol, _PROTOCOL, skip=("tuning",))),
         ("Environment", _ordered(board.environment, ())),
     ]
 

@@ -6,14 +6,14 @@ import json
 import math
 from typing import Any, cast
 
-from bequest.core.results import Interval
+from bequest.core.results import Interval, Versus
 
 NONE = "–"
 
 
 def is_share(metric: str) -> bool:
-    """Whether the metric is shown in per cent: an accuracy, an F1 or an agreement."""
-    return any(name in metric.lower() for name in ("accuracy", "f1", "agreement"))
+    """Whether the metric is shown in per cent: an accuracy, an F1, an agreement or a calibration error."""
+    return any(name in metric.lower() for name in ("accuracy", "f1", "agreement", "calibration"))
 
 
 def is_in_target_units(metric: str) -> bool:
@@ -66,6 +66,26 @@ def mean_sem(interval: Interval | None, metric: str) -> str:
     if 0 < scale * interval.sem < 0.5 * 10**-digits:
         digits += 1
     return f"{scale * interval.mean:,.{digits}f} ± {scale * interval.sem:,.{digits}f}{unit}"
+
+
+def bounds(interval: Interval, metric: str) -> str:
+    """Ends of a mean's 95 % t-interval, e.g. `94.5 to 99.5 %`; empty where there is none."""
+    if interval.low is None or interval.high is None:
+        return ""
+    low, high = score(interval.low, metric), score(interval.high, metric)
+    return f"{low.removesuffix(' %')} to {high}"
+
+
+def probability(value: float) -> str:
+    """A probability with two digits, e.g. `= 0.034`; `< 0.0001` below that."""
+    return f"= {value:.2g}" if value >= 0.0001 else "< 0.0001"
+
+
+def against(versus: Versus | None, metric: str) -> str:
+    """A row against the best: its difference, with ≈ where that may be chance, e.g. `-0.3 points ≈`."""
+    if versus is None:
+        return NONE
+    return gap(versus.difference, metric, signed=True) + (" ≈" if versus.indistinguishable else "")
 
 
 def count(value: float | None) -> str:

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from bequest.core.results import Interval, Leaderboard, Row, goodness
+from bequest.core.results import Interval, Leaderboard, Row, Versus, goodness
 from bequest.report import affinity, distilling
-from bequest.report.units import duration, fraction, gap, mean_sem, metric_name, plural, score
-
-_TOLERANCE = 1e-9
+from bequest.report.units import bounds, duration, fraction, gap, mean_sem, metric_name, plural, probability
 
 
 def sentences(board: Leaderboard) -> list[str]:
@@ -36,10 +34,9 @@ def finished(board: Leaderboard) -> list[Row]:
     return [r for r in board.rows if r.validation is not None]
 
 
-def within(row: Row, best: Row) -> bool:
-    """Whether a row's mean on validation is no further than one standard error of the best row's from it."""
-    sem = _validation(best).sem
-    return sem is not None and _behind(row, best) <= sem + _TOLERANCE
+def indistinguishable(row: Row) -> bool:
+    """Whether the test part, after correction for many comparisons, does not tell a row from the best one."""
+    return row.versus_best is not None and row.versus_best.indistinguishable
 
 
 def _first(best: Row, *, alone: bool) -> str:
@@ -55,64 +52,95 @@ def _first(best: Row, *, alone: bool) -> str:
     cost = f"after {duration(best.train_s)} of training" + (" a seed" if validation.seeds > 1 else "")
     if best.test is None:
         return f"{text}, {cost}."
-    return f"{text}. On the test part it reaches {mean_sem(best.test, best.metric)}, {cost}."
+    ends = bounds(best.test, best.metric)
+    test = mean_sem(best.test, best.metric) + (f" (95 % interval {ends})" if ends else "")
+    return f"{text}. On the test part it reaches {test}, {cost}."
 
 
 def _rivals(best: Row, others: list[Row]) -> list[str]:
     if not others:
         return []
-    validation = _validation(best)
-    if validation.sem is None:
-        return [
-            "One seed gives no standard error, so no difference between methods can be told; run more seeds to tell."
-        ]
-    near = [r.method for r in others if within(r, best)]
-    seeds = plural(validation.seeds, "seed")
-    if not near:
-        return [
-            f"No other method comes within one standard error ({gap(validation.sem, best.metric)}) of it on "
-            f"validation; with {seeds} that is a hint, not proof."
-        ]
-    if len(near) == len(others) > 1:
-        who = f"All {len(others)} others are"
-    elif len(near) > 3:
-        who = f"{len(near)} of the {len(others)} others are"
-    else:
-        who = f"{_join(near)} {'is' if len(near) == 1 else 'are'}"
+    compared = [r for r in others if r.versus_best is not None]
+    if not compared:
+        return ["One seed tells no difference between methods from chance; run more seeds to tell."]
+    told = [r for r in compared if not indistinguishable(r)]
+    ahead = [r for r in told if goodness(r, _versus(r).difference) > 0]
+    behind = [r for r in told if r not in ahead]
     return [
-        f"{who} within one standard error of it on validation: with {seeds}, no difference between them can be told."
+        *_near(best, [r for r in compared if indistinguishable(r)], len(compared)),
+        *(f"{r.method} is better than it on the test part, by {_by_how_much(r)}." for r in ahead),
+        *_behind_it(behind, len(compared)),
     ]
+
+
+def _near(best: Row, near: list[Row], compared: int) -> list[str]:
+    if not near:
+        return []
+    if len(near) == compared > 1:
+        who = f"All {compared} others are"
+    elif len(near) > 3:
+        who = f"{len(near)} of the {compared} others are"
+    else:
+        who = f"{_join([r.method for r in near])} {'is' if len(near) == 1 else 'are'}"
+    closest = min(near, key=lambda r: abs(_versus(r).difference))
+    found = _versus(closest)
+    name = "the difference" if len(near) == 1 else f"the smallest difference, {closest.method}’s,"
+    return [
+        f"{who} indistinguishable from it on the test part, with {plural(found.seeds, 'seed')} and "
+        f"{plural(found.samples, 'sample')}: {name} is {_signed(found.difference, closest)} ({_bounds(closest)})."
+    ]
+
+
+def _behind_it(behind: list[Row], compared: int) -> list[str]:
+    if not behind:
+        return []
+    closest = max(behind, key=lambda r: goodness(r, _versus(r).difference))
+    if len(behind) == 1:
+        return [f"{closest.method} is worse on the test part, by {_by_how_much(closest)}."]
+    who = f"All {compared} others" if len(behind) == compared else f"{len(behind)} others"
+    return [f"{who} are worse on the test part; the closest of them, {closest.method}, by {_by_how_much(closest)}."]
+
+
+def _by_how_much(row: Row) -> str:
+    found = _versus(row)
+    return f"{gap(abs(found.difference), row.metric)} ({_bounds(row)}, p {probability(found.p)} after correction)"
+
+
+def _bounds(row: Row) -> str:
+    found = _versus(row)
+    low, high = (_signed(end, row).removesuffix(" points") for end in (found.low, found.high))
+    return f"95 % interval {low} to {high}"
+
+
+def _signed(value: float, row: Row) -> str:
+    return gap(value, row.metric, signed=True)
+
+
+def _versus(row: Row) -> Versus:
+    assert row.versus_best is not None
+    return row.versus_best
 
 
 def _cheapest(best: Row, others: list[Row]) -> list[str]:
     cheaper = [r for r in others if r.train_s < best.train_s]
     if not cheaper:
         return [f"It was also the cheapest to train of the {len(others) + 1}."] if others else []
-    near = [r for r in cheaper if within(r, best)]
+    near = [r for r in cheaper if indistinguishable(r)]
     row = min(near or cheaper, key=lambda r: r.train_s)
-    a, b = _validation(row), _validation(best)
     cost = (
         f"{row.method} costs {fraction(row.train_s, best.train_s)} of the training time "
         f"({duration(row.train_s)} against {duration(best.train_s)})"
     )
-    means = f"{score(a.mean, row.metric)} against {mean_sem(b, best.metric)}"
+    if row.test is None or best.test is None:
+        return [f"{cost}."]
+    means = f"{mean_sem(row.test, row.metric)} against {mean_sem(best.test, best.metric)}"
     if near:
-        text = f"{cost} and is within one standard error of the best on validation ({means})"
-    elif _behind(row, best) <= _TOLERANCE:
-        text = f"{cost} and has the same validation {metric_name(row.metric)} ({score(a.mean, row.metric)})"
-    else:
-        where = "lower" if row.higher_is_better else "higher"
-        text = f"The cheapest, {cost} and is {gap(_behind(row, best), row.metric)} {where} on validation ({means})"
-    return [text + (f"; on the test part it reaches {mean_sem(row.test, row.metric)}." if row.test else ".")]
+        return [f"{cost} and is indistinguishable from the best on the test part ({means})."]
+    return [f"The cheapest, {cost}: {means} on the test part."]
 
 
 def _join(names: list[str]) -> str:
     return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"
-
-
-def _behind(row: Row, best: Row) -> float:
-    """By how much a row is worse than the best on validation."""
-    return goodness(best, _validation(best).mean) - goodness(row, _validation(row).mean)
 
 
 def _validation(row: Row) -> Interval:

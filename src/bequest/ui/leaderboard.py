@@ -58,6 +58,11 @@ def _seeds(board: Leaderboard, row: Row) -> str:
     return f"{done} / {len(planned)}" if isinstance(planned, (list, tuple)) else str(done)
 
 
+def _judged_by(board: Leaderboard, row: Row) -> str:
+    """Name of the score that rows are ranked by."""
+    return row.metric if board.select_by == "metric" else WORST_GROUP
+
+
 def _has_groups(board: Leaderboard) -> bool:
     return any(row.groups for row in board.rows)
 
@@ -77,6 +82,12 @@ _COLUMNS = (
         lambda board, row: units.mean_sem(row.metrics.get(WORST_GROUP), WORST_GROUP),
         8,
         is_told=_has_groups,
+    ),
+    _Column(
+        "against\nthe best",
+        lambda board, row: units.against(row.versus_best, _judged_by(board, row)),
+        8,
+        is_told=lambda board: any(row.versus_best for row in board.rows),
     ),
     _Column("epochs\nrun", _epochs, 2),
     _Column("trainable\nparameters", lambda board, row: units.quantity(row.trainable_parameters), 6),
@@ -155,6 +166,8 @@ def _caption(board: Leaderboard, num_rows: int, columns: list[_Column]) -> str |
     parts = [f"{' and '.join(metrics)}: mean ± standard error over the seeds"] if metrics else []
     if any(not row.higher_is_better for row in board.rows):
         parts[0] += ", lower is better"
+    if any(row.versus_best and row.versus_best.indistinguishable for row in board.rows):
+        parts.append("≈: indistinguishable from the best on the test part")
     if board.select_by == "worst-group":
         parts.append("ranked by the worst group on validation")
     hidden = [c.header.replace("\n", " ") for c in _told(board) if c not in columns]
