@@ -102,7 +102,9 @@ RACE = {"full": {"steps": 10}, "end": {"steps": 300}}
 ERRORS = [
     {
         "teacher": 0.02,
-        "students": dict.fromkeys(("800", "30"), {"labels alone": 0.05 + i / 1000, "distilled": {"2": 0.03, "8": 0.2}}),
+        "students": {
+            name: {"labels alone": 0.05 + i / 1000, "distilled": {"2": 0.03, "8": 0.2}} for name in ("800", "30")
+        },
         "without 3s": {"threes after": 0.03 + i / 1000},
     }
     for i in range(3)

@@ -216,7 +216,8 @@ def _classes(y: Any, num_samples: int) -> tuple[Array, Any]:
     """The classes, sorted, and the index of each sample's, as scikit-learn's estimators look at labels."""
     if y is None:
         raise ValueError("Classifier requires y to be passed, but the target y is None.")
-    y = column_or_1d(check_array(y, ensure_2d=False, dtype=None, input_name="y"), warn=True)
+    any_dtype: Any = None
+    y = column_or_1d(check_array(y, ensure_2d=False, dtype=any_dtype, input_name="y"), warn=True)
     check_classification_targets(y)
     check_consistent_length(range(num_samples), y)
     classes, labels = np.unique(y, return_inverse=True)

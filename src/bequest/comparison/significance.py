@@ -110,4 +110,5 @@ def _where_zero(falling: Any) -> float:
         return 1.0
     if falling(_SMALLEST) <= 0:
         return _SMALLEST
-    return float(np.exp(brentq(lambda logarithm: falling(np.exp(logarithm)), np.log(_SMALLEST), 0.0)))
+    root: Any = brentq(lambda logarithm: falling(np.exp(logarithm)), np.log(_SMALLEST), 0.0)
+    return float(np.exp(root))

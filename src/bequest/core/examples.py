@@ -93,11 +93,18 @@ class Examples:
             RunError: `data` has other fields than this version's.
         """
         try:
-            mistakes = [Mistake(**{**m, "sample": Shown(**m["sample"])}) for m in data["mistakes"]]
-            splits = [Split(**{**s, "sample": Shown(**s["sample"])}) for s in data["splits"]]
-            return cls(**{**data, "mistakes": mistakes, "splits": splits})
+            values: dict[str, Any] = {
+                **data,
+                "mistakes": [Mistake(**_with_sample(found)) for found in data["mistakes"]],
+                "splits": [Split(**_with_sample(found)) for found in data["splits"]],
+            }
+            return cls(**values)
         except (KeyError, TypeError) as error:
             raise RunError(
                 f"These are not examples that this version of bequest wrote ({error}). Read them with the version that "
                 "wrote them, or run again."
             ) from error
+
+
+def _with_sample(data: dict[str, Any]) -> dict[str, Any]:
+    return {**data, "sample": Shown(**data["sample"])}

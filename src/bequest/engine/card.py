@@ -60,7 +60,9 @@ def _metadata(source: Source, kind: Kind, record: Mapping[str, Any], evidence: M
     from huggingface_hub import EvalResult, ModelCardData
 
     licence, task = source.licence.lower(), str(record.get("task", ""))
-    named = {"license": licence} if licence in _LICENCES else {"license": "other", "license_name": licence or "unknown"}
+    named: dict[str, Any] = (
+        {"license": licence} if licence in _LICENCES else {"license": "other", "license_name": licence or "unknown"}
+    )
     pipeline, test = _PIPELINES.get((source.modality, kind)), evidence.get("test")
     results = [
         EvalResult(

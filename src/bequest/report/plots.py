@@ -316,7 +316,8 @@ def _draw_costs(
     values = [max(value, least) for r in [*rows, *trials] if (value := cost.of(r)) is not None]
     _cost_axis(ax, cost, values, least if 0 in map(cost.of, rows) else None, size)
     _draw_frontier(ax, [points[row.method] for row in frontier(rows, cost)])
-    places = {method: tuple(map(float, ax.transData.transform(point))) for method, point in points.items()}
+    moved = {method: ax.transData.transform(point) for method, point in points.items()}
+    places = {method: (float(x), float(y)) for method, (x, y) in moved.items()}
     _name_points(ax, board, rows, points, scale, size)
     return places
 
