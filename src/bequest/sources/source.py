@@ -43,11 +43,11 @@ class Source:
     name: str
     preprocess: Preprocess
     width: int
-    pretrained: Callable[[], Network]
-    untrained: Callable[[], Network]
+    pretrained: Callable[[], Network] = field(repr=False)
+    untrained: Callable[[], Network] = field(repr=False)
     description: dict[str, Any] = field(default_factory=dict)
     licence: str = ""
-    inputs: tuple[Tensor, ...] | None = None
+    inputs: tuple[Tensor, ...] | None = field(default=None, repr=False)
     request: dict[str, Any] = field(default_factory=dict)
     head_kind: Kind = "classification"
     classes: tuple[str, ...] = ()
