@@ -144,7 +144,8 @@ def test_a_label_that_no_training_sample_carries(tiny_sources: Any, tiny_tasks: 
 
 
 def test_the_command_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:
-    from bequest.cli import commands
+    from bequest import api
+    from bequest.cli.main import main
     from bequest.engine import adapted
 
     class Model:
@@ -153,7 +154,7 @@ def test_the_command_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsy
         def __init__(self, prediction: Any) -> None:
             self.prediction = prediction
 
-        def predict(self, samples: list[Any]) -> list[Any]:
+        def predict(self, samples: list[Any], batch_size: int = 32) -> list[Any]:
             return [self.prediction for _ in samples]
 
     file = tmp_path / "a.txt"
@@ -165,6 +166,6 @@ def test_the_command_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsy
         (adapted.ValuesPrediction({"price": 1234.5, "area": 0.25}), "price=1234.5\tarea=0.25\t"),
     ]
     for prediction, expected in cases:
-        monkeypatch.setattr(adapted, "load", lambda folder, p=prediction: Model(p))
-        commands.predict(argparse.Namespace(run="run", inputs=[str(file)], encoding="utf-8", json=False))
+        monkeypatch.setattr(api, "load", lambda folder, p=prediction, **_: Model(p))
+        main(["predict", "run", str(file), "--quiet"])
         assert capsys.readouterr().out == expected + f"{file}\n"

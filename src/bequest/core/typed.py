@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import math
+import sys
 from collections.abc import Iterator
 from dataclasses import fields, is_dataclass
 from functools import cache
@@ -56,7 +56,7 @@ def _is_of(value: Any, hint: Any) -> bool:
         return value is None
     if hint in (int, float):
         kinds = int if hint is int else int | float
-        return isinstance(value, kinds) and not isinstance(value, bool) and math.isfinite(value)
+        return isinstance(value, kinds) and not isinstance(value, bool) and abs(value) <= sys.float_info.max
     return isinstance(value, origin or hint)
 
 
