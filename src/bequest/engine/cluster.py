@@ -1,0 +1,93 @@
+"""The connection to Ray, and what a task of ours asks of it."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+from bequest.core.errors import DataError, RunError
+
+_UNITS = {"": 1, "B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12}
+_EXPECTED = "expected cpus, gpus and memory, each with an amount, e.g. cpus=2,gpus=0.5,memory=4GB"
+
+
+@dataclass(frozen=True)
+class Resources:
+    """What one task has for itself.
+
+    Attributes:
+        cpus: Cores, which is also how many threads it computes with.
+        gpus: Accelerators, or a fraction of one.
+        memory: Bytes of main memory; 0 states none.
+    """
+
+    cpus: float = 1
+    gpus: float = 0
+    memory: int = 0
+
+    def describe(self) -> dict[str, float]:
+        """As Ray takes them."""
+        stated = {"num_cpus": self.cpus, "num_gpus": self.gpus}
+        return {**stated, "memory": self.memory} if self.memory else stated
+
+
+def resources(text: str | None) -> Resources:
+    """Resources from text such as `cpus=2,gpus=0.5,memory=4GB`; None for one core.
+
+    Raises:
+        DataError: A name or an amount is none.
+    """
+    amounts: dict[str, float] = {}
+    for part in text.split(",") if text else ():
+        found = re.fullmatch(r"\s*(cpus|gpus|memory)\s*=\s*([0-9.]+)\s*([KMGT]?B)?\s*", part, re.IGNORECASE)
+        name = found and found[1].lower()
+        if not found or name in amounts or (found[3] and name != "memory") or found[2].count(".") > 1:
+            raise DataError(f"--resources is {text!r}; {_EXPECTED}.")
+        amounts[str(name)] = float(found[2]) * _UNITS[(found[3] or "").upper()]
+    chosen = Resources(amounts.get("cpus", 1), amounts.get("gpus", 0), int(amounts.get("memory", 0)))
+    if not chosen.cpus > 0:
+        raise DataError(f"--resources is {text!r}; {_EXPECTED}, and more than 0 cpus.")
+    return chosen
+
+
+@contextmanager
+def connected(address: str) -> Iterator[Any]:
+    """Ray, connected; what is not ours is left as it was.
+
+    Args:
+        address: `ray` for the cluster that this machine is part of, or else one of this machine alone that ends with
+            the context; `ray://HOST:PORT` for one elsewhere.
+
+    Yields:
+        The module `ray`.
+
+    Raises:
+        DataError: The address is none.
+        RunError: Ray is not installed, or nothing answers there.
+    """
+    if address != "ray" and not re.fullmatch(r"ray://[^/\s]+", address):
+        raise DataError(f"--on is {address!r}; expected ray, or ray://HOST:PORT of a cluster.")
+    try:
+        import ray
+    except ImportError as error:
+        raise RunError(
+            "--on ray needs the package ray, which is not installed; expected bequest with its extra: "
+            "pip install 'bequest[ray]'. Or leave --on out."
+        ) from error
+    own = not ray.is_initialized()
+    if own:
+        try:
+            ray.init(address if address != "ray" else None, log_to_driver=False, logging_level="warning")
+        except (ConnectionError, OSError, RuntimeError) as error:
+            raise RunError(
+                f"No cluster of Ray answers at {address} ({str(error).strip().splitlines()[0]}); expected one whose "
+                "versions of Ray and Python are those here. Start it (`ray start --head`), or leave the address out."
+            ) from error
+    try:
+        yield ray
+    finally:
+        if own:
+            ray.shutdown()
