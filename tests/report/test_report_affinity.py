@@ -51,7 +51,7 @@ def test_words_of_an_interval_above_zero(both: Leaderboard) -> None:
 
 def test_words_of_an_interval_below_zero(both: Leaderboard) -> None:
     [told] = affinity.in_words(with_scores(both, [0.80, 0.66, 0.73], [0.90, 0.80, 0.85]))
-    assert "Domain affinity -12.0 points" in told and "from -17.0 to -7.0 points. The interval is below 0" in told
+    assert "Domain affinity −12.0 points" in told and "from −17.0 to −7.0 points. The interval is below 0" in told
 
 
 @pytest.mark.parametrize("mean", [0.005, 0.0497, -0.0497])
@@ -60,7 +60,7 @@ def test_an_interval_that_reaches_zero_claims_nothing(both: Leaderboard, mean: f
     [told] = affinity.in_words(with_scores(both, [0.5 + mean + d for d in (-0.02, 0.02, 0.0)], [0.5] * 3))
     assert "The interval holds 0: whether the features are better than none cannot be told." in told
     assert "above 0:" not in told and "below 0:" not in told
-    assert "-0.0 points" not in told
+    assert "−0.0 points" not in told
 
 
 def test_one_seed_gives_no_interval(make: Make) -> None:

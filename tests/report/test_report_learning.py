@@ -42,8 +42,8 @@ def curved(board: Leaderboard) -> Leaderboard:
 def test_winners_and_crossings_are_told(curved: Leaderboard) -> None:
     assert in_words(curved) == [
         "Best by the held-out labels: linear_probe with 25 to 100 labels (test accuracy 80.0 % to 85.0 %); full with "
-        "400 labels (test accuracy 97.0 %). With 100, 400 labels one method or more cannot be told from the best on "
-        "the test part.",
+        "400 labels (test accuracy 97.0 %). With 100 or 400 labels the test part does not tell "
+        "the best from every other method.",
         "full overtakes linear_probe at about 160 labels (95 % interval from 120 to 250).",
         "Where means cross, but the two are not told apart on both sides: lora over linear_probe at about 120.",
     ]

@@ -38,7 +38,7 @@ def test_a_cheap_method_that_is_indistinguishable(board: Leaderboard) -> None:
         "big has the highest validation accuracy: 97.0 ± 0.6 % (mean ± standard error over 3 seeds). "
         "On the test part it reaches 97.0 ± 0.6 % (95 % interval 94.5 to 99.5 %), after 80 s of training a seed.",
         "small is indistinguishable from it on the test part, with 3 seeds and 555 samples: the difference is "
-        "-0.2 points (95 % interval -3.1 to +2.7).",
+        "−0.2 points (95 % interval −3.1 to +2.7).",
         "small costs 1/40 of the training time (2.0 s against 80 s) and is indistinguishable from the best on the test "
         "part (96.8 ± 0.1 % against 97.0 ± 0.6 %).",
     ]
@@ -47,7 +47,7 @@ def test_a_cheap_method_that_is_indistinguishable(board: Leaderboard) -> None:
 def test_a_cheap_method_that_is_behind(board: Leaderboard) -> None:
     made = with_rows(board, ("big", [0.96, 0.98, 0.97], 80.0), ("small", [0.90, 0.91, 0.92], 2.0))
     assert sentences(against(made, BEHIND))[1:] == [
-        "small is worse on the test part, by 6.0 points (95 % interval -9.0 to -3.0, p = 0.0035 after correction).",
+        "small is worse on the test part, by 6.0 points (95 % interval −9.0 to −3.0, p = 0.0035 after correction).",
         "The cheapest, small costs 1/40 of the training time (2.0 s against 80 s): 91.0 ± 0.6 % against 97.0 ± 0.6 % "
         "on the test part.",
     ]

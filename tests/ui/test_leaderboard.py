@@ -58,8 +58,8 @@ def test_rows_that_are_indistinguishable_from_the_best_are_marked():
     near, behind = Versus(-0.003, -0.02, 0.01, 0.5, True, 3, 90), Versus(-0.06, -0.08, -0.04, 0.001, False, 3, 90)
     rows = [PROBE, replace(FULL, versus_best=near), replace(FULL, method="freeze", versus_best=behind)]
     shown = text(replace(BOARD, rows=rows), None)
-    assert "-0.3 points ≈" in line_of("full", shown) and "≈: indistinguishable from the best" in shown
-    assert "-6.0 points" in line_of("freeze", shown) and "≈" not in line_of("freeze", shown)
+    assert "−0.3 points ≈" in line_of("full", shown) and "≈: indistinguishable from the best" in shown
+    assert "−6.0 points" in line_of("freeze", shown) and "≈" not in line_of("freeze", shown)
     assert "the best" not in text(BOARD, None), "where nothing was compared"
 
 

@@ -74,5 +74,4 @@ def _certainty(found: Affinity) -> str:
 
 
 def _signed(value: float, metric: str) -> str:
-    # Adding 0.0 turns a rounded −0.0 into 0.0.
-    return gap(round(value, 3) + 0.0, metric, signed=True)
+    return gap(value, metric, signed=True)

@@ -55,7 +55,7 @@ def _winners(found: LearningCurves) -> str:
     open_at = [f"{winner.labels:,}" for winner in found.winners if winner.alike]
     text = f"Best by the held-out labels: {'; '.join(clauses)}."
     if open_at:
-        text += f" With {', '.join(open_at)} labels one method or more cannot be told from the best on the test part."
+        text += f" With {' or '.join(open_at)} labels the test part does not tell the best from every other method."
     return text
 
 

@@ -92,8 +92,7 @@ def _judged(gap: Gap, found: Questions) -> str:
 
 
 def _signed(value: float, found: Questions) -> str:
-    # Adding 0.0 turns a rounded −0.0 into 0.0.
-    return units.gap(round(value, 3) + 0.0, found.metric, signed=True)
+    return units.gap(value, found.metric, signed=True)
 
 
 # Steps and seconds to parity

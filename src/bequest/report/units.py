@@ -42,10 +42,10 @@ def score(value: float | None, metric: str, digits: int = 1) -> str:
 
 def gap(value: float, metric: str, *, signed: bool = False) -> str:
     """A difference between two values of a metric, e.g. `0.3 points`, `+0.3 points` where signed."""
-    sign = "+" if signed else ""
+    sign = "+" if signed else "-"
     if is_share(metric):
-        return f"{100 * value:{sign}.1f} points"
-    return f"{value:{sign},.{_places(value, metric, 3)}f}"
+        return f"{100 * value:{sign}z.1f} points".replace("-", "−")
+    return f"{value:{sign}z,.{_places(value, metric, 3)}f}".replace("-", "−")
 
 
 def spread(value: float, half: float, metric: str) -> str:
