@@ -500,3 +500,47 @@ def test_hashes_are_one_array_or_what_the_samples_hold() -> None:
 
     held = Held(("a", "b"), np.arange(32, dtype=np.uint8).reshape(2, 16))
     assert Task("t", held, np.array([0, 1]), ("x", "y")).hashes is held.hashes
+
+
+@pytest.mark.parametrize("seed", range(30))
+def test_every_sample_is_tested_on_in_one_fold(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    count = int(rng.integers(2, 6))
+    task = task_of(random_counts(rng, least=2 * count))
+    folds = task.folds(seed, count)
+    assert sorted(np.concatenate([draw.test for draw in folds])) == list(range(len(task.labels)))
+    for draw in folds:
+        assert_sound(task, draw)
+        assert sorted(np.concatenate([draw.labelled, draw.test])) == list(range(len(task.labels)))
+        assert abs(len(draw.test) - len(task.labels) / count) < 1
+        assert (abs(per_class(task, draw.test) - per_class(task, range(len(task.labels))) / count) < 2).all()
+
+
+def test_seeds_redraw_folds_and_repeat() -> None:
+    task = task_of([30, 50])
+    tested = [[list(draw.test) for draw in task.folds(seed, 3, train_size=20)] for seed in (0, 0, 1)]
+    assert tested[0] == tested[1] != tested[2]
+    assert all(len(draw.labelled) == 20 for draw in task.folds(0, 3, train_size=20))
+
+
+def test_a_given_validation_part_is_held_out_in_every_fold() -> None:
+    task = task_of([8, 8], split=("train",) * 6 + ("validation",) * 2 + ("train",) * 8)
+    for draw in task.folds(0, 4):
+        assert list(draw.validation) == [6, 7]
+        assert not set(draw.test) & {6, 7}
+
+
+def test_folds_keep_the_pieces_of_a_unit_together() -> None:
+    units = np.repeat(np.arange(12), 3)
+    task = replace(task_of([36]), kind="regression", labels=np.zeros((36, 1), np.float32), units=units)
+    for draw in task.folds(0, 4):
+        assert not set(units[draw.test]) & set(units[draw.labelled])
+
+
+def test_folds_that_cannot_be_made() -> None:
+    with pytest.raises(DataError, match=r"--folds is 1; expected a whole number, 2 or more"):
+        task_of([8, 8]).folds(0, 1)
+    with pytest.raises(DataError, match=r"Too few samples for 5 folds in: 'c0' \(4\); expected 5 or more a class"):
+        task_of([4, 8]).folds(0, 5)
+    with pytest.raises(DataError, match=r"--folds is given, but .* has a given test part"):
+        with_test([4, 4], [2, 2]).folds(0, 2)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from itertools import groupby
@@ -11,7 +11,7 @@ from typing import Any, Literal, Protocol, runtime_checkable
 
 import numpy as np
 
-from bequest.core.checks import check_seed, check_test_size, check_train_size
+from bequest.core.checks import check_count, check_seed, check_test_size, check_train_size
 from bequest.core.errors import DataError
 
 Modality = Literal["text", "image", "array"]
@@ -264,8 +264,25 @@ class Task:
             DataError: A seed or a size makes no sense, or the sizes ask for more samples than there are, or leave
                 nothing to test on or fewer than two samples to learn from; in classification, of each class.
         """
-        draw = _draw if self.units is None else _draw_units
-        return draw(self, seed, train_size, test_size, split_seed)
+        [draw] = _by_unit(self, lambda whole: [_draw(whole, seed, train_size, test_size, split_seed)])
+        return draw
+
+    def folds(self, seed: int, count: int, *, train_size: int | None = None) -> list[Draw]:
+        """Parts for one seed of a stratified cross-validation: every sample is in the test part of one fold.
+
+        What a fold does not test on is divided as `draw` does it. A given validation part is held out in every fold, and
+        not tested on. Where samples are pieces of units, whole units are tested on.
+
+        Args:
+            seed: Redraws the folds, which labels are seen, and how they are divided.
+            count: How many folds.
+            train_size: As for `draw`.
+
+        Raises:
+            DataError: A number makes no sense or is more than there are samples, of each class in a classification; or
+                there is a given test part.
+        """
+        return _by_unit(self, lambda whole: _folds(whole, seed, count, train_size))
 
 
 def stratified(
@@ -361,6 +378,37 @@ def _draw(task: Task, seed: int, train_size: int | None, test_size: int | float,
         _check_test_size(task, wanted, pool)
         test = pool[_divided(task, pool, wanted, test_rng, least=least, spare=2)]
         pool = np.setdiff1d(pool, test)
+    return _learnt(task, test, held, pool, train_size, rng)
+
+
+def _folds(task: Task, seed: int, count: int, train_size: int | None) -> list[Draw]:
+    train_size, count = check_train_size(train_size), check_count("--folds", count, 2)
+    rng = np.random.default_rng([check_seed("--seed", seed), 5])
+    if "test" in task.split:
+        raise DataError(
+            f"--folds is given, but {task.name!r} has a given test part; expected data whose every sample may be tested "
+            "on. Leave --folds out, or the split."
+        )
+    held = _positions(task, "validation")
+    pool = np.setdiff1d(np.arange(len(task.labels)), held)
+    few = _smaller(task, pool, count)
+    if few:
+        raise DataError(
+            f"Too few samples for {count} folds in: {few}; expected {count} or more{_each(task)}. Give fewer --folds, or "
+            "add samples."
+        )
+    left, draws = pool, list[Draw]()
+    for fold in range(count):
+        test = left[_divided(task, left, round(len(left) / (count - fold)), rng, least=0)]
+        left = np.setdiff1d(left, test)
+        draws.append(_learnt(task, np.sort(test), held, np.setdiff1d(pool, test), train_size, rng))
+    return draws
+
+
+def _learnt(
+    task: Task, test: IntArray, held: IntArray, pool: IntArray, train_size: int | None, rng: np.random.Generator
+) -> Draw:
+    """The labels that are seen, of those in `pool` and the given validation part, and how they are divided."""
     _check_train_size(task, train_size, pool, len(held))
     if len(held):
         train = pool if train_size is None else _pick(task, pool, train_size - len(held), rng)
@@ -373,20 +421,20 @@ def _draw(task: Task, seed: int, train_size: int | None, test_size: int | float,
     return Draw(labelled[rng.permutation(train)], labelled[validation], test)
 
 
-def _draw_units(task: Task, seed: int, train_size: int | None, test_size: int | float, split_seed: int) -> Draw:
-    """Units are drawn as if each were one sample; their pieces follow them, in their order."""
-    assert task.units is not None
+def _by_unit(task: Task, drawn: Callable[[Task], list[Draw]]) -> list[Draw]:
+    """Where samples are pieces of units, these are drawn as if each were one sample; pieces follow, in their order."""
+    if task.units is None:
+        return drawn(task)
     first: IntArray = np.flatnonzero(np.diff(task.units, prepend=-1))
     size: IntArray = np.diff(first, append=len(task.units))
     split = tuple(task.split[int(i)] for i in first) if task.split else ()
     whole = replace(task, labels=task.labels[first], split=split, groups=None, units=None)
-    drawn = _draw(whole, seed, train_size, test_size, split_seed)
 
     def pieces(chosen: IntArray) -> IntArray:
         sizes, before = size[chosen], np.cumsum(size[chosen]) - size[chosen]
         return np.repeat(first[chosen] - before, sizes) + np.arange(sizes.sum(), dtype=np.int64)
 
-    return Draw(pieces(drawn.train), pieces(drawn.validation), pieces(drawn.test))
+    return [Draw(pieces(draw.train), pieces(draw.validation), pieces(draw.test)) for draw in drawn(whole)]
 
 
 def _positions(task: Task, part: str) -> IntArray:
