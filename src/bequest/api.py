@@ -41,7 +41,6 @@ from bequest.core.observe import Observer, Silent
 from bequest.core.probing import LayerRow, ProbeRecord
 from bequest.core.registry import get_method
 from bequest.core.results import Leaderboard, SelectBy
-from bequest.core.sealed import SealedLabels
 from bequest.core.task import Kind, Task
 from bequest.data.arrays import read_samples
 from bequest.data.folders import read_unlabelled
@@ -72,6 +71,9 @@ if TYPE_CHECKING:
     from torch import nn
 
 Precision = Literal["auto", "float32", "bfloat16"]
+
+DEFAULT_TEST_SIZE = 0.25
+"""Share of the samples that is tested on where nothing else is asked for."""
 
 DEFAULT_METHODS = ("linear_probe", "full", "freeze", "lora")
 """Those of them that apply to the task are compared; `adapt` takes the first."""
@@ -180,8 +182,9 @@ def compare(
     seeds: int | Sequence[int] = 3,
     train_size: int | None = None,
     train_sizes: str | Sequence[int] | None = None,
-    test_size: int | float = 0.25,
+    test_size: int | float = DEFAULT_TEST_SIZE,
     split_seed: int = 0,
+    folds: int | None = None,
     source_data: Any = None,
     select_by: SelectBy = "metric",
     tune: int | None = None,
@@ -238,6 +241,8 @@ def compare(
             `train_size`.
         test_size: Test samples, or their fraction below 1.
         split_seed: Chooses the test part.
+        folds: Of a cross-validation in the place of one test part: each seed divides the samples anew, and every one is
+            tested on by the network that was trained without its fold.
         source_data: Labelled data that the source was trained on, or like them, for methods that learn from them
             (pro2); as `data`, with the same columns.
         select_by: Which score on held-out labels ranks the rows: `metric`, or `worst-group` for the lowest accuracy of
@@ -332,25 +337,23 @@ def compare(
     check_modality(loaded, source)
     loaded = divided(loaded, source)
     methods = _default_methods(loaded) if methods is None else methods
-    test = loaded.draw(chosen[0], train_size=train_size, test_size=test_size, split_seed=split_seed).test
-    entries = enter(methods, settings or {}, source, SealedLabels(loaded, test).public)
-    teaching = _teaching(teacher, distillation, unlabelled, temperatures, {**options, "kind": loaded.kind})
-    entries = entries if teaching is None else with_teacher(entries, teaching, sweep)
-    chosen_views = choose_views(views, augment, loaded.modality)
     protocol = Protocol(
         chosen,
         train_size,
         test_size,
         split_seed,
         precision,
-        chosen_views,
-        cut,
-        source_task,
-        select_by,
-        teaching,
-        sizes[:-1],
-        limit,
+        cut=cut,
+        source_task=source_task,
+        select_by=select_by,
+        smaller_sizes=sizes[:-1],
+        budget=limit,
+        folds=_folds(folds, limit, test_size),
     )
+    entries = enter(methods, settings or {}, source, protocol.sealed(loaded).public)
+    teaching = _teaching(teacher, distillation, unlabelled, temperatures, {**options, "kind": loaded.kind})
+    entries = entries if teaching is None else with_teacher(entries, teaching, sweep)
+    protocol = replace(protocol, views=choose_views(views, augment, loaded.modality), teaching=teaching)
     recorded = {
         "data": loaded.origin,
         "source": source.request or {"name": source.name},
@@ -361,6 +364,7 @@ def compare(
         "train_sizes": list(sizes) or None,
         "test_size": test_size,
         "split_seed": split_seed,
+        "folds": protocol.folds,
         "select_by": select_by,
         "tune": limit and limit.trials,
         "budget": limit and limit.seconds,
@@ -401,6 +405,22 @@ def compare(
     return Run(folder, board, source, loaded)
 
 
+def _folds(folds: int | None, budget: Budget | None, test_size: int | float) -> int | None:
+    if folds is None:
+        return None
+    if budget is not None:
+        raise DataError(
+            "--folds is given with --tune or --budget; expected one of them: what is chosen on held-out labels of one "
+            "fold has seen what others are tested on. Leave --folds out."
+        )
+    if test_size != DEFAULT_TEST_SIZE:
+        raise DataError(
+            f"--folds and --test-size {test_size} are both given; expected one of them, since every sample is "
+            "tested on in some fold. Leave one out."
+        )
+    return check_count("--folds", folds, 2)
+
+
 def _budget(tune: int | None, budget: str | float | None) -> Budget | None:
     if tune is not None and budget is not None:
         raise DataError(f"--tune is {tune} and --budget is {budget}; expected one of them. Leave the other out.")
@@ -417,7 +437,7 @@ def adapt(
     seed: int = 0,
     out: str | Path | None = None,
     train_size: int | None = None,
-    test_size: int | float = 0.25,
+    test_size: int | float = DEFAULT_TEST_SIZE,
     split_seed: int = 0,
     source_data: Any = None,
     task: TaskChoice = "auto",
@@ -554,7 +574,7 @@ def distill(
     unlabelled: Any = None,
     seeds: int | Sequence[int] = 3,
     train_size: int | None = None,
-    test_size: int | float = 0.25,
+    test_size: int | float = DEFAULT_TEST_SIZE,
     split_seed: int = 0,
     out: str | Path | None = None,
     task: TaskChoice = "auto",
@@ -687,7 +707,7 @@ def probe(
     linear: bool = True,
     seed: int = 0,
     train_size: int | None = None,
-    test_size: int | float = 0.25,
+    test_size: int | float = DEFAULT_TEST_SIZE,
     split_seed: int = 0,
     out: str | Path | None = None,
     task: TaskChoice = "auto",
@@ -820,7 +840,7 @@ def suggest_learning_rate(
     num_steps: int = 100,
     seed: int = 0,
     train_size: int | None = None,
-    test_size: int | float = 0.25,
+    test_size: int | float = DEFAULT_TEST_SIZE,
     split_seed: int = 0,
     task: TaskChoice = "auto",
     text_column: str | None = None,
@@ -1022,8 +1042,8 @@ def _again(settings: Mapping[str, Any], task: Task, source: Source, **place: Any
     """A comparison as a run's file records it; `place` says where it goes and who hears of it."""
     own, teachers = settings["source_data"], settings["teacher"]
     names = (
-        "methods settings seeds train_size train_sizes test_size split_seed select_by precision views augment cut "
-        "distillation temperatures unlabelled measure_memory tune budget"
+        "methods settings seeds train_size train_sizes test_size split_seed folds select_by precision views augment "
+        "cut distillation temperatures unlabelled measure_memory tune budget"
     )
     return compare(
         task,

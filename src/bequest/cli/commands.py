@@ -28,7 +28,7 @@ def compare(options: Namespace) -> int:
     own |= {"teacher": options.teacher, "distillation": distillation(options), "unlabelled": options.unlabelled}
     own |= {"temperatures": options.temperatures, "measure_memory": options.measure_memory}
     own["train_sizes"] = options.train_sizes
-    own |= {"tune": options.tune, "budget": options.budget}
+    own |= {"tune": options.tune, "budget": options.budget, "folds": options.folds}
     run = api.compare(methods=names, settings=settings, **own, **_start(options), **_shared(options))
     _closing(run)
     return 0

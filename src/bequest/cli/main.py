@@ -105,7 +105,8 @@ def _parser() -> ArgumentParser:
         "  bequest compare photos/ --source efficientnet_lite0 --methods linear_probe,lora --set lora.rank=4\n"
         "  bequest compare reviews.csv --source minilm_l6 --methods full,galore --measure-memory\n"
         "  bequest compare reviews.csv --source minilm_l6 --train-sizes 25,50,100,200,400\n"
-        "  bequest compare reviews.csv --source minilm_l6 --train-size 200 --tune 20\n",
+        "  bequest compare reviews.csv --source minilm_l6 --train-size 200 --tune 20\n"
+        "  bequest compare reviews.csv --source minilm_l6 --folds 5 --repeats 3\n",
     )
     add_data(compare)
     add_sizes(compare)
@@ -142,6 +143,13 @@ def _parser() -> ArgumentParser:
     )
     compare.add_argument(
         "--budget", metavar="TIME", help="instead of --tune: how long each method may try settings, e.g. 10m"
+    )
+    compare.add_argument(
+        "--folds",
+        type=int,
+        metavar="K",
+        help="cross-validation: each repetition divides the samples into K folds, and each of them is tested on by a "
+        "network trained on the others, so that every sample is (default: one test part, --test-size)",
     )
     add_training(compare)
     add_distillation(compare)

@@ -156,6 +156,7 @@ def add_run(parser: ArgumentParser, *, seeds: bool, folder: bool = True) -> None
     if seeds:
         group.add_argument(
             "--seeds",
+            "--repeats",
             type=int,
             default=3,
             metavar="K",

@@ -6,6 +6,7 @@ import errno
 import hashlib
 import json
 import re
+import shutil
 import sys
 from collections.abc import Generator
 from contextlib import contextmanager
@@ -113,6 +114,11 @@ class RunFolder:
             )
         return self.path / "trials" / method / f"seed{seed}"
 
+    def folds(self, method: str, seed: int, count: int | None) -> list[Path]:
+        """Where a trial keeps what it needs until it ends, fold by fold of a cross-validation; None for one without."""
+        folder = self.trial(method, seed)
+        return [folder] if count is None else [folder / f"fold{number}" for number in range(count)]
+
     def finished(self, method: str, seed: int, identity: str) -> TrialRecord | None:
         """The record of a trial that ended well, if it is of this identity.
 
@@ -177,6 +183,8 @@ class RunFolder:
         """Remove what a trial needed only until it ended."""
         for file in [*folder.glob("*.ckpt"), folder / PASSES_FILE, folder / LAST_GOOD]:
             file.unlink(missing_ok=True)
+        for fold in folder.glob("fold*"):
+            shutil.rmtree(fold)
 
     def trained(self, method: str, seed: int) -> tuple[dict[str, Tensor], dict[str, Any]]:
         """What a trial trained, and its head's description.

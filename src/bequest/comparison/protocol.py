@@ -67,6 +67,8 @@ class Protocol:
         smaller_sizes: Further numbers of labels, below `train_size`, at which everything is run too.
         budget: What each method may spend on choosing its hyperparameters on held-out labels; None to take them as they
             are.
+        folds: Of a cross-validation, which each seed redraws: a trial is then a network a fold, and every sample is
+            tested on; None for one test part.
     """
 
     seeds: tuple[int, ...] = (0, 1, 2)
@@ -81,6 +83,25 @@ class Protocol:
     teaching: Teaching | None = None
     smaller_sizes: tuple[int, ...] = ()
     budget: Budget | None = None
+    folds: int | None = None
+
+    def draws(self, task: Task, seed: int) -> list[Draw]:
+        """The parts of a seed, one a fold.
+
+        Raises:
+            DataError: The sizes do not fit the data.
+        """
+        if self.folds is not None:
+            return task.folds(seed, self.folds, train_size=self.train_size)
+        return [task.draw(seed, train_size=self.train_size, test_size=self.test_size, split_seed=self.split_seed)]
+
+    def sealed(self, task: Task) -> SealedLabels:
+        """The task with the labels of everything that is tested on out of reach.
+
+        Raises:
+            DataError: The sizes do not fit the data.
+        """
+        return SealedLabels(task, _tested(self.draws(task, self.seeds[0])))
 
     @property
     def tuning_seed(self) -> int:
@@ -240,7 +261,7 @@ def compare(
         DataError: The sizes do not fit the data, or a sample cannot be read.
     """
     check_modality(task, source)
-    sealed = SealedLabels(task, _tuning_draw(task, entries, protocol).test)
+    sealed = protocol.sealed(task)
     if protocol.teaching is not None:
         protocol.teaching.check(sealed.public, source)
         _check_features(source, sealed.public, entries, protocol.teaching.settings)
@@ -294,16 +315,31 @@ def _divided(entries: Sequence[Entry]) -> bool:
     return any("validation" in entry.fit_on for entry in entries)
 
 
-def _draws(task: Task, entries: Sequence[Entry], protocol: Protocol) -> dict[int, Draw]:
-    sizes = {n: getattr(protocol, n) for n in ("train_size", "test_size", "split_seed")}
-    draws = {seed: task.draw(seed, **sizes) for seed in protocol.seeds}
-    return {seed: draw.divided(task.strata, seed) if _divided(entries) else draw for seed, draw in draws.items()}
+def _draws(task: Task, entries: Sequence[Entry], protocol: Protocol, seed: int) -> list[Draw]:
+    draws = protocol.draws(task, seed)
+    return [draw.divided(task.strata, seed) for draw in draws] if _divided(entries) else draws
 
 
-def _tuning_draw(task: Task, entries: Sequence[Entry], protocol: Protocol) -> Draw:
-    """Of the trials that hyperparameters are chosen by; its test part is that of all."""
-    [draw] = _draws(task, entries, replace(protocol, seeds=(protocol.tuning_seed,))).values()
-    return draw
+def _tested(draws: Sequence[Draw]) -> IntArray:
+    """The samples that a seed tests on, fold by fold."""
+    return np.concatenate([draw.test for draw in draws])
+
+
+@dataclass(frozen=True)
+class _Fold:
+    """What came of training on a fold.
+
+    Attributes:
+        draw: Its parts.
+        outcome: Of the training.
+        scores: On the labels that rank: the metric, the loss, the worst group's metric (None without groups).
+        passes: Samples that frozen functions were asked about, and those that the store lacked.
+    """
+
+    draw: Draw
+    outcome: Outcome
+    scores: tuple[float, float, float | None]
+    passes: tuple[int, int]
 
 
 @dataclass
@@ -311,7 +347,7 @@ class _Comparison:
     context: Context
     entries: list[Entry]
     protocol: Protocol
-    draws: dict[int, Draw]
+    draws: dict[int, list[Draw]]
     folder: RunFolder
     sealed: SealedLabels
     task: dict[str, Any]
@@ -334,7 +370,8 @@ class _Comparison:
         folder: RunFolder,
         **more: Any,
     ) -> _Comparison:
-        draws, tuning = _draws(task, entries, protocol), _tuning_draw(task, entries, protocol)
+        draws = {seed: _draws(task, entries, protocol, seed) for seed in protocol.seeds}
+        tuning = _draws(task, entries, protocol, protocol.tuning_seed)[0]
         return cls(context, list(entries), protocol, draws, folder, sealed, describe_task(task), tuning, **more)
 
     def carry_out(
@@ -346,8 +383,7 @@ class _Comparison:
     ) -> Leaderboard:
         with self.folder.claimed(settings, self.identity()):
             if self.context.teaching is not None:
-                test = next(iter(self.draws.values())).test
-                self.taught = measure_teacher(self.context, test, self.test_labels(test))
+                self.taught = measure_teacher(self.context, self.tested, self.test_labels(self.tested))
             board = self.run_trials()
             best = board.best
             if best is None:
@@ -385,7 +421,7 @@ class _Comparison:
             self.context.observer.progress("trials", done, len(self.planned))
             record = finished.get((entry.name, seed))
             is_new = record is None
-            record = self.trial(entry, seed, self.draws[seed]) if record is None else record
+            record = self.trial(entry, seed) if record is None else record
             if self.asks_for_weights(record):
                 record, is_new = self.examined(entry, record), True
             if self.asks_for_memory(record):
@@ -404,7 +440,17 @@ class _Comparison:
     @property
     def num_labels(self) -> int:
         """How many a method may see before the test."""
-        return len(next(iter(self.draws.values())).labelled)
+        return len(self.any_draw.labelled)
+
+    @property
+    def any_draw(self) -> Draw:
+        """One of them: all are of the same sizes, but for a fold's remainder."""
+        return next(iter(self.draws.values()))[0]
+
+    @property
+    def tested(self) -> IntArray:
+        """The samples that each seed tests on, in the order in which trials keep what networks gave for them."""
+        return _tested(next(iter(self.draws.values())))
 
     @property
     def questioned(self) -> set[str]:
@@ -467,26 +513,48 @@ class _Comparison:
         loss = float(objective.loss(outcome.validation, labels))
         return (score if objective.higher_is_better else -score), loss
 
-    def trial(self, entry: Entry, seed: int, draw: Draw) -> TrialRecord:
-        name, context = entry.name, replace(self.context, teaching=entry.teaching)
-        identity, folder = self.trial_identity(entry, seed), self.folder.trial(name, seed)
+    def trial(self, entry: Entry, seed: int) -> TrialRecord:
+        identity, folders = self.trial_identity(entry, seed), self.folder.folds(entry.name, seed, self.protocol.folds)
+        folds: list[_Fold] = []
         try:
-            with PeakMemory(context.runtime.device) as memory:
-                outcome = run(context, entry.method, draw, seed=seed, folder=folder, identity=identity)
+            with PeakMemory(self.context.runtime.device) as memory:
+                for draw, folder in zip(self.draws[seed], folders, strict=True):
+                    folds.append(self.fold(entry, seed, draw, folder, identity))
         except (TrainingError, MethodError, MemoryError, torch.OutOfMemoryError) as error:
             reason = str(error) or type(error).__name__
             if isinstance(error, TrainingError):
-                reason += f" The weights kept: {(folder / LAST_GOOD).relative_to(self.folder.path)}."
-            record = replace(self.blank(entry, seed), error=reason)
-            outcome = None
-        else:
-            taken = {"added_memory_bytes": memory.added_bytes, "accelerator_memory_bytes": memory.accelerator_bytes}
-            record = replace(self.record(entry, seed, draw, outcome), **taken)
-        passes = self.context.passes.trial.values()
-        record = replace(record, asked_samples=sum(p[0] for p in passes), frozen_samples=sum(p[1] for p in passes))
-        if outcome is not None:
-            self.folder.finish(record, identity, outcome.trained, outcome.head, outcome.test, draw.test)
+                reason += f" The weights kept: {(folders[len(folds)] / LAST_GOOD).relative_to(self.folder.path)}."
+            asked, computed = np.sum([*(fold.passes for fold in folds), self.passes()], axis=0).tolist()
+            return replace(self.blank(entry, seed), error=reason, asked_samples=asked, frozen_samples=computed)
+        outputs, kept = self.test_outputs(folds), folds[0].outcome
+        taken = {"added_memory_bytes": memory.added_bytes, "accelerator_memory_bytes": memory.accelerator_bytes}
+        record = replace(self.record(entry, seed, folds, outputs), **taken)
+        self.folder.finish(record, identity, kept.trained, kept.head, outputs, self.tested)
         return record
+
+    def fold(self, entry: Entry, seed: int, draw: Draw, folder: Path, identity: str) -> _Fold:
+        """Train on a fold, of whose test part the labels are out of reach, and on no others."""
+        context = replace(self.context, teaching=entry.teaching, task=self.sealed.without(draw.test))
+        outcome = run(context, entry.method, draw, seed=seed, folder=folder, identity=identity)
+        labels, objective = context.labels(draw.ranking), context.objective
+        scores = (
+            objective.score(outcome.validation, labels),
+            float(objective.loss(outcome.validation, labels)),
+            worst(group_scores(context.task, draw.ranking, outcome.validation)),
+        )
+        return _Fold(draw, outcome, scores, self.passes())
+
+    def passes(self) -> tuple[int, int]:
+        """Samples that the last training asked frozen functions about, and those that had to be computed."""
+        passes = self.context.passes.trial.values()
+        return sum(p[0] for p in passes), sum(p[1] for p in passes)
+
+    def test_outputs(self, folds: Sequence[_Fold]) -> torch.Tensor:
+        """What the folds' networks gave for the samples of `tested`, each from the network that has not seen it."""
+        indices = _tested([fold.draw for fold in folds])
+        order = np.argsort(indices)
+        places = order[np.searchsorted(indices, self.tested, sorter=order)]
+        return torch.cat([fold.outcome.test for fold in folds])[torch.from_numpy(places)]
 
     def blank(self, entry: Entry, seed: int) -> TrialRecord:
         """A trial's record before anything came of it."""
@@ -494,37 +562,40 @@ class _Comparison:
         about = {"metric": objective.metric, "higher_is_better": objective.higher_is_better}
         return TrialRecord(entry.name, seed, entry.settings, **about)
 
-    def record(self, entry: Entry, seed: int, draw: Draw, outcome: Outcome) -> TrialRecord:
-        context, objective = self.context, self.context.objective
-        validation, test = context.labels(draw.ranking), self.test_labels(draw.test)
-        further = {name: score(outcome.test, test) for name, score in objective.metrics.items()}
+    def record(self, entry: Entry, seed: int, folds: Sequence[_Fold], outputs: torch.Tensor) -> TrialRecord:
+        """What is told of a trial: scores over all that was tested, costs of one network, the rest of the first."""
+        objective, draw, outcome = self.context.objective, folds[0].draw, folds[0].outcome
+        test = self.test_labels(self.tested)
+        validation, validation_loss, validation_worst = map(_mean, zip(*(fold.scores for fold in folds), strict=True))
+        asked, computed = (sum(numbers) for numbers in zip(*(fold.passes for fold in folds), strict=True))
+        further = {name: score(outputs, test) for name, score in objective.metrics.items()}
         with self.sealed.opened() as task:
-            groups = group_scores(task, draw.test, outcome.test)
+            groups = group_scores(task, self.tested, outputs)
         worst_group = worst(groups)
         inference = None
         if all(trial.inference_per_s is None for trial in self.trials if trial.method == entry.name):
-            inference = measure_inference(context, outcome.network, draw.test)
+            inference = measure_inference(self.context, outcome.network, draw.test)
         return replace(
             self.blank(entry, seed),
-            validation=objective.score(outcome.validation, validation),
-            validation_loss=float(objective.loss(outcome.validation, validation)),
-            test=objective.score(outcome.test, test),
-            test_loss=float(objective.loss(outcome.test, test)),
+            validation=validation,
+            validation_loss=validation_loss,
+            test=objective.score(outputs, test),
+            test_loss=float(objective.loss(outputs, test)),
             metrics={
                 **{name: value for name, value in further.items() if value is not None},
                 **({} if worst_group is None else {WORST_GROUP: worst_group}),
-                **({} if self.taught is None else self.taught.agreement(outcome.test)),
+                **({} if self.taught is None else self.taught.agreement(outputs)),
             },
-            confusion=_confusion(outcome.test, test) if objective.confusion else [],
-            scatter=_scatter(outcome.test, test) if objective.standardised else [],
+            confusion=_confusion(outputs, test) if objective.confusion else [],
+            scatter=_scatter(outputs, test) if objective.standardised else [],
             epochs=outcome.history,
             epochs_planned=outcome.epochs_planned,
             solved=outcome.solved,
             trainable_parameters=outcome.trainable_parameters,
             stored_bytes=sum(t.numel() * t.element_size() for t in outcome.trained.values()),
             optimizer_bytes=outcome.history[-1].optimizer_bytes if outcome.history else 0,
-            train_s=outcome.own_s + outcome.shared_s,
-            shared_s=outcome.shared_s,
+            train_s=_mean([fold.outcome.own_s + fold.outcome.shared_s for fold in folds]),
+            shared_s=_mean([fold.outcome.shared_s for fold in folds]),
             inference_per_s=inference and inference.per_s,
             latency_p50_ms=inference and inference.latency_p50_ms,
             latency_p95_ms=inference and inference.latency_p95_ms,
@@ -532,8 +603,10 @@ class _Comparison:
             labels=len(draw.labelled),
             merged=outcome.merged,
             frozen_shares=outcome.frozen_shares,
-            validation_worst_group=worst(group_scores(context.task, draw.ranking, outcome.validation)),
+            validation_worst_group=validation_worst,
             groups=groups,
+            asked_samples=asked,
+            frozen_samples=computed,
         )
 
     def test_labels(self, test: IntArray) -> torch.Tensor:
@@ -561,7 +634,7 @@ class _Comparison:
         """The record with what its training did to the weights, kept in the folder."""
         trained, head = self.folder.trained(record.method, record.seed)
         plan = make_plan(self.context, entry.method, record.seed)
-        weights = examine(self.context, plan, trained, head, self.draws[record.seed].test)
+        weights = examine(self.context, plan, trained, head, self.draws[record.seed][0].test)
         record = replace(record, weights=weights)
         self.folder.amend(record)
         return record
@@ -583,7 +656,7 @@ class _Comparison:
         by_method: dict[str, list[TrialRecord]] = {}
         for trial in self.trials:
             by_method.setdefault(trial.method, []).append(trial)
-        any_draw, select_by = next(iter(self.draws.values())), self.protocol.select_by
+        any_draw, select_by = self.any_draw, self.protocol.select_by
         rows = rank([make_row(t, select_by) for t in by_method.values()], select_by)
         return Leaderboard(
             rows=[self.with_tuning(row) for row in against_best(rows, self.scores)],
@@ -594,7 +667,8 @@ class _Comparison:
                 "train": len(any_draw.train),
                 "validation": len(any_draw.validation),
                 "selection": None if any_draw.selection is None else len(any_draw.selection),
-                "test": len(any_draw.test),
+                "test": len(self.tested),
+                **({} if self.protocol.folds is None else {"folds": self.protocol.folds}),
                 "seeds": list(self.protocol.seeds),
                 "split_seed": self.protocol.split_seed,
                 "views": self.protocol.views.describe(),
@@ -645,7 +719,7 @@ class _Comparison:
     def evidence(self, row: Row) -> dict[str, Any]:
         """What the model card tells of a row and its median seed; no times, so that a model is the same made twice."""
         [trial] = [t for t in self.trials if (t.method, t.seed) == (row.method, row.median_seed)]
-        draw = self.draws[trial.seed]
+        draw = self.draws[trial.seed][0]
         return {
             "metric": row.metric,
             "validation": row.validation and asdict(row.validation),
@@ -656,7 +730,8 @@ class _Comparison:
             "groups": {name: found.score for name, found in trial.groups.items()},
             "labels": trial.labels,
             "validation_labels": len(draw.held_out),
-            "tested": len(draw.test),
+            "tested": len(self.tested),
+            **({} if self.protocol.folds is None else {"folds": self.protocol.folds}),
             "trainable_parameters": trial.trainable_parameters,
             "rivals": len(self.entries) - 1,
             "environment": environment(self.context),
@@ -677,6 +752,7 @@ class _Comparison:
             "train_size": self.protocol.train_size,
             "test_size": self.protocol.test_size,
             "split_seed": self.protocol.split_seed,
+            "folds": self.protocol.folds,
             "precision": self.context.runtime.describe(),
             "views": self.protocol.views.describe(),
             "divided": _divided(self.entries),
@@ -687,9 +763,10 @@ class _Comparison:
 def _are_nested(comparisons: Sequence[_Comparison]) -> bool:
     """Whether with every seed the labels of each comparison lie within those of the next."""
     return all(
-        bool(np.isin(fewer.draws[seed].labelled, more.draws[seed].labelled).all())
+        bool(np.isin(few.labelled, many.labelled).all())
         for fewer, more in pairwise(comparisons)
         for seed in fewer.draws
+        for few, many in zip(fewer.draws[seed], more.draws[seed], strict=True)
     )
 
 
@@ -801,6 +878,11 @@ def describe_source(source: Source) -> dict[str, Any]:
         "fingerprint": source.fingerprint,
         "licence": source.licence,
     }
+
+
+def _mean(values: Sequence[Any]) -> Any:
+    """The mean; of one value itself, and None where one is."""
+    return None if any(value is None for value in values) else sum(values) / len(values)
 
 
 def _scatter(outputs: torch.Tensor, labels: torch.Tensor) -> list[list[list[float]]]:

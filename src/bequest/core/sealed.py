@@ -28,6 +28,10 @@ class SealedLabels:
         self.public = _without(task, test)
         """The task as methods and stages see it."""
 
+    def without(self, test: IntArray) -> Task:
+        """The task as those see it who are tested on these samples, and may read the labels of all others."""
+        return _without(self._task, test)
+
     @contextmanager
     def opened(self) -> Generator[Task]:
         """The task with all labels, for scoring a network that is finished."""

@@ -270,8 +270,8 @@ class Task:
     def folds(self, seed: int, count: int, *, train_size: int | None = None) -> list[Draw]:
         """Parts for one seed of a stratified cross-validation: every sample is in the test part of one fold.
 
-        What a fold does not test on is divided as `draw` does it. A given validation part is held out in every fold, and
-        not tested on. Where samples are pieces of units, whole units are tested on.
+        What a fold does not test on is divided as `draw` does it. A given validation part is held out in every fold,
+        and not tested on. Where samples are pieces of units, whole units are tested on.
 
         Args:
             seed: Redraws the folds, which labels are seen, and how they are divided.
@@ -386,16 +386,16 @@ def _folds(task: Task, seed: int, count: int, train_size: int | None) -> list[Dr
     rng = np.random.default_rng([check_seed("--seed", seed), 5])
     if "test" in task.split:
         raise DataError(
-            f"--folds is given, but {task.name!r} has a given test part; expected data whose every sample may be tested "
-            "on. Leave --folds out, or the split."
+            f"--folds is given, but {task.name!r} has a given test part; expected data whose every sample may be "
+            "tested on. Leave --folds out, or the split."
         )
     held = _positions(task, "validation")
     pool = np.setdiff1d(np.arange(len(task.labels)), held)
     few = _smaller(task, pool, count)
     if few:
         raise DataError(
-            f"Too few samples for {count} folds in: {few}; expected {count} or more{_each(task)}. Give fewer --folds, or "
-            "add samples."
+            f"Too few samples for {count} folds in: {few}; expected {count} or more{_each(task)}. Give fewer --folds, "
+            "or add samples."
         )
     left, draws = pool, list[Draw]()
     for fold in range(count):

@@ -148,8 +148,17 @@ def _scores(record: Mapping[str, Any], evidence: Mapping[str, Any]) -> str:
         f"## Scores\n\nMeans over this method's seeds on {evidence['tested']:,} test samples, which chose nothing; "
         f"validation is on held-out labels. This model is seed {record['seed']}"
         + (f", the median of {seeds} by validation" if seeds > 1 else "")
-        + f"; its own test {evidence['metric']} is {evidence['own_test']:.4g}.\n\n"
+        + f"; its own test {evidence['metric']} is {evidence['own_test']:.4g}.{_folds(evidence)}\n\n"
         "| metric | mean | 95 % t-interval | seeds |\n| --- | ---: | ---: | ---: |\n" + "\n".join(rows)
+    )
+
+
+def _folds(evidence: Mapping[str, Any]) -> str:
+    if "folds" not in evidence:
+        return ""
+    return (
+        f" Each seed is a cross-validation of {evidence['folds']} folds, whose networks are scored together; this "
+        "model is the first fold's."
     )
 
 

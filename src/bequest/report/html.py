@@ -19,7 +19,7 @@ _MAX_TARGETS = 6
 _MAX_GROUPS = 12
 _TASK = ("name", "modality", "kind", "samples", "classes", "targets", "groups", "fingerprint")
 _SOURCE = ("name", "modality", "parameters", "width", "fingerprint")
-_PROTOCOL = ("train_size", "train", "validation", "test", "seeds", "split_seed", "select_by", "ranking")
+_PROTOCOL = ("train_size", "train", "validation", "test", "folds", "seeds", "split_seed", "select_by", "ranking")
 
 
 def write(board: Leaderboard, path: Path, examples: Examples | None = None) -> None:
