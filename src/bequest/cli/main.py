@@ -13,6 +13,7 @@ import bequest
 from bequest.cli import commands
 from bequest.cli.cache import add_cache
 from bequest.cli.options import (
+    add_cluster,
     add_data,
     add_distillation,
     add_hyperparameters,
@@ -106,7 +107,8 @@ def _parser() -> ArgumentParser:
         "  bequest compare reviews.csv --source minilm_l6 --methods full,galore --measure-memory\n"
         "  bequest compare reviews.csv --source minilm_l6 --train-sizes 25,50,100,200,400\n"
         "  bequest compare reviews.csv --source minilm_l6 --train-size 200 --tune 20\n"
-        "  bequest compare reviews.csv --source minilm_l6 --folds 5 --repeats 3\n",
+        "  bequest compare reviews.csv --source minilm_l6 --folds 5 --repeats 3\n"
+        "  bequest compare reviews.csv --source minilm_l6 --seeds 10 --on ray --resources cpus=2,memory=4GB\n",
     )
     add_data(compare)
     add_sizes(compare)
@@ -155,6 +157,7 @@ def _parser() -> ArgumentParser:
     add_distillation(compare)
     add_run(compare, seeds=True)
     add_measures(compare)
+    add_cluster(compare)
     compare.set_defaults(command=commands.compare)
 
     adapt = verb(
@@ -195,6 +198,7 @@ def _parser() -> ArgumentParser:
     )
     add_training(distill)
     add_run(distill, seeds=True)
+    add_cluster(distill)
     add_hyperparameters(distill)
     distill.set_defaults(command=commands.distill)
 

@@ -200,6 +200,23 @@ def add_passes(group: Any) -> None:
     group.add_argument("--quiet", action="store_true", help="show errors and the outcome only")
 
 
+def add_cluster(parser: ArgumentParser) -> None:
+    """Where the work is done, and what a part of it asks for."""
+    group = parser.add_argument_group("cluster")
+    group.add_argument(
+        "--on",
+        metavar="ray[://HOST:PORT]",
+        help="do the work as tasks of Ray: ray for the cluster that this machine is part of, or else one of this "
+        "machine alone; ray://HOST:PORT for one elsewhere (default: in this process; needs bequest[ray])",
+    )
+    group.add_argument(
+        "--resources",
+        metavar="cpus=N,gpus=N,memory=SIZE",
+        help="with --on, what one task has for itself: cores, which it computes with as many threads as, accelerators, "
+        "main memory, e.g. cpus=2,gpus=0.5,memory=4GB (default: cpus=1)",
+    )
+
+
 def add_source_data(parser: ArgumentParser) -> None:
     """What the pretrained model was trained on."""
     parser.add_argument(
