@@ -7,7 +7,7 @@ import re
 import subprocess
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import nullcontext
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from pathlib import Path
@@ -20,6 +20,8 @@ from bequest.comparison.export import Exported
 from bequest.comparison.export import export as run_export
 from bequest.comparison.folder import BEST, BOARD_FILE, REPORT_FILE, RUN_FILE, RunFolder, digest
 from bequest.comparison.groups import check_select_by
+from bequest.comparison.local import Runner, in_process
+from bequest.comparison.on_ray import on_ray
 from bequest.comparison.probe import PAGE_FILE, choose
 from bequest.comparison.probe import probe as run_probe
 from bequest.comparison.protocol import Protocol, check_modality, enter, with_teacher
@@ -54,6 +56,8 @@ from bequest.data.shards import find_shards
 from bequest.data.views import choose_views
 from bequest.engine import cluster
 from bequest.engine.adapted import AdaptedModel, AnyPrediction, load
+from bequest.engine.cluster import Resources, connected
+from bequest.engine.cluster import resources as read_resources
 from bequest.engine.context import Context
 from bequest.engine.features import embeddings
 from bequest.engine.formats import TOLERANCE, choose_format
@@ -219,6 +223,8 @@ def compare(
     unlabelled: Any = None,
     measure_memory: bool = False,
     track: str | Sequence[str] | None = None,
+    on: str | None = None,
+    resources: str | None = None,
     cache: str | Path | None = None,
     observer: Observer | None = None,
     progress: bool = True,
@@ -288,7 +294,12 @@ def compare(
             how much memory that takes at its peak.
         track: Trackers that are told each trial's course and result, with commas between or in a list: `tensorboard`,
             `mlflow` (an SQLite file), `wandb` (offline). They write into the run's folder, under `tracking/`.
-        cache: Folder of stored frozen outputs; None for the user's.
+        on: Where trials are carried out: `ray` for the cluster that this machine is part of, or else one of this
+            machine alone; `ray://HOST:PORT` for one elsewhere (docs/scale.md); None for this process, one by one. Needs
+            the package ray.
+        resources: With `on`, what a trial has for itself: `cpus`, which is also how many threads it computes with,
+            `gpus`, `memory`, e.g. `cpus=2,gpus=0.5,memory=4GB`; None for one core.
+        cache: Folder of stored frozen outputs; None for the user's. With `on` each machine has its own.
         observer: Hears of progress; None shows it in the terminal if `progress`.
         progress: Whether to show anything.
 
@@ -298,7 +309,7 @@ def compare(
     Raises:
         bequest.core.errors.BequestError: One of its kinds, for everything that the input or the machine can cause.
     """
-    chosen, trackers = check_seeds(seeds), check_trackers(track)
+    chosen, trackers, asked = check_seeds(seeds), check_trackers(track), _resources(on, resources)
     train_size, test_size = check_train_size(train_size), check_test_size(test_size)
     sizes = check_train_sizes(train_sizes)
     if sizes and train_size is not None:
@@ -388,7 +399,11 @@ def compare(
             "only this one has; expected a data path and a named source."
         )
     folder = Path(out) if out is not None else _default_folder(loaded, source.name, recorded)
-    with _watching(observer, progress) as watcher, Tracked(watcher, trackers, folder) as tracked:
+    with (
+        _watching(observer, progress) as watcher,
+        Tracked(watcher, trackers, folder) as tracked,
+        _runner(on, asked) as runner,
+    ):
         board = run_comparison(
             loaded,
             source,
@@ -401,8 +416,24 @@ def compare(
             measure=partial(_memory_alone, folder, watcher) if measure_memory else None,
             advise=advice,
             report=_write_report,
+            runner=runner,
         )
     return Run(folder, board, source, loaded)
+
+
+def _resources(on: str | None, resources: str | None) -> Resources:
+    if on is None and resources is not None:
+        raise DataError(f"--resources is {resources!r}, but the work is done in this process. Say where: --on ray.")
+    return read_resources(resources)
+
+
+@contextmanager
+def _runner(on: str | None, asked: Resources) -> Iterator[Runner]:
+    if on is None:
+        yield in_process
+        return
+    with connected(on) as ray:
+        yield partial(on_ray, ray, asked)
 
 
 def _budget(tune: int | None, budget: str | float | None) -> Budget | None:
@@ -584,6 +615,8 @@ def distill(
     augment: str | None = None,
     cut: bool = True,
     track: str | Sequence[str] | None = None,
+    on: str | None = None,
+    resources: str | None = None,
     cache: str | Path | None = None,
     observer: Observer | None = None,
     progress: bool = True,
@@ -626,6 +659,8 @@ def distill(
         augment: As for `compare`.
         cut: As for `compare`.
         track: As for `compare`.
+        on: As for `compare`.
+        resources: As for `compare`.
         cache: As for `compare`.
         observer: As for `compare`.
         progress: As for `compare`.
@@ -677,6 +712,8 @@ def distill(
         augment=augment,
         cut=cut,
         track=track,
+        on=on,
+        resources=resources,
         cache=cache,
         observer=observer,
         progress=progress,

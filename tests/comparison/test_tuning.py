@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 
 import bequest
-from bequest.comparison.tuning import Budget, ranges, tune
+from bequest.comparison.local import advance
+from bequest.comparison.tuning import Budget, attempted, ranges, tune
 from bequest.core.errors import DataError, TrainingError
 from bequest.core.registry import get_method
 
@@ -31,6 +32,14 @@ def test_ranges_come_from_the_declarations() -> None:
     assert ranges(probe.hyperparameters, probe.resolve(probe.build({}), "text"), {}) == {}
 
 
+def carried_out(search: Any, attempt: Any) -> Any:
+    """A search whose settings are tried at once."""
+    chosen, found = advance(search)
+    while chosen is not None:
+        chosen, found = advance(search, attempted(attempt, chosen))
+    return found
+
+
 def bowl(settings: Mapping[str, Any]) -> tuple[float, float]:
     """Best at a rank of 32; settings of ranks above 50 fail."""
     if settings["rank"] > 50:
@@ -49,7 +58,7 @@ def test_a_search_finds_better_settings_and_goes_on_as_if_it_had_not_been_stoppe
             seen[name].append(dict(settings))
             return bowl(settings)
 
-        return tune(tmp_path / name, "a", searched, RESOLVED, Budget(trials=trials), attempt)
+        return carried_out(tune(tmp_path / name, "a", searched, RESOLVED, Budget(trials=trials)), attempt)
 
     whole = search("whole", 14)
     assert seen["whole"][0] == {name: RESOLVED[name] for name in searched}, "the defaults come first"
@@ -71,13 +80,13 @@ def test_of_equal_scores_the_lower_loss_counts(tmp_path: Path) -> None:
         losses.append(settings["weight_decay"] + (not losses))
         return 0.9, losses[-1]
 
-    found = tune(tmp_path, "a", searched, RESOLVED, Budget(trials=5), attempt)
+    found = carried_out(tune(tmp_path, "a", searched, RESOLVED, Budget(trials=5)), attempt)
     assert found.settings["weight_decay"] == min(losses)
 
 
 def test_a_budget_of_time(tmp_path: Path) -> None:
     searched = ranges(LORA.hyperparameters, RESOLVED, {})
-    assert tune(tmp_path, "a", searched, RESOLVED, Budget(seconds=1e-9), bowl).tried == 1
+    assert carried_out(tune(tmp_path, "a", searched, RESOLVED, Budget(seconds=1e-9)), bowl).tried == 1
     assert Budget(seconds=10).is_spent(3, 10.0) and not Budget(seconds=10).is_spent(3, 9.0)
 
 

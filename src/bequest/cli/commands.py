@@ -28,7 +28,7 @@ def compare(options: Namespace) -> int:
     own |= {"teacher": options.teacher, "distillation": distillation(options), "unlabelled": options.unlabelled}
     own |= {"temperatures": options.temperatures, "measure_memory": options.measure_memory}
     own["train_sizes"] = options.train_sizes
-    own |= {"tune": options.tune, "budget": options.budget}
+    own |= {"tune": options.tune, "budget": options.budget, "on": options.on, "resources": options.resources}
     run = api.compare(methods=names, settings=settings, **own, **_start(options), **_shared(options))
     _closing(run)
     return 0
@@ -50,6 +50,7 @@ def distill(options: Namespace) -> int:
 
     own = {name: getattr(options, name) for name in ("teacher", "method", "temperatures", "unlabelled", "seeds", "out")}
     own |= {name: value for name, value in _training(options).items() if name != "source_data"}
+    own |= {"on": options.on, "resources": options.resources}
     shared = _shared(options)
     settings = {**distillation(options), **hyperparameters(options)}
     run = api.distill(student=shared.pop("source"), **own, **_start(options), **{**shared, **settings})

@@ -106,7 +106,8 @@ def _parser() -> ArgumentParser:
         "  bequest compare photos/ --source efficientnet_lite0 --methods linear_probe,lora --set lora.rank=4\n"
         "  bequest compare reviews.csv --source minilm_l6 --methods full,galore --measure-memory\n"
         "  bequest compare reviews.csv --source minilm_l6 --train-sizes 25,50,100,200,400\n"
-        "  bequest compare reviews.csv --source minilm_l6 --train-size 200 --tune 20\n",
+        "  bequest compare reviews.csv --source minilm_l6 --train-size 200 --tune 20\n"
+        "  bequest compare reviews.csv --source minilm_l6 --seeds 10 --on ray --resources cpus=2,memory=4GB\n",
     )
     add_data(compare)
     add_sizes(compare)
@@ -148,6 +149,7 @@ def _parser() -> ArgumentParser:
     add_distillation(compare)
     add_run(compare, seeds=True)
     add_measures(compare)
+    add_cluster(compare)
     compare.set_defaults(command=commands.compare)
 
     adapt = verb(
@@ -188,6 +190,7 @@ def _parser() -> ArgumentParser:
     )
     add_training(distill)
     add_run(distill, seeds=True)
+    add_cluster(distill)
     add_hyperparameters(distill)
     distill.set_defaults(command=commands.distill)
 

@@ -7,7 +7,7 @@ import hashlib
 import json
 import re
 import sys
-from collections.abc import Generator
+from collections.abc import Generator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
@@ -34,6 +34,8 @@ _RECORD, _LOCK = "record.json", ".lock"
 _TRAINED, _TESTED = "trained.safetensors", "test_outputs.safetensors"
 _DIGESTS = {_TRAINED: "weights", _TESTED: "test_outputs"}
 """Under which name a trial's record keeps the digest of each file beside it."""
+_KEPT = (*_DIGESTS, LAST_GOOD, _RECORD)
+"""What stays of a trial, the record last: a trial without one is not finished."""
 
 
 def digest(identity: dict[str, Any]) -> str:
@@ -70,7 +72,7 @@ class RunFolder:
             )
         self.path.mkdir(parents=True, exist_ok=True)
         with (self.path / _LOCK).open("ab") as lock:
-            if not _lock(lock):
+            if not locked(lock):
                 raise RunError(
                     f"Another process is at work in {self.path}; expected a folder that no run uses now. Wait for it, "
                     "or choose another --out."
@@ -172,6 +174,19 @@ class RunFolder:
         folder = self.trial(record.method, record.seed)
         content = _read_sealed(folder / _RECORD, _again(folder))
         _write_sealed(folder / _RECORD, {**content, "record": asdict(record)})
+
+    def packed(self, method: str, seed: int) -> dict[str, bytes]:
+        """The files of a trial that has ended, by name."""
+        folder = self.trial(method, seed)
+        return {name: (folder / name).read_bytes() for name in _KEPT if (folder / name).is_file()}
+
+    def unpack(self, method: str, seed: int, files: Mapping[str, bytes]) -> None:
+        """Write the files of a trial that has ended in another folder, from `packed`."""
+        folder = self.trial(method, seed)
+        for name in _KEPT:
+            if name in files:
+                with atomic_open(folder / name) as file:
+                    file.write(files[name])
 
     def _tidy(self, folder: Path) -> None:
         """Remove what a trial needed only until it ended."""
@@ -322,7 +337,7 @@ def _hash(data: bytes = b"") -> Any:
     return hashlib.blake2b(data, digest_size=16)
 
 
-def _lock(file: IO[bytes]) -> bool:
+def locked(file: IO[bytes]) -> bool:
     """Whether the file is now this process's alone, until it is closed or the process ends however it may."""
     try:
         if sys.platform == "win32":

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 import platform
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
+from contextlib import closing
 from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from itertools import count, pairwise
@@ -20,17 +21,18 @@ from bequest.comparison.examples import collect
 from bequest.comparison.folder import BEST, SIZES, RunFolder, digest
 from bequest.comparison.groups import group_scores, worst, worst_group_influence
 from bequest.comparison.learning_curves import learning_curves
+from bequest.comparison.local import Call, Job, Runner, advance, in_process
 from bequest.comparison.questions import answer, concerned
 from bequest.comparison.significance import Scores, against_best, by_unit
 from bequest.comparison.statistics import RANKING, make_row, rank
 from bequest.comparison.teacher import Taught, measure_teacher
-from bequest.comparison.tuning import Budget, ranges, tune
+from bequest.comparison.tuning import Attempted, Budget, Tuned, attempted, ranges, tune
 from bequest.comparison.weights import examine
 from bequest.core.distillation import DISTILLED, TEACHER, Distillation
 from bequest.core.errors import DataError, MethodError, RunError, SourceError, TrainingError
-from bequest.core.observe import Observer
+from bequest.core.observe import Observer, Silent
 from bequest.core.plan import Part, Plan, Solve, Train
-from bequest.core.registry import MethodInfo, get_method
+from bequest.core.registry import Hyperparameter, MethodInfo, get_method
 from bequest.core.results import WORST_GROUP, Leaderboard, Row, SelectBy, TrialRecord
 from bequest.core.sealed import SealedLabels
 from bequest.core.task import Draw, IntArray, Task
@@ -38,10 +40,11 @@ from bequest.data.views import Views
 from bequest.engine.adapted import AdaptedModel
 from bequest.engine.context import Context
 from bequest.engine.feature_teaching import guided_stages
-from bequest.engine.run import LAST_GOOD, Outcome, make_plan, restore, run
+from bequest.engine.run import LAST_GOOD, Outcome, make_plan, prepare, restore, run
 from bequest.engine.runtime import Precision, choose_runtime
 from bequest.engine.store import Store
 from bequest.engine.teaching import Teaching
+from bequest.nn.network import Network
 from bequest.nn.taps import Tap, tapped
 from bequest.sources import Source
 
@@ -217,6 +220,7 @@ def compare(
     measure: Callable[[str, int], int] | None = None,
     advise: Callable[[Leaderboard], list[str]] | None = None,
     report: Any = None,
+    runner: Runner = in_process,
 ) -> Leaderboard:
     """Run every method at every seed, or take up a run that was interrupted; write the run's folder.
 
@@ -233,6 +237,7 @@ def compare(
             it ended badly; None measures none.
         advise: From the finished leaderboard to what to take from it; None for nothing.
         report: Called with the leaderboard and the folder at the end, to write the report.
+        runner: Carries trials out.
 
     Raises:
         RunError: The folder cannot be used or written, or no trial ended well.
@@ -245,20 +250,9 @@ def compare(
         protocol.teaching.check(sealed.public, source)
         _check_features(source, sealed.public, entries, protocol.teaching.settings)
     _check_source_task(protocol.source_task, source, entries)
-    context = Context(
-        source,
-        sealed.public,
-        store or Store(note=observer.note),
-        choose_runtime(protocol.precision),
-        observer,
-        views=protocol.views,
-        cut=protocol.cut,
-        taps=tuple(dict.fromkeys(tap for entry in entries for tap in entry.taps)),
-        source_task=protocol.source_task,
-        teaching=protocol.teaching,
-    )
+    context = _context(source, sealed, entries, protocol, store or Store(note=observer.note), observer)
     # Sizes that do not fit the data are told before any work.
-    begin = partial(_Comparison.begin, context, task, sealed, entries)
+    begin = partial(_Comparison.begin, context, task, sealed, entries, runner=runner)
     parts = [begin(part, RunFolder(out / SIZES / str(part.train_size)), is_part=True) for part in _parts(protocol)]
     comparison = begin(protocol, RunFolder(out), measure=measure)
     for note in task.notes:
@@ -267,6 +261,78 @@ def compare(
         return comparison.carry_out(settings or {}, parts, advise, report)
     except OSError as error:
         raise disk_error(error, out, context.store.folder) from error
+
+
+def _context(
+    source: Source,
+    sealed: SealedLabels,
+    entries: Sequence[Entry],
+    protocol: Protocol,
+    store: Store,
+    observer: Observer,
+) -> Context:
+    return Context(
+        source,
+        sealed.public,
+        store,
+        choose_runtime(protocol.precision),
+        observer,
+        views=protocol.views,
+        cut=protocol.cut,
+        taps=tuple(dict.fromkeys(tap for entry in entries for tap in entry.taps)),
+        source_task=protocol.source_task,
+        teaching=protocol.teaching,
+    )
+
+
+@dataclass(frozen=True)
+class Parcel:
+    """A comparison on its way to another process, which has a store of its own and writes no run's folder.
+
+    Attributes:
+        source: The pretrained network.
+        cache: Folder of the store.
+        runtime: Device and precision, which must be the same there.
+        about: What else a comparison is made of.
+    """
+
+    source: Source
+    cache: Path
+    runtime: dict[str, Any]
+    about: dict[str, Any]
+
+    def opened(self, note: Callable[[str], None]) -> _Comparison:
+        """The comparison, without trials.
+
+        Args:
+            note: Told what the user should know.
+
+        Raises:
+            RunError: Device or precision are others here.
+        """
+        sealed, entries, protocol = (self.about[name] for name in ("sealed", "entries", "protocol"))
+        store = Store(self.cache, note=note)
+        context = _context(self.source, sealed, entries, protocol, store, _Noted(note))
+        here = context.runtime.describe()
+        if here != self.runtime:
+            told = "; ".join(f"{k}: {self.runtime[k]} there, {v} here" for k, v in here.items() if self.runtime[k] != v)
+            raise RunError(
+                f"A worker does not compute as the process that the comparison began in does ({told}); expected the "
+                "same. Begin where there is what workers have, state accelerators (--resources gpus=1), or name the "
+                "precision: --precision float32."
+            )
+        return _Comparison(context, folder=RunFolder(Path()), **self.about)
+
+
+class _Noted(Silent):
+    """An observer that passes on notes alone."""
+
+    def __init__(self, tell: Callable[[str], None]) -> None:
+        self._tell = tell
+
+    def note(self, text: str) -> None:
+        """Passed on."""
+        self._tell(text)
 
 
 def _check_features(source: Source, task: Task, entries: Sequence[Entry], settings: Distillation) -> None:
@@ -318,10 +384,16 @@ class _Comparison:
     tuning_draw: Draw
     measure: Callable[[str, int], int] | None = None
     is_part: bool = False
+    runner: Runner = in_process
     tuning: dict[str, dict[str, Any]] = field(default_factory=dict[str, dict[str, Any]])
     trials: list[TrialRecord] = field(default_factory=list)
     scores: dict[str, dict[int, Scores]] = field(default_factory=dict[str, dict[int, Scores]])
     taught: Taught | None = None
+    prepared: int = 0
+    environment: dict[str, Any] = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.environment = environment(self.context)
 
     @classmethod
     def begin(
@@ -378,28 +450,60 @@ class _Comparison:
     def run_trials(self) -> Leaderboard:
         """The leaderboard once every trial has ended; those that the folder holds are not run again."""
         if self.protocol.budget is not None:
-            self.entries = [self.tuned(entry, self.protocol.budget) for entry in self.entries]
-        finished = self.finished()
+            self.tune(self.protocol.budget)
+        finished, progress = self.finished(), partial(self.context.observer.progress, "trials")
+        progress(0, len(self.planned))
+        for record in finished.values():
+            self.take(record, is_new=False)
+        missing = [(entry, seed) for entry, seed in self.planned if (entry.name, seed) not in finished]
+        progress(len(finished), len(self.planned))
+        with closing(self.runner(self, [_job(entry.name, seed) for entry, seed in missing])) as ended:
+            for _, record in ended:
+                self.take(record, is_new=True)
+                progress(len(self.trials), len(self.planned))
         board = self.board()
-        for done, (entry, seed) in enumerate(self.planned):
-            self.context.observer.progress("trials", done, len(self.planned))
-            record = finished.get((entry.name, seed))
-            is_new = record is None
-            record = self.trial(entry, seed, self.draws[seed]) if record is None else record
-            if self.asks_for_weights(record):
-                record, is_new = self.examined(entry, record), True
-            if self.asks_for_memory(record):
-                record, is_new = self.measured(record), True
-            self.trials.append(record)
-            if record.error is None:
-                self.scores.setdefault(record.method, {})[seed] = self.by_sample(record)
-            board = self.board()
-            if is_new:
-                self.folder.write_board(board)
-            self.context.observer.trial(self.trials[-1], board)
-        self.context.observer.progress("trials", len(self.planned), len(self.planned))
         self.folder.write_board(board)
         return board
+
+    def take(self, record: TrialRecord, *, is_new: bool) -> None:
+        """Enter a trial that has ended, in its place among those that are planned, and look at what is to be known."""
+        self.enter(record)
+        first = self.first_well(record.method)
+        if first is not None:
+            looked_at = self.looked_at(first)
+            is_new |= looked_at is not first
+            self.enter(looked_at)
+            record = looked_at if looked_at.seed == record.seed else record
+        board = self.board()
+        if is_new:
+            self.folder.write_board(board)
+        self.context.observer.trial(record, board)
+
+    def enter(self, record: TrialRecord) -> None:
+        """Put a record in its place among the trials, or in that of the one that stood there."""
+        places = {(entry.name, seed): place for place, (entry, seed) in enumerate(self.planned)}
+        others = [t for t in self.trials if (t.method, t.seed) != (record.method, record.seed)]
+        is_known = len(others) < len(self.trials)
+        self.trials = sorted([*others, record], key=lambda t: places[t.method, t.seed])
+        if record.error is None and not is_known:
+            known = {**self.scores.get(record.method, {}), record.seed: self.by_sample(record)}
+            self.scores[record.method] = {seed: known[seed] for seed in self.draws if seed in known}
+
+    def first_well(self, method: str) -> TrialRecord | None:
+        """Of a method's trials the one at the first seed that ended well; None while an earlier seed's may."""
+        ended = {trial.seed: trial for trial in self.trials if trial.method == method}
+        for seed in self.draws:
+            if seed not in ended or ended[seed].error is None:
+                return ended.get(seed)
+        return None
+
+    def looked_at(self, record: TrialRecord) -> TrialRecord:
+        """The record with what is measured of one trial of a method only."""
+        if self.asks_for_inference(record):
+            record = self.timed(record)
+        if self.asks_for_weights(record):
+            record = self.examined(record)
+        return self.measured(record) if self.asks_for_memory(record) else record
 
     @property
     def num_labels(self) -> int:
@@ -434,28 +538,84 @@ class _Comparison:
             raise RunError("\n".join(faults))
         return found
 
-    def tuned(self, entry: Entry, budget: Budget) -> Entry:
-        """The method with the hyperparameters that held-out labels chose; as it is where it has none to choose."""
-        info, seed = entry.info, self.protocol.tuning_seed
-        searched = ranges(info.hyperparameters, entry.settings, entry.given)
-        if not searched:
-            return entry
+    def entry(self, name: str) -> Entry:
+        """The method of a row."""
+        return next(entry for entry in self.entries if entry.name == name)
+
+    def searched(self, entry: Entry) -> dict[str, tuple[Hyperparameter, float, float]]:
+        """The hyperparameters of a method that held-out labels choose; empty without a budget."""
+        if self.protocol.budget is None:
+            return {}
+        return ranges(entry.info.hyperparameters, entry.settings, entry.given)
+
+    def tune(self, budget: Budget) -> None:
+        """Give every method the hyperparameters that held-out labels choose, where it has any to choose."""
+        numbers = [number for number, entry in enumerate(self.entries) if self.searched(entry)]
+        jobs = [self.search(self.entries[number], budget) for number in numbers]
+        found: dict[int, Tuned] = {}
+        with closing(self.runner(self, jobs)) as ended:
+            for job, tuned in ended:
+                found[numbers[job]] = tuned
+        for number, tuned in sorted(found.items()):
+            entry = self.entries[number]
+            self.tuning[entry.name] = asdict(tuned)
+            method = entry.info.build({**entry.given, **tuned.settings})
+            settings = {**entry.settings, **entry.info.resolve(method, self.context.source.modality)}
+            self.entries[number] = replace(entry, method=method, settings=settings)
+
+    def search(self, entry: Entry, budget: Budget) -> Generator[Call, Attempted, Tuned]:
+        """The job of choosing a method's hyperparameters."""
+        seed, tried = self.protocol.tuning_seed, count()
+        name = digest({"trial": self.trial_identity(entry, seed), "select_by": self.protocol.select_by})
+        search = tune(self.folder.path, name, self.searched(entry), entry.settings, budget)
+        chosen, found = advance(search)
+        while chosen is not None:
+            if budget.trials is not None:
+                self.context.observer.progress(f"tuning {entry.name}", next(tried), budget.trials)
+            chosen, found = advance(search, (yield Call(entry.name, seed, chosen)))
+        return found
+
+    def attempt(self, name: str, seed: int, settings: Mapping[str, Any]) -> Attempted:
+        """Try a setting of a method on the draw that hyperparameters are chosen by."""
+        entry = self.entry(name)
         context = replace(self.context, teaching=entry.teaching)
-        tried = count()
 
         def attempt(chosen: Mapping[str, Any]) -> tuple[float, float]:
-            if budget.trials is not None:
-                context.observer.progress(f"tuning {entry.name}", next(tried), budget.trials)
-            method = info.build({**entry.given, **chosen})
-            outcome = run(context, method, self.tuning_draw, seed=seed, tested=False)
-            return self.held_out_score(outcome)
+            method = entry.info.build({**entry.given, **chosen})
+            return self.held_out_score(run(context, method, self.tuning_draw, seed=seed, tested=False))
 
-        name = digest({"trial": self.trial_identity(entry, seed), "select_by": self.protocol.select_by})
-        found = tune(self.folder.path, name, searched, entry.settings, budget, attempt)
-        self.tuning[entry.name] = asdict(found)
-        method = info.build({**entry.given, **found.settings})
-        settings = {**entry.settings, **info.resolve(method, context.source.modality)}
-        return replace(entry, method=method, settings=settings)
+        return attempted(attempt, settings)
+
+    def prepare(self, name: str, seed: int) -> None:
+        """Make the frozen passes of all that is planned up to a trial, in this order.
+
+        A pass's numbers depend, in the last digits, on what was stored before it. So every store is filled in the same
+        order, whichever trials are carried out beside it. What this trial makes for earlier ones is counted as its own.
+        """
+        searched = [(entry, self.protocol.tuning_seed) for entry in self.entries if self.searched(entry)]
+        steps, passes = [*searched, *self.planned], self.context.passes
+        place = next(i for i, (entry, s) in enumerate(steps) if (entry.name, s) == (name, seed))
+        computed = passes.computed
+        passes.begin_trial(None, None)
+        for entry, step_seed in steps[self.prepared : place]:
+            prepare(self.context, entry.method, self.draw(step_seed), seed=step_seed)
+        self.prepared = max(self.prepared, place)
+        computed = passes.computed - computed
+        entry = self.entry(name)
+        passes.begin_trial(self.folder.trial(name, seed), self.trial_identity(entry, seed))
+        if computed:
+            passes.count("passes of earlier trials", 0, computed)
+        prepare(self.context, entry.method, self.draw(seed), seed=seed)
+
+    def draw(self, seed: int) -> Draw:
+        """Of a trial, or of the settings that are tried."""
+        return self.draws.get(seed, self.tuning_draw)
+
+    def parcel(self) -> Parcel:
+        """What another process makes the same comparison of."""
+        names = ("entries", "protocol", "draws", "sealed", "task", "tuning_draw", "is_part", "tuning", "taught")
+        about = {name: getattr(self, name) for name in names}
+        return Parcel(self.context.source, self.context.store.folder, self.context.runtime.describe(), about)
 
     def held_out_score(self, outcome: Outcome) -> tuple[float, float]:
         """Of a setting that is tried: the score that rows are ranked by, the higher the better, and the loss."""
@@ -467,8 +627,10 @@ class _Comparison:
         loss = float(objective.loss(outcome.validation, labels))
         return (score if objective.higher_is_better else -score), loss
 
-    def trial(self, entry: Entry, seed: int, draw: Draw) -> TrialRecord:
-        name, context = entry.name, replace(self.context, teaching=entry.teaching)
+    def trial(self, name: str, seed: int) -> TrialRecord:
+        """Carry out a trial; what ended well lies in the folder then."""
+        entry, draw = self.entry(name), self.draws[seed]
+        context = replace(self.context, teaching=entry.teaching)
         identity, folder = self.trial_identity(entry, seed), self.folder.trial(name, seed)
         try:
             with PeakMemory(context.runtime.device) as memory:
@@ -501,11 +663,11 @@ class _Comparison:
         with self.sealed.opened() as task:
             groups = group_scores(task, draw.test, outcome.test)
         worst_group = worst(groups)
-        inference = None
-        if all(trial.inference_per_s is None for trial in self.trials if trial.method == entry.name):
-            inference = measure_inference(context, outcome.network, draw.test)
+        is_first = seed == next(iter(self.draws))
+        inference = _inference(context, outcome.network, draw.test) if is_first else {}
         return replace(
             self.blank(entry, seed),
+            **inference,
             validation=objective.score(outcome.validation, validation),
             validation_loss=float(objective.loss(outcome.validation, validation)),
             test=objective.score(outcome.test, test),
@@ -525,10 +687,6 @@ class _Comparison:
             optimizer_bytes=outcome.history[-1].optimizer_bytes if outcome.history else 0,
             train_s=outcome.own_s + outcome.shared_s,
             shared_s=outcome.shared_s,
-            inference_per_s=inference and inference.per_s,
-            latency_p50_ms=inference and inference.latency_p50_ms,
-            latency_p95_ms=inference and inference.latency_p95_ms,
-            forward_flops=inference and inference.forward_flops,
             labels=len(draw.labelled),
             merged=outcome.merged,
             frozen_shares=outcome.frozen_shares,
@@ -552,25 +710,36 @@ class _Comparison:
         units = self.context.task.units
         return scores.numpy() if units is None else by_unit(scores.numpy(), units[indices])
 
-    def asks_for_weights(self, record: TrialRecord) -> bool:
-        """Whether a question wants to look at them: of each method it is about, at the first seed that ended well."""
-        known = {trial.method for trial in self.trials if trial.weights is not None}
-        return record.method in self.questioned - known and record.error is None and record.weights is None
+    def asks_for_inference(self, record: TrialRecord) -> bool:
+        """Whether what a method's predictions cost was not measured along with the trial at the first seed."""
+        return all(trial.inference_per_s is None for trial in self.trials if trial.method == record.method)
 
-    def examined(self, entry: Entry, record: TrialRecord) -> TrialRecord:
+    def timed(self, record: TrialRecord) -> TrialRecord:
+        """The record with what its network's predictions cost, kept in the folder."""
+        plan = make_plan(self.context, self.entry(record.method).method, record.seed)
+        network = restore(plan, *self.folder.trained(record.method, record.seed))
+        record = replace(record, **_inference(self.context, network, self.draws[record.seed].test))
+        self.folder.amend(record)
+        return record
+
+    def asks_for_weights(self, record: TrialRecord) -> bool:
+        """Whether a question wants to look at them, and they were not looked at of any trial of the method."""
+        known = {trial.method for trial in self.trials if trial.weights is not None}
+        return record.method in self.questioned - known
+
+    def examined(self, record: TrialRecord) -> TrialRecord:
         """The record with what its training did to the weights, kept in the folder."""
         trained, head = self.folder.trained(record.method, record.seed)
-        plan = make_plan(self.context, entry.method, record.seed)
+        plan = make_plan(self.context, self.entry(record.method).method, record.seed)
         weights = examine(self.context, plan, trained, head, self.draws[record.seed].test)
         record = replace(record, weights=weights)
         self.folder.amend(record)
         return record
 
     def asks_for_memory(self, record: TrialRecord) -> bool:
-        """Whether a method's memory has still to be measured: at the first seed that ended well."""
+        """Whether a method's memory has still to be measured."""
         known = {trial.method for trial in self.trials if trial.peak_memory_bytes}
-        is_open = record.error is None and not record.peak_memory_bytes
-        return self.measure is not None and is_open and record.method not in known
+        return self.measure is not None and record.method not in known
 
     def measured(self, record: TrialRecord) -> TrialRecord:
         """The record with the memory of a process of its own, kept in the folder."""
@@ -603,7 +772,7 @@ class _Comparison:
                 **({} if self.taught is None else {"teacher": self.taught.record}),
                 **({} if self.protocol.budget is None else {"tuning": self.describe_tuning(self.protocol.budget)}),
             },
-            environment=environment(self.context),
+            environment=self.environment,
             passes={
                 "asked": sum(trial.asked_samples for trial in self.trials),
                 "computed": sum(trial.frozen_samples for trial in self.trials),
@@ -625,7 +794,7 @@ class _Comparison:
 
     def save_best(self, row: Row) -> None:
         """Make the median seed's network again from what it trained, and save it whole."""
-        entry = next(e for e in self.entries if e.name == row.method)
+        entry = self.entry(row.method)
         assert row.median_seed is not None
         trained, head = self.folder.trained(row.method, row.median_seed)
         network = restore(make_plan(self.context, entry.method, row.median_seed), trained, head)
@@ -659,7 +828,7 @@ class _Comparison:
             "tested": len(draw.test),
             "trainable_parameters": trial.trainable_parameters,
             "rivals": len(self.entries) - 1,
-            "environment": environment(self.context),
+            "environment": self.environment,
         }
 
     def trial_identity(self, entry: Entry, seed: int) -> str:
@@ -682,6 +851,22 @@ class _Comparison:
             "divided": _divided(self.entries),
             "source_task": self.protocol.source_task and self.protocol.source_task.fingerprint,
         }
+
+
+def _job(method: str, seed: int) -> Job:
+    """A trial."""
+    return (yield Call(method, seed))
+
+
+def _inference(context: Context, network: Network, test: IntArray) -> dict[str, Any]:
+    """What a finished network's predictions cost, as a record has it."""
+    found = measure_inference(context, network, test)
+    return {
+        "inference_per_s": found.per_s,
+        "latency_p50_ms": found.latency_p50_ms,
+        "latency_p95_ms": found.latency_p95_ms,
+        "forward_flops": found.forward_flops,
+    }
 
 
 def _are_nested(comparisons: Sequence[_Comparison]) -> bool:

@@ -8,7 +8,7 @@ it. The first setting of a method is its own defaults, the others come from Optu
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Generator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -74,6 +74,33 @@ Attempt = Callable[[Mapping[str, Any]], tuple[float, float]]
 """From settings to their score on held-out labels, the higher the better, and their loss there."""
 
 
+@dataclass(frozen=True)
+class Attempted:
+    """What came of a setting.
+
+    Attributes:
+        seconds: That it took.
+        score: On held-out labels, the higher the better; None where there is none.
+        loss: There.
+        error: Why there is no score; None where there is one.
+    """
+
+    seconds: float
+    score: float | None = None
+    loss: float | None = None
+    error: str | None = None
+
+
+def attempted(attempt: Attempt, settings: Mapping[str, Any]) -> Attempted:
+    """Try a setting; one that cannot be trained is an outcome too."""
+    began = time.perf_counter()
+    try:
+        score, loss = attempt(settings)
+    except (MethodError, TrainingError, MemoryError) as error:
+        return Attempted(time.perf_counter() - began, error=str(error) or type(error).__name__)
+    return Attempted(time.perf_counter() - began, score, loss)
+
+
 def ranges(
     hyperparameters: tuple[Hyperparameter, ...], resolved: Mapping[str, Any], given: Mapping[str, Any]
 ) -> dict[str, tuple[Hyperparameter, float, float]]:
@@ -99,9 +126,8 @@ def tune(
     searched: Mapping[str, tuple[Hyperparameter, float, float]],
     defaults: Mapping[str, Any],
     budget: Budget,
-    attempt: Attempt,
-) -> Tuned:
-    """Try settings until the budget is spent, or go on with a search that was stopped.
+) -> Generator[dict[str, Any], Attempted, Tuned]:
+    """Choose settings until the budget is spent, or go on with a search that was stopped.
 
     Args:
         folder: Of the run.
@@ -109,7 +135,9 @@ def tune(
         searched: From `ranges`.
         defaults: The first setting.
         budget: What may be spent.
-        attempt: Carries a setting out.
+
+    Yields:
+        A setting to be tried; what came of it is sent back.
 
     Raises:
         MethodError: Optuna is not installed.
@@ -118,7 +146,8 @@ def tune(
     distributions = {key: _distribution(*found) for key, found in searched.items()}
     first = {key: defaults[key] for key in searched}
     while not budget.is_spent(len(done := _attempts(study)), sum(t.user_attrs[_SECONDS] for t in done)):
-        _try(study, distributions, first if not done else None, len(done), attempt)
+        trial = _ask(study, distributions, first if not done else None, len(done))
+        _tell(study, trial, (yield dict(trial.params)))
     best = max((t for t in done if _SCORE in t.user_attrs), key=_goodness, default=None)
     return Tuned(
         settings=first if best is None else dict(best.params),
@@ -149,13 +178,9 @@ def _attempts(study: Study) -> list[FrozenTrial]:
     return [t for t in study.get_trials(deepcopy=False) if t.state.is_finished()]
 
 
-def _try(
-    study: Study,
-    distributions: Mapping[str, BaseDistribution],
-    fixed: Mapping[str, Any] | None,
-    number: int,
-    attempt: Attempt,
-) -> None:
+def _ask(
+    study: Study, distributions: Mapping[str, BaseDistribution], fixed: Mapping[str, Any] | None, number: int
+) -> Trial:
     from optuna.samplers import TPESampler
     from optuna.trial import TrialState
 
@@ -163,21 +188,17 @@ def _try(
     study.sampler = TPESampler(seed=number)
     if fixed is not None and not study.get_trials(deepcopy=False, states=[TrialState.WAITING]):
         study.enqueue_trial(dict(fixed))
-    trial, began = study.ask(dict(distributions)), time.perf_counter()
-    try:
-        score, loss = attempt(trial.params)
-    except (MethodError, TrainingError, MemoryError) as error:
-        _end(study, trial, None, began, {_ERROR: str(error) or type(error).__name__})
-    else:
-        _end(study, trial, score, began, {_SCORE: score, _LOSS: loss})
+    return study.ask(dict(distributions))
 
 
-def _end(study: Study, trial: Trial, score: float | None, began: float, known: Mapping[str, Any]) -> None:
+def _tell(study: Study, trial: Trial, found: Attempted) -> None:
     from optuna.trial import TrialState
 
-    for key, value in {**known, _SECONDS: time.perf_counter() - began}.items():
-        trial.set_user_attr(key, value)
-    study.tell(trial, score, state=TrialState.FAIL if score is None else TrialState.COMPLETE)
+    known = {_SCORE: found.score, _LOSS: found.loss, _ERROR: found.error, _SECONDS: found.seconds}
+    for key, value in known.items():
+        if value is not None:
+            trial.set_user_attr(key, value)
+    study.tell(trial, found.score, state=TrialState.FAIL if found.score is None else TrialState.COMPLETE)
 
 
 def _distribution(h: Hyperparameter, low: float, high: float) -> BaseDistribution:

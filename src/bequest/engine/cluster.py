@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -80,7 +81,7 @@ def connected(address: str) -> Iterator[Any]:
     own = not ray.is_initialized()
     if own:
         try:
-            ray.init(address if address != "ray" else None, log_to_driver=False, logging_level="warning")
+            ray.init(address if address != "ray" else None, log_to_driver=False, logging_level=logging.WARNING)
         except (ConnectionError, OSError, RuntimeError) as error:
             raise RunError(
                 f"No cluster of Ray answers at {address} ({str(error).strip().splitlines()[0]}); expected one whose "

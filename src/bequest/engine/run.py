@@ -121,6 +121,11 @@ def run(
     return trial.outcome(validation, test)
 
 
+def prepare(context: Context, method: Method, draw: Draw, *, seed: int) -> None:
+    """Make the frozen passes that `run` begins with, so that it finds them stored; arguments as there."""
+    _shared_seconds(context, make_plan(context, method, seed), draw)
+
+
 def reassemble(plan: Plan, trained: dict[str, Tensor], head: dict[str, Any]) -> Network:
     """The network of an earlier trial as its last stage left it, before it is finished.
 

@@ -1,0 +1,277 @@
+"""The runner that carries out the parts of a comparison as tasks of Ray.
+
+The work is put into Ray's object store once; a worker takes it from there when its first task comes, with a store of
+frozen outputs of its own machine. What a trial leaves comes back with its record, and this process alone writes the
+run's folder. So machines need no disk in common; the data must lie at the same paths on all of them.
+
+A worker that dies and a machine that is lost are no fault of a trial: it is carried out again, up to `ATTEMPTS` times.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Generator, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import torch
+
+import bequest
+from bequest.comparison.folder import RunFolder, locked
+from bequest.comparison.local import Call, Job, Work, advance
+from bequest.core.errors import BequestError, DataError, RunError
+from bequest.engine.cluster import Resources
+
+ATTEMPTS = 4
+"""How often a part is carried out before it is given up: a worker that dies at it each time may well die of it."""
+
+_LOCK, _LOCK_EVERY_S = ".passes.lock", 0.05
+_LOOK_EVERY_S = 30.0
+
+
+def on_ray(ray: Any, asked: Resources, work: Work, jobs: Sequence[Job]) -> Generator[tuple[int, Any]]:
+    """The runner; with its first two arguments bound it is a `bequest.comparison.local.Runner`.
+
+    Args:
+        ray: The module, connected.
+        asked: What one task has for itself.
+        work: The comparison.
+        jobs: What is to be done.
+
+    Yields:
+        A job's number and what it came to, as they end.
+
+    Raises:
+        RunError: No machine has what a task asks for, the work cannot be sent, a worker's versions are others, or
+            workers died at a part each time that it was carried out; all else has ended then.
+        BequestError: Whatever a part raises.
+    """
+    tasks = _Tasks(ray, asked, work, jobs)
+    try:
+        for number in range(len(jobs)):
+            yield from tasks.advance(number)
+        while tasks.pending:
+            yield from tasks.next()
+    finally:
+        for ref in tasks.pending:
+            ray.cancel(ref, force=True)
+    if tasks.lost:
+        raise RunError("\n".join(tasks.lost))
+
+
+@dataclass(frozen=True)
+class Ended:
+    """What a worker gives back.
+
+    Attributes:
+        value: What came of the part.
+        files: Of a trial, by name.
+        notes: What the user should know.
+        environment: Versions and machine.
+    """
+
+    value: Any
+    files: dict[str, bytes]
+    notes: list[str]
+    environment: dict[str, Any]
+
+
+class _Tasks:
+    """Jobs, and the tasks that are under way for them."""
+
+    def __init__(self, ray: Any, asked: Resources, work: Work, jobs: Sequence[Job]) -> None:
+        self.ray, self.asked, self.work, self.jobs = ray, asked, work, jobs
+        if not self.has_room():
+            raise RunError(
+                f"--resources asks for {_in_words(asked)} a task, which no machine of the cluster has; expected at "
+                "most what one has. State less, or add such a machine first."
+            )
+        try:
+            self.parcel = ray.put(work.parcel())
+        except (TypeError, AttributeError, ValueError) as error:
+            raise RunError(
+                f"The comparison cannot be sent to Ray's workers ({_first_line(error)}); expected data, a source and "
+                "methods that can be pickled. Leave --on out."
+            ) from error
+        # Ray itself repeats nothing: how often, and after which faults, is the same for tasks and their results.
+        self.task = ray.remote(carry_out).options(**asked.describe(), max_retries=0)
+        self.pending: dict[Any, tuple[int, Call, int]] = {}
+        self.lost: list[str] = []
+        self.environment: dict[str, Any] = {}
+
+    def advance(self, number: int, found: Any = None) -> Iterator[tuple[int, Any]]:
+        """Begin the next part of a job; what it came to if there is none."""
+        call, value = advance(self.jobs[number], found)
+        if call is None:
+            yield number, value
+        else:
+            self.begin(number, call, 1)
+
+    def begin(self, number: int, call: Call, attempt: int) -> None:
+        threads = max(1, int(self.asked.cpus))
+        ref = self.task.remote(_versions(), [self.parcel], call, threads)
+        self.pending[ref] = number, call, attempt
+
+    def next(self) -> Iterator[tuple[int, Any]]:
+        """Wait for the next task that ends, and go on with its job."""
+        from ray.exceptions import RayError, RayTaskError
+
+        ready, _ = self.ray.wait(list(self.pending), num_returns=1, timeout=_LOOK_EVERY_S)
+        if not ready and not self.has_room():
+            self.work.context.say(f"No machine of the cluster has {_in_words(self.asked)} now; waiting for one.")
+        for ref in ready:
+            number, call, attempt = self.pending.pop(ref)
+            try:
+                done: Ended = self.ray.get(ref)
+            except RayTaskError as error:
+                if not isinstance(error.cause, RayError):
+                    elsewhere = error.ip != self.ray.util.get_node_ip_address()
+                    raise _own(error.cause, error.ip if elsewhere else "") from error
+                self.again(number, call, attempt, error.cause)
+            except RayError as error:
+                self.again(number, call, attempt, error)
+            else:
+                self.take(call, done)
+                yield from self.advance(number, done.value)
+
+    def take(self, call: Call, done: Ended) -> None:
+        """Keep what a trial left, and say what its worker has to say."""
+        self.work.folder.unpack(call.method, call.seed, done.files)
+        for note in done.notes:
+            self.work.context.say(note)
+        if not self.environment:
+            self.environment = self.work.environment = {**done.environment, "ray": self.ray.__version__}
+        differing = [name for name, value in done.environment.items() if self.environment[name] != value]
+        if differing:
+            self.work.context.say(
+                f"Workers of Ray differ in {', '.join(differing)}: the last digits of what they compute may, too."
+            )
+
+    def again(self, number: int, call: Call, attempt: int, error: Exception) -> None:
+        """Carry a part out once more whose worker or machine is gone, or give it up."""
+        reason = _first_line(error)
+        if attempt < ATTEMPTS:
+            self.work.context.say(f"A worker of Ray was lost with {call} ({reason}); it is carried out again.")
+            self.begin(number, call, attempt + 1)
+            return
+        self.lost.append(
+            f"{ATTEMPTS} workers of Ray were lost one after another with {call} ({reason}); expected one that lives. "
+            "If memory runs out, state what a task needs (--resources memory=8GB). All else is kept, and the same "
+            "command goes on with it."
+        )
+
+    def has_room(self) -> bool:
+        """Whether some machine has as much as a task asks for, free or not."""
+        wanted = {"CPU": self.asked.cpus, "GPU": self.asked.gpus, "memory": self.asked.memory}
+        return any(
+            all(node["Resources"].get(name, 0) >= amount for name, amount in wanted.items() if amount)
+            for node in self.ray.nodes()
+            if node["Alive"]
+        )
+
+
+def carry_out(versions: Mapping[str, str], parcel: Sequence[Any], call: Call, threads: int) -> Ended:
+    """What a worker does; it keeps the work for the next task.
+
+    Args:
+        versions: Those that the comparison is made with.
+        parcel: The place of the work in the object store, in a list, so that it is not read for every task.
+        call: The part of the work.
+        threads: To compute with.
+
+    Raises:
+        RunError: Versions differ, or the work cannot be made here.
+        BequestError: Whatever the part raises.
+    """
+    if versions != _versions():
+        there, here = (", ".join(f"{name} {version}" for name, version in v.items()) for v in (versions, _versions()))
+        raise RunError(
+            f"A worker of Ray has {here}; expected the versions that the comparison began with, {there}. Install the "
+            "same on every machine of the cluster."
+        )
+    torch.set_num_threads(threads)
+    opened = _opened(parcel[0])
+    work = opened.work
+    with TemporaryDirectory(prefix="bequest-") as folder:
+        work.folder = RunFolder(Path(folder))
+        with _turn(work.context.store.folder):
+            work.prepare(call.method, call.seed)
+        value = call.of(work)
+        files = work.folder.packed(call.method, call.seed) if call.settings is None else {}
+    notes, opened.notes[:] = list(opened.notes), []
+    return Ended(value, files, notes, work.environment)
+
+
+@dataclass
+class _Opened:
+    """The work of a worker's process.
+
+    Attributes:
+        ref: Its place in the object store.
+        work: The work.
+        notes: What is to be said of it.
+    """
+
+    ref: Any
+    work: Work
+    notes: list[str] = field(default_factory=list[str])
+
+
+_kept: list[_Opened] = []
+"""The last one, which is that of the next task until a comparison goes on to another phase."""
+
+
+def _opened(ref: Any) -> _Opened:
+    if not _kept or _kept[0].ref != ref:
+        import ray
+        from ray.exceptions import RaySystemError
+
+        _kept.clear()
+        notes: list[str] = []
+        try:
+            parcel: Any = ray.get(ref)
+        except RaySystemError as error:
+            raise RunError(
+                f"A worker of Ray cannot read what the comparison is made of ({_first_line(error)}); expected the "
+                "packages and modules there that it was made with. Install them on every machine of the cluster."
+            ) from error
+        _kept.append(_Opened(ref, parcel.opened(notes.append), notes))
+    return _kept[0]
+
+
+@contextmanager
+def _turn(folder: Path) -> Generator[None]:
+    """While it is open no other worker fills the store: each would make the passes that all begin with."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / _LOCK).open("ab") as file:
+        while not locked(file):
+            time.sleep(_LOCK_EVERY_S)
+        yield
+
+
+def _versions() -> dict[str, str]:
+    return {"bequest": bequest.__version__, "torch": torch.__version__}
+
+
+def _own(error: Exception, place: str) -> Exception:
+    """What a part raised, with what to know of where it did."""
+    if isinstance(error, DataError) and place:
+        return DataError(f"{error} A worker of Ray at {place} says so; the data must lie at the same paths there.")
+    if isinstance(error, BequestError | OSError) or "failed to import" not in str(error):
+        return error
+    return RunError(
+        f"A worker of Ray cannot import bequest ({_first_line(error)}); expected bequest {bequest.__version__} on "
+        "every machine of the cluster. Install it there."
+    )
+
+
+def _in_words(asked: Resources) -> str:
+    stated = {"cpus": asked.cpus, "gpus": asked.gpus, "memory": asked.memory}
+    return ",".join(f"{name}={amount:g}" for name, amount in stated.items() if amount)
+
+
+def _first_line(error: Exception) -> str:
+    return next(iter(str(error).strip().splitlines()), type(error).__name__)
