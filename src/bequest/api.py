@@ -7,7 +7,7 @@ import re
 import subprocess
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import closing, contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from pathlib import Path
@@ -54,7 +54,6 @@ from bequest.data.output import FeatureTable, check_rows_suffix, check_suffix, w
 from bequest.data.shards import Columns as ShardColumns
 from bequest.data.shards import find_shards
 from bequest.data.views import choose_views
-from bequest.engine import cluster
 from bequest.engine.adapted import AdaptedModel, AnyPrediction, load
 from bequest.engine.cluster import Resources, connected
 from bequest.engine.cluster import resources as read_resources
@@ -64,10 +63,11 @@ from bequest.engine.formats import TOLERANCE, choose_format
 from bequest.engine.predicting import Predictor, result_cells, result_columns
 from bequest.engine.range_test import RangeTest, range_test
 from bequest.engine.runtime import choose_runtime
-from bequest.engine.sharded import Extraction, FeaturePass, OnRay, in_process
+from bequest.engine.sharded import Extraction, FeaturePass, OnRay, made_here
 from bequest.engine.store import Store
-from bequest.engine.teaching import Teaching
+from bequest.engine.teaching import Teaching, teach_ahead
 from bequest.engine.windows import divided
+from bequest.engine.workers import Workers
 from bequest.nn.taps import Tapped
 from bequest.nn.weight_selection import Selection
 from bequest.report.advice import advice
@@ -404,6 +404,11 @@ def compare(
         Tracked(watcher, trackers, folder) as tracked,
         _runner(on, asked) as runner,
     ):
+        store = Store(Path(cache) if cache is not None else None, note=watcher.note)
+        if on is not None and teaching is not None:
+            teaching.check(loaded, source)
+            context = Context(source, loaded, store, choose_runtime(precision), watcher)
+            _teach_elsewhere(replace(context, views=chosen_views, teaching=teaching), protocol, on, asked)
         board = run_comparison(
             loaded,
             source,
@@ -411,7 +416,7 @@ def compare(
             protocol,
             folder,
             tracked,
-            store=Store(Path(cache) if cache is not None else None, note=watcher.note),
+            store=store,
             settings=recorded,
             measure=partial(_memory_alone, folder, watcher) if measure_memory else None,
             advise=advice,
@@ -425,6 +430,15 @@ def _resources(on: str | None, resources: str | None) -> Resources:
     if on is None and resources is not None:
         raise DataError(f"--resources is {resources!r}, but the work is done in this process. Say where: --on ray.")
     return read_resources(resources)
+
+
+def _teach_elsewhere(context: Context, protocol: Protocol, on: str, asked: Resources) -> None:
+    """Have workers compute what teachers make, before training begins; it is found in the store then."""
+    sizes = {name: getattr(protocol, name) for name in ("train_size", "test_size", "split_seed")}
+    draws = [context.task.draw(seed, **sizes) for seed in protocol.seeds]
+    with connected(on) as ray, closing(Workers(ray, asked)) as workers:
+        taught = replace(context, workers=workers)
+        teach_ahead(taught, [draw.train for draw in draws], draws[0].test)
 
 
 @contextmanager
@@ -1198,7 +1212,7 @@ def features(
                 source,
                 check_count("--shard-size", shard_size, 1),
                 on,
-                cluster.resources(resources),
+                _resources(on, resources),
                 watcher,
             )
     columns = {
@@ -1261,16 +1275,16 @@ def _shards_of_features(
     source: Source,
     size: int,
     on: str | None,
-    asked: cluster.Resources,
+    asked: Resources,
     watcher: Observer,
 ) -> FeatureFile:
     if not isinstance(data, str | Path):
         raise DataError("For a folder of shards the data are one address; expected a folder, a file or a pattern.")
     extraction = Extraction(work, find_shards(data, source.modality, size), watcher)
     if on is None:
-        manifest = extraction.carry_out(in_process)
+        manifest = extraction.carry_out(made_here)
     else:
-        with cluster.connected(on) as ray:
+        with connected(on) as ray:
             manifest = extraction.carry_out(OnRay(ray, asked, watcher))
     place = work.out if "://" in work.out else Path(work.out)
     return FeatureFile(place, manifest["num_samples"], tuple(column_names(work.taps)))

@@ -44,7 +44,7 @@ _OTHERS = ("key", "label", "hash")
 
 
 class FeatureWriter:
-    """Writes one file, a row group at a time.
+    """Writes one file, a row group at a time; a context, so that it does not outlive the file.
 
     Args:
         file: Open for writing.
@@ -69,6 +69,12 @@ class FeatureWriter:
         self._checksums: list[dict[str, int]] = []
         self.num_rows = 0
 
+    def __enter__(self) -> FeatureWriter:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._writer.close()
+
     def write(self, rows: Sequence[tuple[str, str, bytes]], features: Array) -> None:
         """Add samples.
 
@@ -82,13 +88,12 @@ class FeatureWriter:
         while len(self._rows) >= self._size:
             self._flush()
 
-    def close(self, about: Mapping[str, Any]) -> None:
+    def finish(self, about: Mapping[str, Any]) -> None:
         """Write what is left, and plain data about the file, among them the `seconds` that making it took."""
         if self._rows:
             self._flush()
         told = {**about, "digest": self.digest, "checksums": self._checksums}
         self._writer.add_key_value_metadata({_METADATA: json.dumps(told).encode()})
-        self._writer.close()
 
     @property
     def digest(self) -> str:

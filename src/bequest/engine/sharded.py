@@ -148,14 +148,13 @@ class ShardWorker:
             return found
         bad: list[tuple[str, str]] = []
         began = time.perf_counter()
-        with appearing(self.work.out, shard.name + SUFFIX) as file:
-            writer = FeatureWriter(file, self.work.widths)
+        with appearing(self.work.out, shard.name + SUFFIX) as file, FeatureWriter(file, self.work.widths) as writer:
             for items, hashes, encoded in self._windows(shard, bad):
                 rows = [(item.key, item.label, content) for item, content in zip(items, hashes, strict=True)]
                 writer.write(rows, self._features(encoded))
             about = {"name": shard.name, "keys": self._keys, "bad": bad, "versions": versions()}
             about["seconds"] = time.perf_counter() - began
-            writer.close(about)
+            writer.finish(about)
         release()
         made = {"num_samples": writer.num_rows, "digest": writer.digest, "file": shard.name + SUFFIX}
         return {"name": shard.name, **made, "keys": self._keys, "bad": bad}
@@ -221,7 +220,7 @@ Run = Callable[[FeaturePass, list[InputShard]], Iterator[Record]]
 """Makes the shards that are to be made, in any order."""
 
 
-def in_process(work: FeaturePass, todo: list[InputShard]) -> Iterator[Record]:
+def made_here(work: FeaturePass, todo: list[InputShard]) -> Iterator[Record]:
     """The shards' records, made here, one after another."""
     worker = ShardWorker(work) if todo else None
     for shard in todo:
