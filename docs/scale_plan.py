@@ -81,7 +81,7 @@ def measured() -> Measured:
             "images a second of a core, EfficientNet-Lite0 at 224 px, float32": "30, half of what 2 cores do "
             "(`choose_runtime`, src/bequest/engine/runtime.py)",
             "bytes of a record in a shard, 1,280 features": f"{ratio['bytes_per_record']:,.0f} ({at})",
-            "seconds that a pass by Ray Data takes more than here, a worker": f"{start:.1f} ({at}; taken for its start)",
+            "seconds more by Ray Data than here, a worker": f"{start:.1f} ({at}; taken for its start)",
             "seconds of a task of Ray that does nothing": f"{ratio['seconds_per_empty_task']:.4f} ({at})",
             "seconds of a trial, full fine-tuning, 1,000 labels, 64 px, one thread": f"{sum(full) / len(full):.0f} "
             "(claims/results/finetuning_family.json)",
