@@ -7,7 +7,7 @@ import re
 import subprocess
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import closing, contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from pathlib import Path
@@ -50,6 +50,8 @@ from bequest.data.hub import is_dataset
 from bequest.data.inputs import Inputs, read_inputs
 from bequest.data.labels import TaskChoice
 from bequest.data.output import FeatureTable, check_rows_suffix, check_suffix, write_features, write_rows
+from bequest.data.shards import Columns as ShardColumns
+from bequest.data.shards import find_shards
 from bequest.data.views import choose_views
 from bequest.engine.adapted import AdaptedModel, AnyPrediction, load
 from bequest.engine.cluster import Resources, connected
@@ -60,9 +62,11 @@ from bequest.engine.formats import TOLERANCE, choose_format
 from bequest.engine.predicting import Predictor, result_cells, result_columns
 from bequest.engine.range_test import RangeTest, range_test
 from bequest.engine.runtime import choose_runtime
+from bequest.engine.sharded import Extraction, FeaturePass, OnRay, made_here
 from bequest.engine.store import Store
-from bequest.engine.teaching import Teaching
+from bequest.engine.teaching import Teaching, teach_ahead
 from bequest.engine.windows import divided
+from bequest.engine.workers import Workers
 from bequest.nn.taps import Tapped
 from bequest.nn.weight_selection import Selection
 from bequest.report.advice import advice
@@ -404,6 +408,11 @@ def compare(
         Tracked(watcher, trackers, folder) as tracked,
         _runner(on, asked) as runner,
     ):
+        store = Store(Path(cache) if cache is not None else None, note=watcher.note)
+        if on is not None and teaching is not None:
+            teaching.check(loaded, source)
+            context = Context(source, loaded, store, choose_runtime(precision), watcher)
+            _teach_elsewhere(replace(context, views=chosen_views, teaching=teaching), protocol, on, asked)
         board = run_comparison(
             loaded,
             source,
@@ -411,7 +420,7 @@ def compare(
             protocol,
             folder,
             tracked,
-            store=Store(Path(cache) if cache is not None else None, note=watcher.note),
+            store=store,
             settings=recorded,
             measure=partial(_memory_alone, folder, watcher) if measure_memory else None,
             advise=advice,
@@ -441,6 +450,15 @@ def _resources(on: str | None, resources: str | None) -> Resources:
     if on is None and resources is not None:
         raise DataError(f"--resources is {resources!r}, but the work is done in this process. Say where: --on ray.")
     return read_resources(resources)
+
+
+def _teach_elsewhere(context: Context, protocol: Protocol, on: str, asked: Resources) -> None:
+    """Have workers compute what teachers make, before training begins; it is found in the store then."""
+    sizes = {name: getattr(protocol, name) for name in ("train_size", "test_size", "split_seed")}
+    draws = [context.task.draw(seed, **sizes) for seed in protocol.seeds]
+    with connected(on) as ray, closing(Workers(ray, asked)) as workers:
+        taught = replace(context, workers=workers)
+        teach_ahead(taught, [draw.train for draw in draws], draws[0].test)
 
 
 @contextmanager
@@ -1094,15 +1112,15 @@ def _again(settings: Mapping[str, Any], task: Task, source: Source, **place: Any
 
 @dataclass(frozen=True)
 class FeatureFile:
-    """A file of features.
+    """A file of features, or a folder of shards.
 
     Attributes:
-        path: Where it lies.
+        path: Where it lies; an address as it was given.
         num_samples: Its rows.
-        columns: Names of the features' columns.
+        columns: Names of the features' columns; in shards those of one layer are one list.
     """
 
-    path: Path
+    path: Path | str
     num_samples: int
     columns: tuple[str, ...]
 
@@ -1130,21 +1148,30 @@ def features(
     adapter: str | Path | None = None,
     batch_size: int = 32,
     precision: Precision = "auto",
+    on: str | None = None,
+    resources: str | None = None,
+    shard_size: int = 4096,
     cache: str | Path | None = None,
     observer: Observer | None = None,
     progress: bool = True,
 ) -> FeatureFile:
-    """Write what layers of the frozen source make of every sample into a file, one row a sample.
+    """Write what layers of the frozen source make of every sample into a file, or a folder of shards.
 
     Its columns are `id` (the sample's file or row), `label` (of several targets or labels one column each,
     `label:<name>`), `split` and `group` where the data give them, and `<layer>:<i>` for every feature, float32. An .npz
     file holds the features as one array, `features`, and their names as `columns`. `FeatureExtractor` gives features
     in memory.
 
+    Where `out` is a folder, the data may be larger than any disk of yours: nothing of them is kept, each shard of them
+    becomes one Parquet file, and a pass that was killed goes on with the shards that are lacking. Their columns are
+    `key`, `label` (where the data give it), `hash` (of the content) and a list of numbers for each layer.
+    docs/scale.md has the rest.
+
     Args:
-        data: As for `compare`.
+        data: As for `compare`. For a folder of shards a folder or pattern of images, .txt files, Parquet files or
+            WebDataset's tars, at any address that fsspec knows.
         source: As for `compare`.
-        out: A file that ends in .parquet, .csv or .npz.
+        out: A file that ends in .parquet, .csv or .npz; or a folder, or the address of one.
         layers: `last` for the embedding; `all` for every layer of depth and the embedding; or layers' names, with
             commas between or in a list (`bequest ls layers SOURCE --taps`).
         pool_to: Numbers to pool each layer's output to, about; 0 for the mean over its places.
@@ -1164,20 +1191,50 @@ def features(
         adapter: As for `compare`.
         batch_size: Samples in a forward pass.
         precision: As for `compare`.
-        cache: As for `compare`.
+        on: Who makes a folder of shards: `ray`, or `ray://HOST:PORT`, for an actor pool of Ray Data; None for this
+            process.
+        resources: With `on`, what each worker has for itself, e.g. `cpus=2,gpus=0.5,memory=4GB`; None for one core.
+        shard_size: Samples in a shard of a folder, about; a tar is one shard.
+        cache: As for `compare`; a folder of shards does not use it.
         observer: As for `compare`.
         progress: As for `compare`.
 
     Returns:
-        The file.
+        The file, or the folder.
 
     Raises:
         bequest.core.errors.BequestError: One of its kinds, as for `compare`; there is no such layer; the file cannot
             be written.
     """
-    path = Path(out)
-    check_suffix(path)
+    path, is_folder = Path(out), not Path(out).suffix
+    if is_folder:
+        _refuse_for_shards({"--split-column": split_column, "--group-column": group_column, "--cache": cache})
+    else:
+        check_suffix(path)
+        _refuse_for_file({"--on": on, "--resources": resources}, path)
     pool_to, batch_size = check_count("--pool-to", pool_to, 0), check_count("--batch-size", batch_size, 1)
+    if is_folder:
+        options = {"max_tokens": max_tokens, "image_size": image_size, "pooling": pooling, "cut_at": cut_at}
+        source = _named_source(source, head=source_head, adapter=adapter, **options)
+        sample = image_column if source.modality == "image" else text_column
+        with _watching(observer, progress) as watcher:
+            return _shards_of_features(
+                data,
+                FeaturePass.of(
+                    source,
+                    named_taps(source, layers, target=pool_to),
+                    str(out) if "://" in str(out) else path.expanduser().absolute(),
+                    ShardColumns(sample, label_column if isinstance(label_column, str) else None),
+                    batch_size=batch_size,
+                    precision=precision,
+                    skip_bad=skip_bad,
+                ),
+                source,
+                check_count("--shard-size", shard_size, 1),
+                on,
+                _resources(on, resources),
+                watcher,
+            )
     columns = {
         "text_column": text_column,
         "image_column": image_column,
@@ -1200,6 +1257,57 @@ def features(
     table = FeatureTable(len(found), names, partial(_known, loaded), lambda start, stop: found[start:stop].stack())
     write_features(table, path)
     return FeatureFile(path, len(found), tuple(names))
+
+
+def _refuse_for_shards(given: Mapping[str, Any]) -> None:
+    named = [flag for flag, value in given.items() if value is not None]
+    if named:
+        raise DataError(
+            f"{' and '.join(named)} given, but --out is a folder, of whose shards each sample has a key and a label "
+            "alone; expected none of these. Leave it out, or give a file that ends in .parquet, .csv or .npz as --out."
+        )
+
+
+def _refuse_for_file(given: Mapping[str, Any], path: Path) -> None:
+    named = [flag for flag, value in given.items() if value is not None]
+    if named:
+        raise DataError(
+            f"{' and '.join(named)} given, but --out is one file, {path}; expected a folder, into which every worker "
+            "writes shards. Give a name without a suffix."
+        )
+
+
+def _named_source(source: Any, **options: Any) -> Source:
+    """A source that is there before any sample is seen."""
+    if isinstance(source, Source):
+        return source
+    if not isinstance(source, str):
+        raise DataError(
+            "A module cannot be sent to workers as it is; expected a source's name or a Source. Make one: "
+            "bequest.from_module(module, example=batch, preprocess=...)."
+        )
+    return get_source(source, **options)
+
+
+def _shards_of_features(
+    data: Any,
+    work: FeaturePass,
+    source: Source,
+    size: int,
+    on: str | None,
+    asked: Resources,
+    watcher: Observer,
+) -> FeatureFile:
+    if not isinstance(data, str | Path):
+        raise DataError("For a folder of shards the data are one address; expected a folder, a file or a pattern.")
+    extraction = Extraction(work, find_shards(data, source.modality, size), watcher)
+    if on is None:
+        manifest = extraction.carry_out(made_here)
+    else:
+        with connected(on) as ray:
+            manifest = extraction.carry_out(OnRay(ray, asked, watcher))
+    place = work.out if "://" in work.out else Path(work.out)
+    return FeatureFile(place, manifest["num_samples"], tuple(column_names(work.taps)))
 
 
 @dataclass(frozen=True)

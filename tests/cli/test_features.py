@@ -122,3 +122,42 @@ def test_a_fitted_extractor_of_a_named_source_is_pickled_without_its_weights(
     weights = sum(t.numel() * 4 for t in extractor.source_.body.state_dict().values())
     assert len(pickled) < weights / 10
     np.testing.assert_array_equal(pickle.loads(pickled).transform(texts), extractor.transform(texts))
+
+
+def test_a_folder_of_shards(bequest: Bequest, bert: Path, tmp_path: Path):
+    texts = [f"ball {word} team" for word in ("goal", "soup", "song", "drum", "salt")]
+    for i, text in enumerate(texts):
+        (tmp_path / f"data/{'ab'[i % 2]}").mkdir(parents=True, exist_ok=True)
+        (tmp_path / f"data/{'ab'[i % 2]}/{i}.txt").write_text(text, encoding="utf-8")
+    words = ("features", tmp_path / "data", "--source", f"hf:{bert}", "--out", tmp_path / "out", "--quiet")
+    status, out, err = bequest(*words, "--shard-size", "2", "--precision", "float32")
+    assert (status, err) == (0, "")
+    assert out == f"Features  {tmp_path / 'out'}   (5 samples, 16 features)\n"
+    assert len(list((tmp_path / "out").glob("*.parquet"))) == 3
+    task = library.load_task(tmp_path / "out")
+    made = {task.samples.describe(i): task.samples[i] for i in range(5)}
+    values = library.FeatureExtractor(f"hf:{bert}", precision="float32").fit_transform(texts)
+    for i, row in enumerate(values):
+        np.testing.assert_allclose(made[f"{'ab'[i % 2]}/{i}.txt"], row, atol=1e-5)
+
+    status, out, err = bequest("cache", "add", tmp_path / "out", "--cache", tmp_path / "links")
+    assert (status, err) == (0, "") and out.startswith("Linked 5 samples of ")
+    status, out, _ = bequest("cache", "ls", "--cache", tmp_path / "links")
+    assert status == 0 and "1 key, 0 B of" in out and "   5 " in out
+
+
+@pytest.mark.parametrize(
+    ("given", "told"),
+    [
+        (("--out", "f.parquet", "--on", "ray"), "--on given, but --out is one file, f.parquet; expected a folder"),
+        (("--out", "folder", "--cache", "c"), "--cache given, but --out is a folder"),
+        (("--out", "folder", "--resources", "cpus=2"), "--resources is 'cpus=2', but the work is done in this process"),
+        (("--out", "folder", "--on", "spark"), "--on is 'spark'; expected ray"),
+    ],
+)
+def test_what_does_not_fit_a_folder_or_a_file_is_refused(
+    bequest: Bequest, table: Path, bert: Path, given: tuple[str, ...], told: str, tmp_path: Path
+):
+    (tmp_path / "1.txt").write_text("ball")
+    status, _, err = bequest("features", tmp_path, "--source", f"hf:{bert}", *given)
+    assert status == 1 and told in err

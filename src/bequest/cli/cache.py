@@ -27,6 +27,16 @@ def add_cache(parser: ArgumentParser, verb: Callable[..., ArgumentParser]) -> No
     )
     _add_folder(ls)
     ls.set_defaults(command=list_cache)
+    add = verb(
+        verbs,
+        "add",
+        "have features that lie in shards read as if they were stored",
+        "  bequest cache add features/        a folder that `bequest features … --out features` has written\n\n"
+        "from Python:\n  from bequest.engine.store import Store\n  Store().take(Path('features'))\n",
+    )
+    add.add_argument("folder", metavar="DIR", help="a local folder of shards; it is linked to and has to stay")
+    _add_folder(add)
+    add.set_defaults(command=add_features)
     clear = verb(
         verbs,
         "clear",
@@ -56,6 +66,16 @@ def list_cache(options: Namespace) -> int:
     print(f"{plural(len(shelves), 'key')}, {size(total) if total else '0 B'} of at most {size(store.limit_bytes)}")
     print(f"Folder  {store.folder}   (another: --cache, $BEQUEST_CACHE)")
     print("Beyond the limit ($BEQUEST_CACHE_LIMIT) what is least recently used is deleted.")
+    return 0
+
+
+def add_features(options: Namespace) -> int:
+    """`bequest cache add`."""
+    from bequest.report.units import plural
+
+    store = _store(options)
+    count = store.take(Path(options.folder).expanduser())
+    print(f"Linked {plural(count, 'sample')} of {options.folder} into {store.folder}.")
     return 0
 
 

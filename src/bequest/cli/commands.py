@@ -111,6 +111,7 @@ def features(options: Namespace) -> int:
     from bequest import api
 
     own = {name: getattr(options, name) for name in ("out", "layers", "pool_to", "batch_size")}
+    own |= {name: getattr(options, name) for name in ("on", "resources", "shard_size")}
     made = api.features(**own, **_data(options))
     print(f"Features  {made.path}   ({made.num_samples:,} samples, {len(made.columns):,} features)")
     return 0

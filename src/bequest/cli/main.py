@@ -252,10 +252,11 @@ def _parser() -> ArgumentParser:
 
     features = verb(
         "features",
-        "write what layers of the frozen source make of every sample into a file, one row a sample",
+        "write what layers of the frozen source make of every sample into a file, or into shards",
         "  bequest features reviews.csv --source minilm_l6 --out features.parquet\n"
         "  bequest features photos/ --source timm:resnet18 --layers layer3,layer4,embedding --out features.npz\n"
-        "  bequest features photos/ --source efficientnet_lite0 --layers all --pool-to 512 --out features.csv\n",
+        "  bequest features photos/ --source efficientnet_lite0 --layers all --pool-to 512 --out features.csv\n"
+        "  bequest features 's3://bucket/*.tar' --source efficientnet_lite0 --on ray --out features    shards\n",
     )
     add_data(features)
     add_source(features)
@@ -274,10 +275,25 @@ def _parser() -> ArgumentParser:
         metavar="N",
         help="numbers to pool each layer's output to, about (default: 0, the mean over its places)",
     )
-    group.add_argument("--out", required=True, metavar="FILE", help="a file that ends in .parquet, .csv or .npz")
+    group.add_argument(
+        "--out",
+        required=True,
+        metavar="FILE|DIR",
+        help="a file that ends in .parquet, .csv or .npz; or a folder (or its address), for data that no disk holds: "
+        "DATA is then a folder or pattern of images, .txt files, Parquet files or WebDataset's tars, local or s3:// "
+        "and the like, and each shard of it becomes a Parquet file; what is there is not computed again",
+    )
+    group.add_argument(
+        "--shard-size",
+        type=int,
+        default=4096,
+        metavar="N",
+        help="for a folder: samples in a shard, about; a tar is one shard (default: 4096)",
+    )
     group.add_argument(
         "--batch-size", type=int, default=32, metavar="N", help="samples in a forward pass (default: 32)"
     )
+    add_cluster(features)
     add_passes(features.add_argument_group("run"))
     features.set_defaults(command=commands.features)
 

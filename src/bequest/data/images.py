@@ -275,6 +275,20 @@ def _refuse(faults: list[tuple[int, str]], places: Sequence[object], noun: str, 
         )
 
 
+def decode_image(data: bytes, place: str, remedy: str = "Replace or remove it.") -> Image:
+    """An image file's bytes, decoded and upright.
+
+    Args:
+        data: The bytes.
+        place: What it is called in messages.
+        remedy: What to do about a broken one.
+
+    Raises:
+        DataError: They cannot be decoded.
+    """
+    return _decoded(io.BytesIO(data), place, remedy)
+
+
 def _decoded(file: Path | io.BytesIO, place: str, remedy: str) -> Image:
     try:
         with _opened(file) as image:

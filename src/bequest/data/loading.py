@@ -11,6 +11,7 @@ from typing import Any
 from bequest.core.errors import DataError, nearest
 from bequest.core.task import Task
 from bequest.data.columns import Columns
+from bequest.data.feature_files import MANIFEST, features_task
 from bequest.data.folders import read_documents, read_folder, read_paragraphs
 from bequest.data.formats import READERS
 from bequest.data.hub import PREFIX, dataset_name, dataset_table, is_dataset, is_saved, opened_dataset
@@ -44,7 +45,9 @@ def load(
     - for a language model, texts without labels: a .txt file, whose texts are divided at blank lines; a folder with
       .txt files below it, each a text; or a table with a column of texts, or of prompts and completions;
     - a Hugging Face dataset: `hf:NAME`, `hf:NAME:CONFIGURATION`, `hf:FOLDER`, a folder that `save_to_disk` made,
-      or a `Dataset` or `DatasetDict` from Python; its splits are the given parts.
+      or a `Dataset` or `DatasetDict` from Python; its splits are the given parts;
+    - a folder of features that `bequest features` has written as shards: arrays, read memory-mapped, with the labels
+      that it found.
 
     Exact duplicates are reduced to one and content under different labels is dropped; `Task.notes` says so.
 
@@ -114,6 +117,9 @@ def _load_path(path: Path, wanted: Wanted, encoding: str, origin: dict[str, Any]
         return read_tables([path], path.stem, wanted, encoding=encoding, origin=origin)
     if is_saved(path):
         return _load_dataset(str(path), wanted, origin)
+    if (path / MANIFEST).is_file():
+        _refuse_columns(path, wanted)
+        return features_task(path, wanted.task, origin)
     tables = _tables_in(path)
     if tables:
         return read_tables(tables, path.name, wanted, encoding=encoding, origin=origin)

@@ -23,6 +23,7 @@ from bequest.sources.source import Source
 
 if TYPE_CHECKING:
     from bequest.engine.teaching import Teaching
+    from bequest.engine.workers import Workers
 
 Indices = np.ndarray[Any, np.dtype[np.int64]] | Sequence[int]
 
@@ -98,6 +99,7 @@ class Context:
         taps: Of the source's body, what the run will ask for: whatever pass comes first makes it along.
         source_task: The source's own labelled data, for methods that learn from them; None where none were given.
         teaching: Teachers, and what training stages learn from them; None without.
+        workers: Processes elsewhere that frozen passes are computed by; None for this one.
         passes: Counts frozen passes.
         said: What the observer has been told.
     """
@@ -114,6 +116,7 @@ class Context:
     taps: tuple[Tap, ...] = ()
     source_task: Task | None = None
     teaching: Teaching | None = None
+    workers: Workers | None = None
     passes: Passes = field(default_factory=Passes)
     said: set[str] = field(default_factory=set[str])
 

@@ -6,9 +6,10 @@ import copy
 import hashlib
 import json
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -20,9 +21,11 @@ from bequest.core.task import HashArray
 from bequest.data.samples import unreadable
 from bequest.engine.context import Context, Indices
 from bequest.engine.memory import release
+from bequest.engine.runtime import Runtime
 from bequest.engine.store import Array, Records, Shelf, lengths_of, room_for
 from bequest.nn.network import fingerprint
-from bequest.nn.taps import Apart, Tapped, embedding_tap, tapped
+from bequest.nn.taps import Apart, Tap, Tapped, embedding_tap, tapped
+from bequest.sources.preprocess import Preprocess
 
 _SHARD = 512
 """Most records in a shard. A whole number of batches: an interrupted pass that goes on then forms the same batches as
@@ -47,7 +50,7 @@ def encoded(context: Context, indices: Indices, view: int = 0) -> Records:
     )
     indices = np.asarray(indices, dtype=np.int64)
 
-    def compute(positions: Array) -> list[list[Array]]:
+    def compute(positions: Array) -> list[list[Any]]:
         wanted = indices[positions].tolist()
         try:
             if context.task.modality == "image":
@@ -57,7 +60,7 @@ def encoded(context: Context, indices: Indices, view: int = 0) -> Records:
         except DataError as error:
             raise unreadable(context.task.samples, error) from error
 
-    [records] = _through(context, [shelf], context.hashes(indices), compute, "reading samples")
+    [records] = _through(context, [shelf], context.hashes(indices), partial(_in_turn, compute), "reading samples")
     return records
 
 
@@ -114,10 +117,17 @@ def frozen_outputs(
         return [shelf.read(hashes) for shelf in asked]
     lengths = lengths_of(items)
     wanted = [i for i, shelf in enumerate(shelves) if len(shelf.missing(hashes[lacking]))]
-    module, ragged = frozen.module(wanted), [frozen.ragged[i] for i in wanted]
+    work = Work(
+        frozen.module(wanted),
+        context.source.preprocess,
+        context.batch_size,
+        tuple(frozen.ragged[i] for i in wanted),
+    )
 
-    def compute(positions: Array) -> list[list[Any]]:
-        return _run(context, module, [items[int(i)] for i in positions], ragged)
+    def compute(parts: Iterable[Array]) -> Iterator[tuple[list[list[Any]], float]]:
+        if context.workers is not None:
+            return context.workers.run(work, context.runtime, ([items[int(i)] for i in part] for part in parts))
+        return _in_turn(lambda part: run_frozen(work, context.runtime, [items[int(i)] for i in part]), parts)
 
     # Samples of like length side by side, so that little padding is computed.
     order = lacking[np.argsort(lengths[lacking], kind="stable")]
@@ -132,13 +142,23 @@ def num_lacking(context: Context, frozen: Frozen, hashes: HashArray, view: Any =
     return len(_missing(_shelves(context, frozen, view)[1], hashes))
 
 
-def _shelves(context: Context, frozen: Frozen, view: Any) -> tuple[list[dict[str, Any]], list[Shelf]]:
-    same = {
-        "preprocess": context.source.preprocess.fingerprint,
+def circumstances(preprocess: Preprocess, runtime: Runtime, view: Any = 0) -> dict[str, Any]:
+    """What a frozen function's outputs depend on beside itself and the sample, for the store's keys."""
+    return {
+        "preprocess": preprocess.fingerprint,
         "view": view,
-        "runtime": {k: v for k, v in context.runtime.describe().items() if k != "training_precision"},
+        "runtime": {k: v for k, v in runtime.describe().items() if k != "training_precision"},
         "torch": torch.__version__,
     }
+
+
+def tap_key(digest: str, tap: Tap) -> dict[str, Any]:
+    """Names what a body, by the digest of its structure and weights, gives at a tap."""
+    return {"what": "features", "body": digest, **tap.key}
+
+
+def _shelves(context: Context, frozen: Frozen, view: Any) -> tuple[list[dict[str, Any]], list[Shelf]]:
+    same = circumstances(context.source.preprocess, context.runtime, view)
     keys = [{**key, **same} for key in frozen.keys]
     return keys, [context.store.shelf(key, persistent=context.source.preprocess.persistent) for key in keys]
 
@@ -212,7 +232,7 @@ def embeddings_of(
     along = (embedding, *context.taps) if of_source else ()
     taps = (*asked, *(tap for tap in dict.fromkeys(along) if tap not in asked))
     frozen = Frozen(
-        tuple({"what": "features", "body": digest, **tap.key} for tap in taps),
+        tuple(tap_key(digest, tap) for tap in taps),
         lambda chosen: frozen_module(context, Apart(Tapped(base, [taps[i] for i in chosen]))),
         (False,) * len(taps),
         sum(4.0 * tap.width for tap in taps),
@@ -223,8 +243,13 @@ def embeddings_of(
 
 def frozen_module(context: Context, module: nn.Module) -> nn.Module:
     """A copy of a module for frozen passes: on the device, in the precision for them, in eval mode."""
-    dtype = torch.bfloat16 if context.runtime.frozen == "bfloat16" else torch.float32
-    return context.runtime.place(copy.deepcopy(module).to(dtype=dtype)).eval().requires_grad_(False)
+    return frozen_copy(context.runtime, module)
+
+
+def frozen_copy(runtime: Runtime, module: nn.Module) -> nn.Module:
+    """As `frozen_module`, outside a run."""
+    dtype = torch.bfloat16 if runtime.frozen == "bfloat16" else torch.float32
+    return runtime.place(copy.deepcopy(module).to(dtype=dtype)).eval().requires_grad_(False)
 
 
 def forward(
@@ -253,7 +278,7 @@ def forward(
         for start in range(0, len(order), context.batch_size):
             batch = collate([items[int(i)] for i in order[start : start + context.batch_size]])
             with _lower(module):
-                parts.append(module(*_inputs(context, module, batch)).float().cpu())
+                parts.append(module(*_inputs(context.runtime, module, batch)).float().cpu())
             if label:
                 context.observer.progress(label, min(start + context.batch_size, len(order)), len(order))
     outputs = torch.cat(parts)
@@ -262,17 +287,34 @@ def forward(
     return result
 
 
-def _run(context: Context, module: nn.Module, items: list[Array], ragged: Sequence[bool]) -> list[list[Any]]:
-    """A frozen module's outputs, a list of one array or tensor a sample for each output."""
-    found: list[list[Any]] = [[] for _ in ragged]
+@dataclass(frozen=True)
+class Work:
+    """A frozen function as it is run on encoded samples.
+
+    Attributes:
+        module: In eval mode, on the device; with one output or a tuple of them.
+        preprocess: Makes a batch of encoded samples.
+        batch_size: Samples in a forward pass.
+        ragged: Of each output, whether its first dimension after the batch is a sample's tokens.
+    """
+
+    module: nn.Module
+    preprocess: Preprocess
+    batch_size: int
+    ragged: tuple[bool, ...]
+
+
+def run_frozen(work: Work, runtime: Runtime, items: Sequence[Array]) -> list[list[Any]]:
+    """A frozen function's outputs, a list of one array or tensor a sample for each output."""
+    found: list[list[Any]] = [[] for _ in work.ragged]
     with torch.inference_mode():
-        for start in range(0, len(items), context.batch_size):
-            part = items[start : start + context.batch_size]
-            batch = context.source.preprocess.collate(part)
-            with _lower(module):
-                outputs = module(*_inputs(context, module, batch))
+        for start in range(0, len(items), work.batch_size):
+            part = items[start : start + work.batch_size]
+            batch = work.preprocess.collate(part)
+            with _lower(work.module):
+                outputs = work.module(*_inputs(runtime, work.module, batch))
             outputs = outputs if isinstance(outputs, tuple) else (outputs,)
-            for records, output, cut_short in zip(found, outputs, ragged, strict=True):
+            for records, output, cut_short in zip(found, outputs, work.ragged, strict=True):
                 output = output.float() if output.dtype == torch.bfloat16 else output
                 rows = output.cpu().unbind()
                 records += [row[: len(item)] if cut_short else row for row, item in zip(rows, part, strict=True)]
@@ -286,9 +328,9 @@ def _lower(module: nn.Module) -> torch.autocast:
     return torch.autocast(device, torch.bfloat16, enabled=first is not None and first.dtype == torch.bfloat16)
 
 
-def _inputs(context: Context, module: nn.Module, batch: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+def _inputs(runtime: Runtime, module: nn.Module, batch: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
     dtype = next((p.dtype for p in module.parameters()), torch.float32)
-    return context.runtime.inputs(tuple(t.to(dtype) if t.is_floating_point() else t for t in batch))
+    return runtime.inputs(tuple(t.to(dtype) if t.is_floating_point() else t for t in batch))
 
 
 def _add(shelf: Shelf, hashes: HashArray, records: Sequence[Any], seconds: float) -> None:
@@ -309,25 +351,35 @@ def _missing(shelves: Sequence[Shelf], hashes: HashArray) -> Array:
     return np.unique(np.concatenate([shelf.missing(hashes) for shelf in shelves]))
 
 
+def _in_turn(
+    compute: Callable[[Array], list[list[Any]]], parts: Iterable[Array]
+) -> Iterator[tuple[list[list[Any]], float]]:
+    """What is computed of each part, and the seconds that it took."""
+    for part in parts:
+        began = time.perf_counter()
+        found = compute(part)
+        yield found, time.perf_counter() - began
+
+
 def _through(
     context: Context,
     shelves: Sequence[Shelf],
     hashes: HashArray,
-    compute: Callable[[Array], list[list[Any]]],
+    compute: Callable[[Iterable[Array]], Iterator[tuple[list[list[Any]], float]]],
     label: str,
     lacking: Array | None = None,
     size: int = _SHARD,
 ) -> list[Records]:
-    """Compute what the shelves lack, a shard of `size` at a time."""
+    """Compute what the shelves lack, a shard of `size` at a time; `compute` keeps the order of the parts."""
     lacking = _missing(shelves, hashes) if lacking is None else lacking
-    for start in range(0, len(lacking), size):
-        part = lacking[start : start + size]
-        began = time.perf_counter()
-        found = compute(part)
-        seconds = time.perf_counter() - began
+    parts = [lacking[start : start + size] for start in range(0, len(lacking), size)]
+    began, done = time.perf_counter(), 0
+    for part, (found, seconds) in zip(parts, compute(parts), strict=True):
         for shelf, records in zip(shelves, found, strict=True):
             _add(shelf, hashes[part], records, seconds)
         release()
+        done += len(part)
         context.passes.seconds += time.perf_counter() - began
-        context.observer.progress(label, min(start + size, len(lacking)), len(lacking))
+        context.observer.progress(label, done, len(lacking))
+        began = time.perf_counter()
     return [shelf.read(hashes) for shelf in shelves]

@@ -16,6 +16,7 @@ from typing import Any
 
 from bequest.core.errors import RunError
 from bequest.core.results import read_json
+from bequest.engine.linked import LINK_SUFFIX, count_linked
 from bequest.engine.shard import SUFFIX, count_records
 
 KEY_FILE = "key.json"
@@ -158,9 +159,12 @@ def stored_shelves(folder: Path) -> list[StoredShelf]:
     """What a store holds, the most recently used first."""
     shelves: list[StoredShelf] = []
     for shelf in _shelf_folders(folder):
-        if files := _files(shelf):
+        files, links = _files(shelf), [*shelf.glob(f"*{LINK_SUFFIX}")]
+        if files or links:
             count = sum(count_records(file.path) for file in files if file.path.name.endswith(SUFFIX))
-            size, used = sum(file.num_bytes for file in files), max(file.used for file in files)
+            count += sum(map(count_linked, links))
+            size = sum(file.num_bytes for file in files)
+            used = max([*(file.used for file in files), *(link.lstat().st_mtime for link in links)])
             shelves.append(StoredShelf(shelf, _key(shelf), count, size, used))
     return sorted(shelves, key=lambda shelf: -shelf.used)
 

@@ -7,10 +7,8 @@ key that somebody put there, is known before anything is read from it.
 
 from __future__ import annotations
 
-import errno
 import json
 import math
-import os
 import uuid
 import zlib
 from collections.abc import Sequence
@@ -20,9 +18,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from bequest.core.errors import RunError, SourceError
+from bequest.core.errors import SourceError
 from bequest.core.parse import parse_json
 from bequest.core.results import atomic_open
+from bequest.data.mapped import map_file
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -102,18 +101,7 @@ class Shard:
 
     def mapped(self, path: Path) -> Array:
         """The values in a file whose bytes are known to be right."""
-        import torch
-
-        # Torch closes the file once it is mapped; numpy would hold it open, and a process may open but 1,024.
-        try:
-            data = torch.from_file(str(path), shared=False, size=self.num_bytes, dtype=torch.uint8).numpy()
-        except RuntimeError as error:
-            if not path.exists():
-                raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(path)) from None
-            raise RunError(
-                f"Cannot map {path} into memory ({error}); expected that a process may map every shard that it uses. "
-                "Raise the limits that the system sets to it (on Linux vm.max_map_count)."
-            ) from error
+        data = map_file(path, self.num_bytes)
         values = data[self.offset :].view(_stored(self.dtype)).reshape(self.shape)
         values.setflags(write=False)
         return values

@@ -27,7 +27,10 @@ from weakref import WeakValueDictionary
 
 import numpy as np
 
+from bequest.core.errors import RunError
 from bequest.core.results import write_json
+from bequest.data.feature_files import read_manifest
+from bequest.engine.linked import LINK_SUFFIX, LinkedGroup, linked_name, read_linked
 from bequest.engine.quota import KEY_FILE, Note, Quota, StoredShelf, given_limit, remove_shelf, stored_shelves
 from bequest.engine.shard import SUFFIX, Array, DamagedShard, Shard, as_tensor, read_shard, write_shard
 
@@ -41,6 +44,10 @@ _PLACE = np.dtype([("shard", "<u4"), ("length", "<u4"), ("start", "<i8")])
 _UNSORTED = 2**16
 """Entries of the index that may wait to be sorted in, or a quarter of it if that is more."""
 _TOUCH_EVERY_S = 60.0
+
+
+Stored = Shard | LinkedGroup
+"""What holds some records: a file of the store's own, or a row group of one that it links to."""
 
 
 def default_folder() -> Path:
@@ -99,6 +106,26 @@ class Store:
         """
         return (self._quota if persistent else self._temporary()).room(num_bytes)
 
+    def take(self, folder: Path) -> int:
+        """Read features from a folder of shards that `bequest features` has written, as if they were stored here.
+
+        Nothing is copied: a link to each file lies in the shelf, and the folder has to stay. Links do not count for
+        the limit and do not give way.
+
+        Args:
+            folder: Of shards.
+
+        Returns:
+            How many samples it has.
+
+        Raises:
+            RunError: It is no such folder, or the links cannot be made.
+        """
+        manifest = read_manifest(folder)
+        for layer, key in manifest["keys"].items():
+            self.shelf(key).link([folder / Path(shard["file"]).name for shard in manifest["shards"]], layer)
+        return int(manifest["num_samples"])
+
     def shelves(self) -> list[StoredShelf]:
         """What is stored, by any process, the most recently used first."""
         return stored_shelves(self.folder)
@@ -134,7 +161,7 @@ class Records(Sequence[Array]):
         places: Shard, length and start of each sample's record.
     """
 
-    shards: Sequence[Shard]
+    shards: Sequence[Stored]
     values: Sequence[Array | None]
     places: Array
 
@@ -255,7 +282,7 @@ class Shelf:
 
     def __init__(self, folder: Path, key: dict[str, Any], quota: Quota) -> None:
         self.folder, self.key, self._quota = folder, key, quota
-        self._shards: list[Shard] = []
+        self._shards: list[Stored] = []
         self._values: list[Array | None] = []
         self._touched: dict[int, float] = {}
         self._hashes: Array = np.empty(0, "S16")
@@ -296,6 +323,29 @@ class Shelf:
         """
         self._quota.make_room(num_bytes := sum(record.nbytes for record in records) + 24 * len(records))
         self._write(hashes, records, seconds, num_bytes)
+
+    def link(self, files: Sequence[Path], layer: str) -> None:
+        """Read a layer of Parquet files of features (`bequest.data.feature_files`) too, from where they lie.
+
+        Args:
+            files: Which; they have to stay.
+            layer: Which of theirs this shelf's records are.
+
+        Raises:
+            RunError: The links cannot be made.
+        """
+        try:
+            if not (self.folder / KEY_FILE).exists():
+                write_json(self.folder / KEY_FILE, self.key, durable=False)
+            for file in files:
+                place = self.folder / linked_name(file.absolute(), layer)
+                if not place.is_symlink():
+                    place.symlink_to(file.absolute())
+        except OSError as error:
+            raise RunError(
+                f"Cannot make links in {self.folder} ({error.strerror}); expected a store on a disk that has links. "
+                "Name another: --cache."
+            ) from error
 
     def _write(
         self, hashes: Array, records: Sequence[Array | Tensor], seconds: float, num_bytes: int, again: bool = True
@@ -349,9 +399,16 @@ class Shelf:
                 self._enter(*read_shard(file), None)
             except (DamagedShard, OSError) as error:
                 faults.append(error)
+        for link in sorted(path for path in self.folder.glob(f"*{LINK_SUFFIX}") if path.name not in self._known):
+            self._known.add(link.name)
+            try:
+                for group in read_linked(link):
+                    self._enter(group, group.hashes, group.lengths, None)
+            except (DamagedShard, OSError) as error:
+                faults.append(error)
         self._report(faults)
 
-    def _enter(self, shard: Shard, hashes: Array, lengths: Array, values: Array | None) -> None:
+    def _enter(self, shard: Stored, hashes: Array, lengths: Array, values: Array | None) -> None:
         places = np.empty(len(lengths), _PLACE)
         places["shard"], places["length"] = len(self._shards), lengths
         places["start"] = np.cumsum(lengths) - lengths
@@ -391,7 +448,7 @@ class Shelf:
             if now - self._touched.get(i, -math.inf) > _TOUCH_EVERY_S:
                 self._touched[i] = now
                 with suppress(OSError):  # deleted by another process, or not ours to change
-                    os.utime(self._shards[i].path)
+                    os.utime(self._shards[i].path, follow_symlinks=False)
 
     def _report(self, faults: list[Exception]) -> None:
         """Remove what is damaged, and say so once; what another process has removed is no fault."""
@@ -405,7 +462,7 @@ class Shelf:
             )
 
 
-def _try_to_open(shard: Shard) -> Array | Exception:
+def _try_to_open(shard: Stored) -> Array | Exception:
     try:
         return shard.open()
     except (DamagedShard, OSError) as error:

@@ -303,6 +303,37 @@ def teacher_logits(context: Context, indices: Indices) -> Tensor:
     return torch.cat([made.lesson(batch).logits.cpu() for batch in batches])
 
 
+def teach_ahead(context: Context, trained: Sequence[IntArray], tested: IntArray) -> None:
+    """Fill the store with what teachers make of what training and the leaderboard will ask for.
+
+    Batches are those that training would form by itself, in its order. Where teachers run in every step, and for
+    language models, nothing is done; the user is told.
+
+    Args:
+        context: The run; with workers, they compute it.
+        trained: Of each seed, the samples of the task that students are trained on.
+        tested: Those that teachers are scored on.
+    """
+    teaching, num_views = context.teaching, context.views.number
+    assert teaching is not None, "the run has teachers"
+    features = bool(teaching.settings.feature_weight)
+    if not teaching.settings.soft_weight and not features:
+        return
+    if learns_tokens(context):
+        context.say("What the teacher makes of tokens is computed as training asks for it, not ahead.")
+        return
+    for train in trained:
+        own, part = with_transfer(context, train)
+        teachers = [_Teacher(own, teaching, i, features=features) for i in range(len(teaching.teachers))]
+        size = sum(teacher.num_bytes for teacher in teachers) * len(part) * (num_views or 0)
+        if reason := _why_online(own, teaching, size, num_views):
+            context.say(f"What the teacher makes is not computed ahead: {reason}.")
+            return
+        for number in range(num_views or 0):
+            _soft_view(teachers, part, own.no_labels(part), number, online=False)
+    teacher_logits(context, tested)
+
+
 def _soft_view(
     teachers: Sequence[_Teacher], indices: IntArray, labels: Tensor, number: int, *, online: bool
 ) -> SoftTargets:

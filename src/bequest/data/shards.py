@@ -1,0 +1,384 @@
+"""Samples at any address of fsspec (a local path, s3://, gs://, http://, …), a shard at a time, none kept in memory.
+
+A shard is what one pass writes one file for: a tar in WebDataset's layout, some row groups of a Parquet file, or a run
+of files in sorted order. Its name holds its path from the data's root and its size, so the same data give the same
+shards wherever they lie.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import tarfile
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+from itertools import accumulate
+from pathlib import Path, PurePosixPath
+from typing import IO, Any, Literal
+
+from bequest.core.errors import DataError, RunError
+from bequest.core.task import Modality
+from bequest.data.images import SUFFIXES
+from bequest.data.messages import counted, listed
+
+Kind = Literal["files", "tar", "parquet"]
+
+_TARS = (".tar", ".tar.gz", ".tgz")
+_MAGIC = re.compile(r"[*?\[]")
+_LISTERS = 16
+"""Threads that read the ends of Parquet files, to see their row groups."""
+_READ_ROWS = 64
+_READ_BYTES = 2**20
+_LARGEST = 2**28
+"""Bytes of a tar's member at most: a sample is held in memory whole."""
+_NAMES: Mapping[Modality, tuple[str, ...]] = {
+    "image": ("image", "img", "images", "jpg", "png", "picture", "bytes"),
+    "text": ("text", "sentence", "content", "review", "body", "message"),
+}
+_LABEL_NAMES = ("label", "class", "category", "target")
+_LABEL_MEMBERS = ("cls", "label")
+
+
+@dataclass(frozen=True)
+class Columns:
+    """Which columns of a Parquet file, or members of a tar's sample, are what; None to recognise them.
+
+    Attributes:
+        sample: Of images' bytes, or of texts.
+        label: Of labels.
+    """
+
+    sample: str | None = None
+    label: str | None = None
+
+
+@dataclass(frozen=True)
+class InputShard:
+    """Some of the samples.
+
+    Attributes:
+        name: Tells it from all others; fit for a file's name.
+        kind: How they are kept.
+        urls: Of the files.
+        keys: Their paths from the data's root.
+        groups: Of a Parquet file, the first row group and the one after the last; (0, 0) of others.
+    """
+
+    name: str
+    kind: Kind
+    urls: tuple[str, ...]
+    keys: tuple[str, ...]
+    groups: tuple[int, int] = (0, 0)
+
+
+@dataclass(frozen=True)
+class Item:
+    """A sample that is not yet decoded.
+
+    Attributes:
+        key: Tells it from all others of the data.
+        label: Its label as text; empty where none is known.
+        read: An image's bytes, or a text; raises `DataError` or `OSError` where it cannot be had.
+    """
+
+    key: str
+    label: str
+    read: Callable[[], Any]
+
+
+def find_shards(address: str | Path, modality: Modality, size: int) -> list[InputShard]:
+    """The shards of the data at an address.
+
+    Args:
+        address: A folder, all of whose images (or .txt files), Parquet files or tars are taken; a file; or a pattern
+            with `*`; local, or of any protocol that fsspec knows.
+        modality: What is looked for among a folder's files.
+        size: Samples in a shard, about: files of a run, least rows of row groups. A tar is one shard.
+
+    Raises:
+        DataError: There are no data, or data of several kinds.
+        RunError: The package for the address's protocol is not installed.
+    """
+    files = _listing(str(address))
+    wanted = SUFFIXES if modality == "image" else {".txt"}
+    found = {path: kind for path in files if (kind := _kind(path, wanted)) is not None}
+    kinds = sorted({kind for kind in found.values()})
+    if len(kinds) != 1:
+        what = f"holds data of several kinds: {', '.join(kinds)}" if kinds else "holds no data"
+        raise DataError(
+            f"{address} {what}; expected tars, Parquet files, or {'images' if modality == 'image' else '.txt files'}. "
+            "Name another folder, or choose with a pattern, e.g. 'folder/*.tar'."
+        )
+    paths = sorted(found)
+    if kinds == ["tar"]:
+        return [_shard("tar", [path], files) for path in paths]
+    if kinds == ["parquet"]:
+        with ThreadPoolExecutor(_LISTERS) as pool:
+            parts = pool.map(lambda path: _row_groups(files[path].url, size), paths)
+            return [_shard("parquet", [p], files, run) for p, runs in zip(paths, parts, strict=True) for run in runs]
+    return [_shard("files", paths[start : start + size], files) for start in range(0, len(paths), size)]
+
+
+def read_items(shard: InputShard, modality: Modality, columns: Columns) -> Iterator[Item]:
+    """A shard's samples, one after another, each key once.
+
+    Raises:
+        DataError: A file is damaged, or there are no samples of that kind in it.
+    """
+    read = {"files": _files, "tar": _tar, "parquet": _parquet}[shard.kind]
+    seen: set[str] = set()
+    for item in read(shard, modality, columns):
+        if item.key in seen:
+            raise DataError(f"{item.key} is there twice; expected every sample's name once. Rename or remove one.")
+        seen.add(item.key)
+        yield item
+
+
+@dataclass(frozen=True)
+class _File:
+    url: str
+    num_bytes: int
+
+
+def _listing(address: str) -> dict[str, _File]:
+    """All files at an address, by their paths from its root."""
+    system, path = filesystem(address)
+    try:
+        if _MAGIC.search(path):
+            root = path[: path.index(_MAGIC.search(path).group())].rpartition("/")[0]  # pyright: ignore[reportOptionalMemberAccess]
+            found = system.glob(path, detail=True)
+            found = {name: about for name, about in found.items() if about["type"] == "file"}
+        elif _kind(path, SUFFIXES) is not None and not system.isdir(path):
+            root, found = path.rpartition("/")[0], {path: system.info(path)}
+        else:
+            root, found = path.rstrip("/"), system.find(path, detail=True)
+    except OSError as error:
+        raise DataError(f"Cannot list {address} ({_reason(error)}); expected data there. Correct its name.") from error
+    if not found:
+        raise DataError(f"There is nothing at {address}; expected a folder, a file, or a pattern. Correct its name.")
+    relative = {name[len(root) :].lstrip("/"): name for name in found}
+    seen = {short: name for short, name in relative.items() if not any(p.startswith(".") for p in short.split("/"))}
+    return {
+        short: _File(system.unstrip_protocol(name), int(found[name].get("size") or 0)) for short, name in seen.items()
+    }
+
+
+def filesystem(address: str) -> tuple[Any, str]:
+    """The file system of an address, and the path in it.
+
+    Raises:
+        RunError: fsspec does not know the protocol, or the package for it is not installed.
+    """
+    from fsspec.core import url_to_fs
+
+    try:
+        return url_to_fs(address)
+    except (ImportError, ValueError) as error:
+        raise RunError(
+            f"Cannot read {address}: {error}. Expected a local path, or a protocol that fsspec knows, with its package "
+            "installed."
+        ) from error
+
+
+def _kind(path: str, wanted: frozenset[str] | set[str]) -> Kind | None:
+    name = path.lower()
+    if name.endswith(_TARS):
+        return "tar"
+    if name.endswith(".parquet"):
+        return "parquet"
+    return "files" if PurePosixPath(name).suffix in wanted else None
+
+
+def _shard(
+    kind: Kind, paths: Sequence[str], files: Mapping[str, _File], groups: tuple[int, int] = (0, 0)
+) -> InputShard:
+    described = repr([(path, files[path].num_bytes) for path in paths]) + repr(groups)
+    digest = hashlib.blake2b(described.encode(errors="surrogatepass"), digest_size=8).hexdigest()
+    stem = re.sub(r"[^A-Za-z0-9_-]+", "-", paths[0])[-60:].strip("-")
+    return InputShard(f"{stem}-{digest}", kind, tuple(files[p].url for p in paths), tuple(paths), groups)
+
+
+def _row_groups(url: str, size: int) -> list[tuple[int, int]]:
+    """Runs of row groups with `size` rows or more each, but for the last."""
+    with _parquet_file(url) as file:
+        about = file.metadata
+        runs, first, rows = list[tuple[int, int]](), 0, 0
+        for group in range(about.num_row_groups):
+            rows += about.row_group(group).num_rows
+            if rows >= size or (rows and group == about.num_row_groups - 1):
+                runs.append((first, group + 1))
+                first, rows = group + 1, 0
+        return runs
+
+
+def _files(shard: InputShard, modality: Modality, _: Columns) -> Iterator[Item]:
+    for url, key in zip(shard.urls, shard.keys, strict=True):
+        yield Item(key, PurePosixPath(key).parent.name, partial(_whole_file, url, modality))
+
+
+def _whole_file(url: str, modality: Modality) -> Any:
+    with _opened(url) as file:
+        data = file.read()
+    return data if modality == "image" else _text(data, url)
+
+
+def _tar(shard: InputShard, modality: Modality, columns: Columns) -> Iterator[Item]:
+    [url], [key] = shard.urls, shard.keys
+    last = "none"
+    with _opened(url) as file:
+        try:
+            with tarfile.open(fileobj=file, mode="r|*") as archive:
+                for last, members in _grouped(archive):
+                    yield _tar_item(f"{key}/{last}", members, modality, columns)
+        except (tarfile.TarError, EOFError, OSError) as error:
+            raise DataError(
+                f"{url} cannot be read as a tar after its sample {last} ({_reason(error)}); expected a whole one. "
+                "Replace it."
+            ) from error
+
+
+def _grouped(archive: tarfile.TarFile) -> Iterator[tuple[str, dict[str, Any]]]:
+    """WebDataset's samples: the members side by side whose names are the same up to the first dot of the last part."""
+    name, members = "", dict[str, Any]()
+    for member in archive:
+        if not member.isfile():
+            continue
+        folder, _, last = member.name.rpartition("/")
+        stem, _, extension = last.partition(".")
+        whole = f"{folder}/{stem}" if folder else stem
+        if whole != name and members:
+            yield name, members
+            members = {}
+        name = whole
+        if member.size > _LARGEST:
+            members[extension.lower()] = DataError(f"is larger than {_LARGEST:,} bytes")
+            continue
+        content = archive.extractfile(member)
+        assert content is not None, "a file has content"
+        members[extension.lower()] = content.read()
+    if members:
+        yield name, members
+
+
+def _tar_item(key: str, members: Mapping[str, Any], modality: Modality, columns: Columns) -> Item:
+    label = next((members[n] for n in ([columns.label] if columns.label else _LABEL_MEMBERS) if n in members), b"")
+    text = label.decode(errors="replace").strip() if isinstance(label, bytes) else ""
+    wanted = SUFFIXES if modality == "image" else {".txt"}
+    found = [columns.sample] if columns.sample else [name for name in members if f".{name}" in wanted]
+    return Item(key, text, partial(_tar_sample, key, members, found, modality))
+
+
+def _tar_sample(key: str, members: Mapping[str, Any], found: Sequence[str], modality: Modality) -> Any:
+    if len(found) != 1 or found[0] not in members:
+        flag = "--image-column" if modality == "image" else "--text-column"
+        raise DataError(
+            f"The sample {key} has the members {listed(sorted(members))}; expected one "
+            f"{'image' if modality == 'image' else 'text'} among them. Name its extension: {flag}."
+        )
+    data = members[found[0]]
+    if isinstance(data, DataError):
+        raise DataError(f"The member {found[0]} of the sample {key} {data}. Remove it.")
+    return data if modality == "image" else _text(data, f"{key}.{found[0]}")
+
+
+def _parquet(shard: InputShard, modality: Modality, columns: Columns) -> Iterator[Item]:
+    [url], [key] = shard.urls, shard.keys
+    first, end = shard.groups
+    with _parquet_file(url) as file, _as_parquet(url):
+        sample, label = _column(file.schema_arrow, url, modality, columns)
+        number = [0, *accumulate(file.metadata.row_group(i).num_rows for i in range(end))][first]
+        wanted = [sample, label] if label else [sample]
+        for batch in file.iter_batches(_READ_ROWS, row_groups=range(first, end), columns=wanted):
+            labels = batch.column(label).to_pylist() if label else [None] * len(batch)
+            for cell, text in zip(batch.column(sample).to_pylist(), labels, strict=True):
+                name = f"{key}#{number}"
+                yield Item(name, "" if text is None else str(text), partial(_cell, cell, name, modality, url))
+                number += 1
+
+
+def _column(schema: Any, url: str, modality: Modality, columns: Columns) -> tuple[str, str | None]:
+    """The columns of samples and of labels."""
+    for given in (columns.sample, columns.label):
+        if given is not None and given not in schema.names:
+            raise DataError(f"{url} has no column {given!r}; there are: {listed(schema.names, 20)}.")
+    fitting = [field.name for field in schema if _fits(field.type, modality)]
+    named = [name for name in _NAMES[modality] if name in fitting]
+    sample = columns.sample or next(iter(named or (fitting if len(fitting) == 1 else [])), None)
+    if sample is None:
+        flag, what = ("--image-column", "images' bytes") if modality == "image" else ("--text-column", "texts")
+        raise DataError(
+            f"{url} has {counted(len(fitting), 'column')} of {what} ({listed(fitting) or 'none'}); expected one that "
+            f"can be told. Name it: {flag}."
+        )
+    label = columns.label or next((name for name in _LABEL_NAMES if name in schema.names and name != sample), None)
+    return sample, label
+
+
+def _fits(kind: Any, modality: Modality) -> bool:
+    from pyarrow import types
+
+    if modality == "text":
+        return types.is_string(kind) or types.is_large_string(kind)
+    if types.is_struct(kind):
+        return any(field.name == "bytes" for field in kind)
+    return types.is_binary(kind) or types.is_large_binary(kind)
+
+
+def _cell(cell: Any, key: str, modality: Modality, url: str) -> Any:
+    value = cell.get("bytes") if isinstance(cell, dict) else cell
+    if not isinstance(value, bytes if modality == "image" else str):
+        raise DataError(
+            f"{key} in {url} is {type(value).__name__}; expected an image's bytes or a text. Fill or remove it."
+        )
+    return value
+
+
+def _text(data: bytes, place: str) -> str:
+    try:
+        return data.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise DataError(f"{place} is no UTF-8 ({error.reason}, byte {error.start}). Convert it.") from error
+
+
+@contextmanager
+def _opened(url: str) -> Iterator[IO[bytes]]:
+    system, path = filesystem(url)
+    try:
+        file = system.open(path, "rb")
+    except OSError as error:
+        raise DataError(f"Cannot open {url} ({_reason(error)}); expected a file that can be read.") from error
+    with file:
+        yield file
+
+
+@contextmanager
+def _parquet_file(url: str) -> Iterator[Any]:
+    try:
+        from pyarrow import parquet
+    except ImportError as error:
+        raise DataError(
+            f"Cannot read {url}: the package that reads Parquet files is not installed; expected pyarrow. Install it: "
+            "pip install 'bequest[tables]'"
+        ) from error
+    with _opened(url) as file:
+        with _as_parquet(url):
+            opened = parquet.ParquetFile(file, pre_buffer=False, buffer_size=_READ_BYTES)
+        yield opened
+
+
+@contextmanager
+def _as_parquet(url: str) -> Iterator[None]:
+    from pyarrow import ArrowException
+
+    try:
+        yield
+    except (ArrowException, OSError) as error:
+        raise DataError(f"{url} cannot be read as a Parquet file: {_reason(error)}. Replace it.") from error
+
+
+def _reason(error: BaseException) -> str:
+    told = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+    return told.strip().rstrip(".") or type(error).__name__

@@ -1,0 +1,145 @@
+"""Samples by shards, from any address: which there are, that each comes once, and what is said of damage."""
+
+from __future__ import annotations
+
+import io
+import tarfile
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from bequest.core.errors import DataError, RunError
+from bequest.data.shards import Columns, Item, find_shards, read_items
+
+pyarrow = pytest.importorskip("pyarrow")
+
+
+def tar_of(members: dict[str, bytes], mode: str = "w") -> bytes:
+    file = io.BytesIO()
+    with tarfile.open(fileobj=file, mode=mode) as archive:  # pyright: ignore[reportCallIssue, reportArgumentType]
+        for name, content in members.items():
+            member = tarfile.TarInfo(name)
+            member.size = len(content)
+            archive.addfile(member, io.BytesIO(content))
+    return file.getvalue()
+
+
+def items_at(address: Any, modality: Any = "image", size: int = 4, columns: Columns | None = None) -> list[Item]:
+    shards = find_shards(address, modality, size)
+    assert len({shard.name for shard in shards}) == len(shards)
+    return [item for shard in shards for item in read_items(shard, modality, columns or Columns())]
+
+
+def table_at(path: Path, columns: dict[str, Any], group: int = 3) -> None:
+    from pyarrow import parquet
+
+    parquet.write_table(pyarrow.table(columns), path, row_group_size=group)
+
+
+def test_files_in_sorted_order_with_the_folder_as_label(tmp_path: Path):
+    for name in ("b/2.png", "a/1.JPG", "a/.hidden.png", "a/notes.md", "top.png", ".cache/3.png"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_bytes(name.encode())
+    found = [(item.key, item.label, item.read()) for item in items_at(tmp_path, size=2)]
+    assert found == [("a/1.JPG", "a", b"a/1.JPG"), ("b/2.png", "b", b"b/2.png"), ("top.png", "", b"top.png")]
+
+
+def test_names_of_shards_depend_on_what_lies_in_the_data_not_on_where_they_lie(tmp_path: Path):
+    for place in ("one", "two"):
+        (tmp_path / place).mkdir()
+        for i in range(5):
+            (tmp_path / place / f"{i}.png").write_bytes(b"x" * i)
+    one, two = ([s.name for s in find_shards(tmp_path / place, "image", 2)] for place in ("one", "two"))
+    assert one == two and len(one) == 3
+    (tmp_path / "two/3.png").write_bytes(b"longer")
+    assert [a == b for a, b in zip(one, [s.name for s in find_shards(tmp_path / "two", "image", 2)], strict=True)] == [
+        True,
+        False,
+        True,
+    ]
+
+
+def test_tars_hold_samples_of_several_members(tmp_path: Path):
+    members = {"x/1.jpg": b"one", "x/1.cls": b"7\n", "x/1.json": b"{}", "2.png": b"two", "3.seg.txt": b"no image"}
+    (tmp_path / "a.tar").write_bytes(tar_of(members))
+    (tmp_path / "b.tar.gz").write_bytes(tar_of({"1.webp": b"other"}, "w:gz"))
+    found = items_at(tmp_path)
+    assert [(item.key, item.label) for item in found] == [
+        ("a.tar/x/1", "7"),
+        ("a.tar/2", ""),
+        ("a.tar/3", ""),
+        ("b.tar.gz/1", ""),
+    ]
+    assert [found[i].read() for i in (0, 1, 3)] == [b"one", b"two", b"other"]
+    with pytest.raises(DataError, match=r"sample a.tar/3 has the members seg.txt; expected one image"):
+        found[2].read()
+    assert [item.label for item in items_at(tmp_path / "*.tar", columns=Columns(None, "json"))] == ["{}", "", ""]
+
+
+def test_a_tar_that_is_cut_short_says_where(tmp_path: Path):
+    content = tar_of({f"{i}.png": b"x" * 2000 for i in range(5)})
+    (tmp_path / "a.tar").write_bytes(content[:6000])
+    with pytest.raises(DataError, match=r"a.tar cannot be read as a tar after its sample \d .*Replace it"):
+        items_at(tmp_path / "a.tar")
+
+
+def test_a_name_that_is_there_twice_is_refused(tmp_path: Path):
+    (tmp_path / "a.tar").write_bytes(tar_of({"1.png": b"a", "2.png": b"b", "1.jpg": b"c"}))
+    with pytest.raises(DataError, match=r"a.tar/1 is there twice"):
+        items_at(tmp_path)
+
+
+def test_rows_of_parquet_files_by_runs_of_row_groups(tmp_path: Path):
+    cells = [f"image {i}".encode() for i in range(10)]
+    table_at(tmp_path / "a.parquet", {"n": list(range(10)), "image": cells, "label": [i % 2 for i in range(10)]})
+    (tmp_path / "b").mkdir()
+    table_at(tmp_path / "b/c.parquet", {"image": [{"bytes": b"in a struct", "path": "p"}, None]})
+    assert [s.groups for s in find_shards(tmp_path, "image", 4)] == [(0, 2), (2, 4), (0, 1)]
+    found = items_at(tmp_path)
+    assert [item.key for item in found] == [*(f"a.parquet#{i}" for i in range(10)), "b/c.parquet#0", "b/c.parquet#1"]
+    assert [item.read() for item in found[:11]] == [*cells, b"in a struct"]
+    assert [item.label for item in found[:3]] == ["0", "1", "0"]
+    with pytest.raises(DataError, match=r"b/c.parquet#1 .*is NoneType; expected an image's bytes"):
+        found[11].read()
+
+
+def test_columns_that_cannot_be_told_are_to_be_named(tmp_path: Path):
+    table_at(tmp_path / "a.parquet", {"left": [b"l"], "right": [b"r"], "text": ["t"], "label": ["yes"]})
+    with pytest.raises(DataError, match=r"2 columns of images' bytes \(left, right\).*--image-column"):
+        items_at(tmp_path)
+    [item] = items_at(tmp_path, columns=Columns("right"))
+    assert (item.read(), item.label) == (b"r", "yes")
+    with pytest.raises(DataError, match=r"no column 'middle'; there are: left, right"):
+        items_at(tmp_path, columns=Columns("middle"))
+    [item] = items_at(tmp_path, "text")
+    assert item.read() == "t"
+
+
+def test_other_places(tmp_path: Path):
+    import fsspec
+
+    fsspec.filesystem("memory").pipe(f"/{tmp_path.name}/a.tar", tar_of({"1.png": b"one"}))
+    assert [item.key for item in items_at(f"memory://{tmp_path.name}")] == ["a.tar/1"]
+    with pytest.raises(RunError, match="a protocol that fsspec knows"):
+        items_at("nowhere://bucket/a.tar")
+    with pytest.raises(DataError, match="There is nothing at"):
+        items_at(tmp_path / "*.tar")
+    with pytest.raises(DataError, match="expected data there"):
+        items_at(tmp_path / "none.tar")
+
+
+def test_one_kind_of_data(tmp_path: Path):
+    (tmp_path / "notes.md").write_text("none")
+    with pytest.raises(DataError, match=r"holds no data; expected tars, Parquet files, or images"):
+        items_at(tmp_path)
+    (tmp_path / "1.png").write_bytes(b"x")
+    (tmp_path / "a.tar").write_bytes(tar_of({"1.png": b"one"}))
+    with pytest.raises(DataError, match=r"several kinds: files, tar; .*pattern"):
+        items_at(tmp_path)
+
+
+def test_a_damaged_parquet_file_is_named(tmp_path: Path):
+    (tmp_path / "a.parquet").write_bytes(b"PAR1 and nothing")
+    with pytest.raises(DataError, match=r"a.parquet cannot be read as a Parquet file"):
+        items_at(tmp_path)
