@@ -412,7 +412,7 @@ def compare(
         if on is not None and teaching is not None:
             teaching.check(loaded, source)
             context = Context(source, loaded, store, choose_runtime(precision), watcher)
-            _teach_elsewhere(replace(context, views=chosen_views, teaching=teaching), protocol, on, asked)
+            _teach_elsewhere(replace(context, views=protocol.views, teaching=teaching), protocol, on, asked)
         board = run_comparison(
             loaded,
             source,
@@ -454,11 +454,11 @@ def _resources(on: str | None, resources: str | None) -> Resources:
 
 def _teach_elsewhere(context: Context, protocol: Protocol, on: str, asked: Resources) -> None:
     """Have workers compute what teachers make, before training begins; it is found in the store then."""
-    sizes = {name: getattr(protocol, name) for name in ("train_size", "test_size", "split_seed")}
-    draws = [context.task.draw(seed, **sizes) for seed in protocol.seeds]
+    draws = [draw for seed in protocol.seeds for draw in protocol.draws(context.task, seed)]
+    tested = np.concatenate([draw.test for draw in protocol.draws(context.task, protocol.seeds[0])])
     with connected(on) as ray, closing(Workers(ray, asked)) as workers:
         taught = replace(context, workers=workers)
-        teach_ahead(taught, [draw.train for draw in draws], draws[0].test)
+        teach_ahead(taught, [draw.train for draw in draws], tested)
 
 
 @contextmanager
