@@ -128,7 +128,7 @@ def main() -> None:
     import ray
 
     threads = torch.get_num_threads()
-    # Else workers are at 15, and whatever else the machine does goes before them.
+    # Else workers are at 15, and whatever else the machine does goes before them. Ray knows it by this name only.
     os.environ["RAY_worker_niceness"] = "0"  # noqa: SIM112
     ray.init(address="local", num_cpus=threads, log_to_driver=False, logging_level="error", include_dashboard=False)
     with tempfile.TemporaryDirectory() as folder:

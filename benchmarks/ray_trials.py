@@ -14,6 +14,7 @@ from __future__ import annotations
 import argparse
 import tempfile
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -75,8 +76,8 @@ def main() -> None:
 
     torch.set_num_threads(1)
     sides = Sides(options)
-    local: Callable[[], Any] = lambda: ray.init("local", num_cpus=2, include_dashboard=False, log_to_driver=False)  # noqa: E731
-    print(f"starting Ray on this machine: {seconds(local):.1f} s", flush=True)
+    start = partial(ray.init, "local", num_cpus=2, include_dashboard=False, log_to_driver=False)
+    print(f"starting Ray on this machine: {seconds(start):.1f} s", flush=True)
     works: dict[str, Callable[[], None]] = {
         "one process": lambda: sides.compare("one process", None),
         "two workers": lambda: sides.compare("two workers", "ray"),

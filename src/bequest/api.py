@@ -455,10 +455,9 @@ def _resources(on: str | None, resources: str | None) -> Resources:
 def _teach_elsewhere(context: Context, protocol: Protocol, on: str, asked: Resources) -> None:
     """Have workers compute what teachers make, before training begins; it is found in the store then."""
     draws = [draw for seed in protocol.seeds for draw in protocol.draws(context.task, seed)]
-    tested = np.concatenate([draw.test for draw in protocol.draws(context.task, protocol.seeds[0])])
     with connected(on) as ray, closing(Workers(ray, asked)) as workers:
         taught = replace(context, workers=workers)
-        teach_ahead(taught, [draw.train for draw in draws], tested)
+        teach_ahead(taught, [draw.train for draw in draws], protocol.tested(context.task))
 
 
 @contextmanager

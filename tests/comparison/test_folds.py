@@ -13,7 +13,7 @@ from killing import without_timings
 import bequest
 from bequest.comparison import protocol
 from bequest.comparison.folder import RunFolder
-from bequest.core.errors import DataError
+from bequest.core.errors import DataError, MethodError
 from bequest.core.observe import Silent
 from bequest.core.registry import get_method
 from bequest.engine.context import Context
@@ -26,9 +26,9 @@ SETTINGS = {"full": {"epochs": 2, "learning_rate": 1e-3}}
 
 
 def compare(tiny_sources: Any, tiny_tasks: Any, out: Path, **changes: Any) -> bequest.Run:
-    arguments = {"seeds": 2, "folds": 3, "progress": False, "cache": out.parent / "cache", **changes}
+    own = {"settings": SETTINGS, "seeds": 2, "folds": 3, "progress": False, "cache": out.parent / "cache"}
     methods = ["linear_probe", "full"]
-    return bequest.compare(tiny_tasks["text"], tiny_sources["text"], methods, settings=SETTINGS, out=out, **arguments)
+    return bequest.compare(tiny_tasks["text"], tiny_sources["text"], methods, out=out, **{**own, **changes})
 
 
 def test_each_sample_is_scored_by_the_network_trained_without_its_fold(
@@ -57,6 +57,31 @@ def test_each_sample_is_scored_by_the_network_trained_without_its_fold(
     assert done.board.rows[1].versus_best.samples == len(task.labels)
     assert done.predict(["goal ball the team"])[0].label in task.classes
     assert "cross-validation of 3 folds" in (done.folder / "best" / "README.md").read_text()
+
+
+def test_a_fold_in_training_is_sealed_and_no_other(
+    tiny_sources: Any, tiny_tasks: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    task = tiny_tasks["text"]
+
+    def peeking(context: Context, method: Any, draw: Any, **options: Any) -> Any:
+        with pytest.raises(MethodError, match=f"The labels of {len(draw.test)} test samples were asked for"):
+            context.labels(draw.test)
+        assert (context.labels(draw.labelled).numpy() == task.labels[draw.labelled]).all()
+        return run(context, method, draw, **options)
+
+    monkeypatch.setattr(protocol, "run", peeking)
+    assert len(compare(tiny_sources, tiny_tasks, tmp_path / "run", seeds=1).board.trials) == 2
+
+
+def test_a_fold_that_fails_leaves_its_best_weights_with_the_trial(
+    tiny_sources: Any, tiny_tasks: Any, tmp_path: Path
+) -> None:
+    settings = {"full": {"learning_rate": 1e30}}
+    run = compare(tiny_sources, tiny_tasks, tmp_path / "run", seeds=1, settings=settings)
+    [failed] = [trial for trial in run.board.trials if trial.error]
+    assert failed.error and failed.error.endswith("The weights kept: trials/full/seed0/last_good.safetensors.")
+    assert (run.folder / "trials/full/seed0/last_good.safetensors").is_file()
 
 
 def test_a_stopped_cross_validation_goes_on_and_ends_the_same(

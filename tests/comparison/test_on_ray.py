@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 import tiny
 import torch
+from clusters import one_thread, two_cores
 from faulting import fault
 from killing import without_timings
 
@@ -19,7 +20,6 @@ from bequest.comparison import on_ray
 from bequest.comparison.local import Call
 from bequest.core.errors import DataError, RunError
 from bequest.core.observe import Silent
-from bequest.engine.cluster import Resources
 from bequest.sources import from_module
 
 ray = pytest.importorskip("ray")
@@ -29,27 +29,14 @@ SETTINGS = {"full": {"epochs": 2, "learning_rate": 1e-3}, "lora": {"epochs": 2}}
 
 @pytest.fixture(scope="module")
 def cluster() -> Generator[Any]:
-    """A machine of two cores, which no other process finds and that finds no other."""
-    from ray.cluster_utils import Cluster
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.delenv("RAY_ADDRESS", raising=False)
-        # Workers import the tests' own modules by their names.
-        patch.setenv("PYTHONPATH", str(Path(tiny.__file__).parent), prepend=os.pathsep)
-        made = Cluster(initialize_head=True, head_node_args={"num_cpus": 2})
-        ray.init(address=made.address, log_to_driver=False, logging_level="error")
+    with two_cores() as made:
         yield made
-        ray.shutdown()
-        made.shutdown()
 
 
 @pytest.fixture(autouse=True)
-def one_thread() -> Generator[None]:
-    """What a worker with one core computes with."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+def as_a_worker() -> Generator[None]:
+    with one_thread():
+        yield
 
 
 class Watch(Silent):
@@ -165,6 +152,15 @@ def test_what_a_first_seed_that_fails_does_not_tell_the_next_one_does(
     assert first.error and first.forward_flops is None
     assert second.forward_flops == whole.board.trials[0].forward_flops and second.inference_per_s
     assert run.board.rows[0].inference_per_s == second.inference_per_s
+
+
+def test_folds_on_ray_are_those_of_this_process(cluster: Any, tmp_path: Path) -> None:
+    folds = {"seeds": 1, "folds": 3, "test_size": 0.25}
+    here, there = (
+        compare(tmp_path / name, ["linear_probe", "full"], on=on, **folds)
+        for name, on in (("here", None), ("there", "ray"))
+    )
+    assert_same(there, here)
 
 
 def test_the_leaderboard_is_that_of_this_process_and_goes_on_from_it(cluster: Any, tmp_path: Path) -> None:
@@ -292,7 +288,8 @@ def test_a_fault_of_the_data_elsewhere_says_where() -> None:
     assert str(on_ray._own(DataError("No a.jpg."), "10.0.0.2")) == (
         "No a.jpg. A worker of Ray at 10.0.0.2 says so; the data must lie at the same paths there."
     )
-    assert on_ray._in_words(Resources(2, 0.5, 4 * 10**9)) == "cpus=2,gpus=0.5,memory=4e+09"
+    told = ValueError("ray::carry_out() (pid=12, ip=10.0.0.2)\nbequest.core.errors.DataError: No a.jpg.")
+    assert on_ray._place(told, "10.0.0.1") == "10.0.0.2" and on_ray._place(told, "10.0.0.2") == ""
     error = KeyError("of ours")
     assert on_ray._own(error, "10.0.0.2") is error
     assert isinstance(on_ray._own(RuntimeError("The remote function failed to import on it."), ""), RunError)

@@ -21,3 +21,11 @@ def test_other_text_is_refused(text: str):
 def test_only_addresses_of_ray_are_taken(address: str):
     with pytest.raises(DataError, match=r"--on is .*expected ray"), connected(address):
         pass
+
+
+def test_how_many_tasks_have_room() -> None:
+    asked, whole = resources("cpus=2,memory=3GB"), {"CPU": 8.0, "memory": 7e9}
+    assert asked.times_in(whole) == 2 and resources(None).times_in(whole) == 8
+    assert resources("gpus=1").times_in(whole) == 0, "no accelerator"
+    assert str(resources("cpus=2,gpus=0.5,memory=4GB")) == "cpus=2,gpus=0.5,memory=4e+09"
+    assert [resources(f"cpus={cpus}").threads for cpus in (0.5, 1, 2.5)] == [1, 1, 2]

@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 import tiny
 import torch
+from clusters import one_thread, two_cores
 
 import bequest
 from bequest.core.distillation import Distillation
@@ -43,25 +44,16 @@ BAD = b"no image at all"
 
 @pytest.fixture(scope="module")
 def cluster() -> Generator[Any]:
-    """A machine of two cores, which no other process finds and that finds no other."""
-    ray = pytest.importorskip("ray")
-    from ray.cluster_utils import Cluster
+    import ray
 
-    os.environ.pop("RAY_ADDRESS", None)
-    made = Cluster(initialize_head=True, head_node_args={"num_cpus": 2})
-    ray.init(address=made.address, log_to_driver=False, logging_level="error")
-    yield ray
-    ray.shutdown()
-    made.shutdown()
+    with two_cores():
+        yield ray
 
 
 @pytest.fixture(autouse=True)
-def one_thread() -> Generator[None]:
-    """What a worker with one core computes with."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+def as_a_worker() -> Generator[None]:
+    with one_thread():
+        yield
 
 
 def small() -> Source:

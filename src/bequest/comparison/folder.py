@@ -194,6 +194,13 @@ class RunFolder:
                 with atomic_open(folder / name) as file:
                     file.write(files[name])
 
+    def keep_last_good(self, method: str, seed: int, fold: Path) -> Path:
+        """Where the best weights of a fold that failed lie from now on, if it has left any: with its trial."""
+        kept = self.trial(method, seed) / LAST_GOOD
+        if (fold / LAST_GOOD).is_file():
+            (fold / LAST_GOOD).replace(kept)
+        return kept
+
     def _tidy(self, folder: Path) -> None:
         """Remove what a trial needed only until it ended."""
         for file in [*folder.glob("*.ckpt"), folder / PASSES_FILE, folder / LAST_GOOD]:

@@ -85,9 +85,9 @@ class _Tasks:
 
     def __init__(self, ray: Any, asked: Resources, work: Work, jobs: Sequence[Job]) -> None:
         self.ray, self.asked, self.work, self.jobs = ray, asked, work, jobs
-        if not self.has_room():
+        if not asked.fit(ray):
             raise RunError(
-                f"--resources asks for {_in_words(asked)} a task, which no machine of the cluster has; expected at "
+                f"--resources asks for {asked} a task, which no machine of the cluster has; expected at "
                 "most what one has. State less, or add such a machine first."
             )
         try:
@@ -112,8 +112,7 @@ class _Tasks:
             self.begin(number, call, 1)
 
     def begin(self, number: int, call: Call, attempt: int) -> None:
-        threads = max(1, int(self.asked.cpus))
-        ref = self.task.remote(_versions(), [self.parcel], call, threads)
+        ref = self.task.remote(_versions(), [self.parcel], call, self.asked.threads)
         self.pending[ref] = number, call, attempt
 
     def next(self) -> Iterator[tuple[int, Any]]:
@@ -121,26 +120,21 @@ class _Tasks:
         from ray.exceptions import RayError, RayTaskError
 
         ready, _ = self.ray.wait(list(self.pending), num_returns=1, timeout=_LOOK_EVERY_S)
-        if not ready and not self.has_room():
-            self.work.context.say(f"No machine of the cluster has {_in_words(self.asked)} now; waiting for one.")
+        if not ready and not self.asked.fit(self.ray):
+            self.work.context.say(f"No machine of the cluster has {self.asked} now; waiting for one.")
         for ref in ready:
             number, call, attempt = self.pending.pop(ref)
             try:
                 done: Ended = self.ray.get(ref)
             except RayTaskError as error:
                 if not isinstance(error.cause, RayError):
-                    raise _own(error.cause, self.elsewhere(error)) from error
+                    raise _own(error.cause, _place(error, self.ray.util.get_node_ip_address())) from error
                 self.again(number, call, attempt, error.cause)
             except RayError as error:
                 self.again(number, call, attempt, error)
             else:
                 self.take(call, done)
                 yield from self.advance(number, done.value)
-
-    def elsewhere(self, error: Exception) -> str:
-        """The address of the machine that an error comes from, as its text tells it; empty where it is this one."""
-        found = re.search(r"ip=([\d.:a-f]*[\da-f])", str(error))
-        return "" if not found or found[1] == self.ray.util.get_node_ip_address() else found[1]
 
     def take(self, call: Call, done: Ended) -> None:
         """Keep what a trial left, and say what its worker has to say."""
@@ -166,15 +160,6 @@ class _Tasks:
             f"{ATTEMPTS} workers of Ray were lost one after another with {call} ({reason}); expected one that lives. "
             "If memory runs out, state what a task needs (--resources memory=8GB). All else is kept, and the same "
             "command goes on with it."
-        )
-
-    def has_room(self) -> bool:
-        """Whether some machine has as much as a task asks for, free or not."""
-        wanted = {"CPU": self.asked.cpus, "GPU": self.asked.gpus, "memory": self.asked.memory}
-        return any(
-            all(node["Resources"].get(name, 0) >= amount for name, amount in wanted.items() if amount)
-            for node in self.ray.nodes()
-            if node["Alive"]
         )
 
 
@@ -261,6 +246,12 @@ def _versions() -> dict[str, str]:
     return {"bequest": bequest.__version__, "torch": torch.__version__}
 
 
+def _place(error: Exception, here: str) -> str:
+    """The address of the machine that an error of Ray comes from, as its text tells it; empty where it is here."""
+    found = re.search(r"ip=([\d.:a-f]*[\da-f])", str(error))
+    return "" if not found or found[1] == here else found[1]
+
+
 def _own(error: Exception, place: str) -> Exception:
     """What a part raised, with what to know of where it did."""
     if isinstance(error, DataError) and place:
@@ -271,11 +262,6 @@ def _own(error: Exception, place: str) -> Exception:
         f"A worker of Ray cannot import bequest ({_first_line(error)}); expected bequest {bequest.__version__} on "
         "every machine of the cluster. Install it there."
     )
-
-
-def _in_words(asked: Resources) -> str:
-    stated = {"cpus": asked.cpus, "gpus": asked.gpus, "memory": asked.memory}
-    return ",".join(f"{name}={amount:g}" for name, amount in stated.items() if amount)
 
 
 def _first_line(error: Exception) -> str:

@@ -40,7 +40,7 @@ from bequest.data.views import Views
 from bequest.engine.adapted import AdaptedModel
 from bequest.engine.context import Context
 from bequest.engine.feature_teaching import guided_stages
-from bequest.engine.run import LAST_GOOD, Outcome, make_plan, prepare, restore, run
+from bequest.engine.run import Outcome, make_plan, prepare, restore, run
 from bequest.engine.runtime import Precision, choose_runtime
 from bequest.engine.store import Store
 from bequest.engine.teaching import Teaching
@@ -104,7 +104,15 @@ class Protocol:
         Raises:
             DataError: The sizes do not fit the data.
         """
-        return SealedLabels(task, _tested(self.draws(task, self.seeds[0])))
+        return SealedLabels(task, self.tested(task))
+
+    def tested(self, task: Task) -> IntArray:
+        """The samples that each seed tests on.
+
+        Raises:
+            DataError: The sizes do not fit the data.
+        """
+        return _tested(self.draws(task, self.seeds[0]))
 
     @property
     def tuning_seed(self) -> int:
@@ -687,7 +695,8 @@ class _Comparison:
         except (TrainingError, MethodError, MemoryError, torch.OutOfMemoryError) as error:
             reason = str(error) or type(error).__name__
             if isinstance(error, TrainingError):
-                reason += f" The weights kept: {(folders[len(folds)] / LAST_GOOD).relative_to(self.folder.path)}."
+                kept = self.folder.keep_last_good(name, seed, folders[len(folds)])
+                reason += f" The weights kept: {kept.relative_to(self.folder.path)}."
             asked, computed = np.sum([*(fold.passes for fold in folds), self.passes()], axis=0).tolist()
             return replace(self.blank(entry, seed), error=reason, asked_samples=asked, frozen_samples=computed)
         outputs, kept = self.test_outputs(folds), folds[0].outcome

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -33,6 +33,29 @@ class Resources:
         """As Ray takes them."""
         stated = {"num_cpus": self.cpus, "num_gpus": self.gpus}
         return {**stated, "memory": self.memory} if self.memory else stated
+
+    @property
+    def threads(self) -> int:
+        """To compute with."""
+        return max(1, int(self.cpus))
+
+    def __str__(self) -> str:
+        """As users state them."""
+        stated = {"cpus": self.cpus, "gpus": self.gpus, "memory": self.memory}
+        return ",".join(f"{name}={amount:g}" for name, amount in stated.items() if amount)
+
+    def times_in(self, there: Mapping[str, float]) -> int:
+        """How many tasks have room beside each other.
+
+        Args:
+            there: What a machine or a cluster has, by Ray's names.
+        """
+        wanted = {"CPU": self.cpus, "GPU": self.gpus, "memory": self.memory}
+        return min(int(there.get(name, 0) // amount) for name, amount in wanted.items() if amount)
+
+    def fit(self, ray: Any) -> bool:
+        """Whether some machine of the cluster has as much, free or not."""
+        return any(self.times_in(node["Resources"]) for node in ray.nodes() if node["Alive"])
 
 
 def resources(text: str | None) -> Resources:

@@ -39,7 +39,7 @@ from bequest.engine.cluster import Resources
 from bequest.engine.features import Work, circumstances, frozen_copy, run_frozen, tap_key
 from bequest.engine.memory import release
 from bequest.engine.runtime import Precision, choose_runtime
-from bequest.engine.workers import num_workers, room_note
+from bequest.engine.workers import num_workers
 from bequest.nn.taps import Apart, Tap, Tapped
 from bequest.sources import Source, get
 
@@ -246,8 +246,8 @@ class OnRay:
         """The shards' records as they are made."""
         if not todo:
             return
-        if note := room_note(self.ray, self.asked):
-            self.observer.note(note)
+        if not self.asked.fit(self.ray):
+            self.observer.note(f"No machine of the cluster has {self.asked} now; waiting for one.")
         from ray import data
 
         with _quiet(data.DataContext.get_current()):
@@ -255,7 +255,7 @@ class OnRay:
             stated: dict[str, Any] = self.asked.describe()
             made = data.from_items(rows, override_num_blocks=min(len(rows), _MOST_BLOCKS)).map_batches(
                 _Actor,
-                fn_constructor_args=(work, max(1, int(self.asked.cpus))),
+                fn_constructor_args=(work, self.asked.threads),
                 batch_size=1,
                 compute=data.ActorPoolStrategy(size=num_workers(self.ray, self.asked, len(todo))),
                 **stated,

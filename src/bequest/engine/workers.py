@@ -29,20 +29,7 @@ _RESTARTS = 3
 
 def num_workers(ray: Any, asked: Resources, most: int) -> int:
     """How many workers the cluster has room for now, at least one and `most` at most."""
-    whole = ray.cluster_resources()
-    wanted = {"CPU": asked.cpus, "GPU": asked.gpus, "memory": asked.memory}
-    room = [int(whole.get(name, 0) // amount) for name, amount in wanted.items() if amount]
-    return max(1, min([most, *room]))
-
-
-def room_note(ray: Any, asked: Resources) -> str:
-    """What to tell where no node has what a worker asks for; empty where one has."""
-    wanted = {"CPU": asked.cpus, "GPU": asked.gpus, "memory": asked.memory}
-    nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
-    if any(all(node.get(name, 0) >= amount for name, amount in wanted.items() if amount) for node in nodes):
-        return ""
-    stated = ", ".join(f"{amount:g} {name}" for name, amount in wanted.items() if amount)
-    return f"No node of the cluster has {stated}, which --resources asks for, so the work waits for one."
+    return max(1, min(most, asked.times_in(ray.cluster_resources())))
 
 
 @dataclass
@@ -95,9 +82,8 @@ class Workers:
         if not self._actors:
             remote = self.ray.remote(**self.asked.describe(), max_restarts=_RESTARTS, max_task_retries=_RESTARTS)
             made = remote(_Worker)
-            threads = max(1, int(self.asked.cpus))
             num = num_workers(self.ray, self.asked, most=2**10)
-            self._actors = [made.remote(threads) for _ in range(num)]
+            self._actors = [made.remote(self.asked.threads) for _ in range(num)]
 
     def _result(self, reference: Any) -> tuple[list[list[Any]], float]:
         try:
