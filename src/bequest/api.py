@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from bequest import data as bequest_data
+from bequest.comparison.entries import check_modality, enter, with_teacher
 from bequest.comparison.export import Exported
 from bequest.comparison.export import export as run_export
 from bequest.comparison.folder import BEST, BOARD_FILE, REPORT_FILE, RUN_FILE, RunFolder, digest
@@ -24,7 +25,7 @@ from bequest.comparison.local import Runner, in_process
 from bequest.comparison.on_ray import on_ray
 from bequest.comparison.probe import PAGE_FILE, choose
 from bequest.comparison.probe import probe as run_probe
-from bequest.comparison.protocol import Protocol, check_modality, enter, with_teacher
+from bequest.comparison.protocol import Protocol
 from bequest.comparison.protocol import compare as run_comparison
 from bequest.comparison.tuning import Budget
 from bequest.core.checks import (

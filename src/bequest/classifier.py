@@ -15,7 +15,7 @@ from sklearn.utils import check_array, check_consistent_length, check_random_sta
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted
 
-from bequest.comparison.protocol import enter
+from bequest.comparison.entries import enter
 from bequest.core.errors import RunError
 from bequest.core.observe import Silent
 from bequest.core.task import Draw, Task, stratified

@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 import torch
 
-from bequest.comparison.protocol import Entry, Protocol, compare
+from bequest.comparison.entries import Entry
+from bequest.comparison.protocol import Protocol, compare
 from bequest.core.errors import MethodError
 from bequest.core.observe import Silent
 from bequest.core.plan import Plan

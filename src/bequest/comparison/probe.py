@@ -13,15 +13,10 @@ import numpy as np
 import torch
 from torch import nn
 
+from bequest.comparison.describing import describe_source, describe_task, environment
+from bequest.comparison.entries import check_modality
 from bequest.comparison.folder import RunFolder
-from bequest.comparison.protocol import (
-    Protocol,
-    check_modality,
-    describe_source,
-    describe_task,
-    disk_error,
-    environment,
-)
+from bequest.comparison.protocol import Protocol, disk_error
 from bequest.core.errors import BequestError, DataError, SourceError
 from bequest.core.observe import Observer
 from bequest.core.plan import Features

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import platform
 from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import asdict, dataclass, field, replace
@@ -15,8 +13,9 @@ from typing import Any
 import numpy as np
 import torch
 
-import bequest
 from bequest.comparison.cost import PeakMemory, measure_inference
+from bequest.comparison.describing import describe_source, describe_task, environment
+from bequest.comparison.entries import Entry, check_features, check_modality, check_source_task
 from bequest.comparison.examples import collect
 from bequest.comparison.folder import BEST, SIZES, RunFolder, digest
 from bequest.comparison.groups import group_scores, worst, worst_group_influence
@@ -28,24 +27,20 @@ from bequest.comparison.statistics import RANKING, make_row, rank
 from bequest.comparison.teacher import Taught, measure_teacher
 from bequest.comparison.tuning import Attempted, Budget, Tuned, attempted, ranges, tune
 from bequest.comparison.weights import examine
-from bequest.core.distillation import DISTILLED, TEACHER, Distillation
-from bequest.core.errors import DataError, MethodError, RunError, SourceError, TrainingError
+from bequest.core.errors import MethodError, RunError, TrainingError
 from bequest.core.observe import Observer, Silent
-from bequest.core.plan import Part, Plan, Solve, Train
-from bequest.core.registry import Hyperparameter, MethodInfo, get_method
+from bequest.core.registry import Hyperparameter
 from bequest.core.results import WORST_GROUP, Leaderboard, Row, SelectBy, TrialRecord
 from bequest.core.sealed import SealedLabels
 from bequest.core.task import Draw, IntArray, Task
 from bequest.data.views import Views
 from bequest.engine.adapted import AdaptedModel
 from bequest.engine.context import Context
-from bequest.engine.feature_teaching import guided_stages
 from bequest.engine.run import Outcome, make_plan, prepare, restore, run
 from bequest.engine.runtime import Precision, choose_runtime
 from bequest.engine.store import Store
 from bequest.engine.teaching import Teaching
 from bequest.nn.network import Network
-from bequest.nn.taps import Tap, tapped
 from bequest.sources import Source
 
 _MAX_SCATTER = 500
@@ -120,122 +115,6 @@ class Protocol:
         return next(seed for seed in count() if seed not in self.seeds)
 
 
-@dataclass(frozen=True)
-class Entry:
-    """A method with its settings.
-
-    Attributes:
-        info: As registered.
-        method: Built.
-        settings: Every hyperparameter as it will be used.
-        given: Those that the user set.
-        fit_on: Parts that its solvers see.
-        taps: Of the source's body, what its solvers read.
-        trains: Whether it has a training stage.
-        teaching: Of its training stages; None where they have no teacher.
-        swept: Whether there are rows of other temperatures beside it.
-    """
-
-    info: MethodInfo
-    method: Any
-    settings: dict[str, Any] = field(default_factory=dict)
-    fit_on: frozenset[Part] = frozenset()
-    taps: tuple[Tap, ...] = ()
-    trains: bool = False
-    teaching: Teaching | None = None
-    swept: bool = False
-    given: dict[str, Any] = field(default_factory=dict)
-
-    @property
-    def name(self) -> str:
-        """Of its row."""
-        if self.teaching is None:
-            return self.info.name
-        at = f" at {self.teaching.settings.temperature:g}" if self.swept else ""
-        return self.info.name + DISTILLED + at
-
-
-def enter(names: Sequence[str], settings: Mapping[str, Mapping[str, Any]], source: Source, task: Task) -> list[Entry]:
-    """The methods by name, with their settings, each known to have a plan for this source and task.
-
-    Raises:
-        MethodError: A name or a hyperparameter is unknown or out of range; all faults of one kind at once.
-    """
-    unknown: list[str] = []
-    for name in dict.fromkeys([*names, *settings]):
-        try:
-            get_method(name)
-        except MethodError as error:
-            unknown.append(str(error))
-    if unknown:
-        raise MethodError("\n".join(unknown))
-    left_out = sorted(set(settings) - set(names))
-    if left_out:
-        raise MethodError(f"Settings are given for {', '.join(left_out)}, which is not among the methods to run.")
-    entries: list[Entry] = []
-    faults: list[str] = []
-    for name in dict.fromkeys(names):
-        info = get_method(name)
-        try:
-            check_applies(info, task)
-            built = info.build(settings.get(name, {}))
-            plan = built.plan(source, task)
-            _check_stages(name, plan, task)
-        except MethodError as error:
-            faults.append(str(error))
-            continue
-        solves = [stage for stage in plan.stages if isinstance(stage, Solve)]
-        fit_on: frozenset[Part] = frozenset(part for stage in solves for part in stage.fit_on)
-        taps = tapped(plan.network.body)[1] if any(stage.source_features for stage in solves) else None
-        trains = any(isinstance(stage, Train) for stage in plan.stages)
-        given = dict(settings.get(name, {}))
-        resolved = info.resolve(built, source.modality)
-        entries.append(Entry(info, built, resolved, fit_on, taps or (), trains, given=given))
-    if faults:
-        raise MethodError("\n".join(faults))
-    return entries
-
-
-def with_teacher(entries: Sequence[Entry], teaching: Teaching, temperatures: Sequence[float] = ()) -> list[Entry]:
-    """Each method as it is, then, if it trains, with the teacher: once, or at each of some temperatures.
-
-    Raises:
-        MethodError: None of them trains.
-    """
-    if not any(entry.trains for entry in entries):
-        names = ", ".join(entry.name for entry in entries)
-        raise MethodError(
-            f"A teacher is given, but no training stage of {names} could learn from it; expected a method that trains "
-            "by gradient descent, e.g. full or lora (`bequest ls methods`)."
-        )
-    names = {TEACHER: ", ".join(t.name for t in teaching.teachers)}
-    lessons = [teaching.at(temperature) for temperature in temperatures] or [teaching]
-    found: list[Entry] = []
-    for entry in entries:
-        found.append(entry)
-        for lesson in lessons if entry.trains else ():
-            settings = {**entry.settings, **lesson.settings.describe(), **names}
-            found.append(replace(entry, teaching=lesson, swept=bool(temperatures), settings=settings))
-    return found
-
-
-def check_applies(info: MethodInfo, task: Task) -> None:
-    """Raise `MethodError` if a method has nothing to fit on the task: a language model's texts carry no labels."""
-    if task.kind == "causal-lm" and not info.trains:
-        raise MethodError(
-            f"{info.name} fits a head on one embedding a sample, but a language model predicts every token by the head "
-            "that it has; expected a method that trains, e.g. full or lora. Choose one: `bequest ls methods`."
-        )
-
-
-def _check_stages(name: str, plan: Plan, task: Task) -> None:
-    if task.kind == "causal-lm" and any(isinstance(s, Solve) or s.source_features for s in plan.stages):
-        raise MethodError(
-            f"{name} begins with a new head on stored features, but a language model keeps its own head, which knows "
-            "the tokens already; expected a method that trains the network itself, e.g. full or lora."
-        )
-
-
 def compare(
     task: Task,
     source: Source,
@@ -277,8 +156,8 @@ def compare(
     sealed = protocol.sealed(task)
     if protocol.teaching is not None:
         protocol.teaching.check(sealed.public, source)
-        _check_features(source, sealed.public, entries, protocol.teaching.settings)
-    _check_source_task(protocol.source_task, source, entries)
+        check_features(source, sealed.public, entries, protocol.teaching.settings)
+    check_source_task(protocol.source_task, source, entries)
     context = _context(source, sealed, entries, protocol, store or Store(note=observer.note), observer)
     # Sizes that do not fit the data are told before any work.
     begin = partial(_Comparison.begin, context, task, sealed, entries, runner=runner)
@@ -362,21 +241,6 @@ class _Noted(Silent):
     def note(self, text: str) -> None:
         """Passed on."""
         self._tell(text)
-
-
-def _check_features(source: Source, task: Task, entries: Sequence[Entry], settings: Distillation) -> None:
-    """Raise `MethodError` where a method's features cannot come closer to a teacher's."""
-    faults: list[str] = []
-    for entry in entries if settings.feature_weight else ():
-        if entry.teaching is None:
-            continue
-        plan = entry.method.plan(source, task)
-        try:
-            guided_stages(plan.network, plan.stages, settings.student_layer, source.batch(task))
-        except MethodError as error:
-            faults.append(f"{entry.info.name}: {error}")
-    if faults:
-        raise MethodError("\n".join(dict.fromkeys(faults)))
 
 
 def _parts(protocol: Protocol) -> list[Protocol]:
@@ -966,20 +830,6 @@ def _are_nested(comparisons: Sequence[_Comparison]) -> bool:
     )
 
 
-def environment(context: Context) -> dict[str, Any]:
-    """Versions and machine, for records."""
-    return {
-        "bequest": bequest.__version__,
-        "torch": torch.__version__,
-        "python": platform.python_version(),
-        "platform": platform.platform(),
-        "machine": platform.machine(),
-        "cpu_count": os.cpu_count(),
-        "threads": torch.get_num_threads(),
-        **context.runtime.describe(),
-    }
-
-
 def disk_error(error: OSError, out: Path, cache: Path) -> RunError:
     """What to tell of a file that could not be read or written."""
     file = Path(error.filename or out)
@@ -991,89 +841,6 @@ def disk_error(error: OSError, out: Path, cache: Path) -> RunError:
         f"Cannot read or write {file} ({error.strerror or error}); expected {expected}. Check permissions, free space, "
         f"or {another}. Finished trials are kept, and the same command goes on with them."
     )
-
-
-def _check_source_task(source_task: Task | None, source: Source, entries: Sequence[Entry]) -> None:
-    if source_task is None:
-        return
-    check_modality(source_task, source)
-    if source_task.kind != "classification":
-        raise DataError(
-            f"The source data {source_task.name!r} are for {source_task.kind}; expected one class a sample. Give "
-            "labels that are classes."
-        )
-    if not any("source" in entry.fit_on for entry in entries):
-        raise MethodError(
-            "--source-data is given, but none of the methods learns from the source's data; expected one that does, "
-            "e.g. pro2. Add it to --methods, or leave --source-data out."
-        )
-
-
-def check_modality(task: Task, source: Source) -> None:
-    """Raise `SourceError` if the source takes other samples than the task's, or predicts what the task does not ask."""
-    if task.modality != source.modality:
-        raise SourceError(
-            f"The source {source.name!r} takes samples of kind {source.modality!r}, but {task.name!r} holds "
-            f"{task.modality!r}. Choose a source for {task.modality}: `bequest ls sources`."
-        )
-    if (task.kind == "causal-lm") != (source.head_kind == "causal-lm"):
-        what = "a language model" if source.head_kind == "causal-lm" else "no language model"
-        raise SourceError(
-            f"The source {source.name!r} is {what}, but {task.name!r} is a {task.kind} task; expected a source for "
-            f"that. Name it rather than hand it over, e.g. smollm2, or get it for the task: bequest.get_source(…, "
-            f"kind={task.kind!r})."
-        )
-
-
-def describe_task(task: Task) -> dict[str, Any]:
-    """What records tell of the task."""
-    return {
-        "name": task.name,
-        "modality": task.modality,
-        "kind": task.kind,
-        "classes": list(task.classes),
-        **_describe_labels(task),
-        **_describe_groups(task),
-        "samples": len(task.labels),
-        "fingerprint": task.fingerprint,
-        "notes": list(task.notes),
-    }
-
-
-def _describe_labels(task: Task) -> dict[str, Any]:
-    """Samples of each class, of multi-label tasks those that carry it; of a regression each target's range.
-
-    Of a language model's texts the number of documents.
-    """
-    if task.kind == "classification":
-        return {"class_counts": np.bincount(task.labels, minlength=len(task.classes)).tolist()}
-    if task.kind == "multi-label":
-        return {"class_counts": (task.labels > 0).sum(0).tolist()}
-    if task.kind == "causal-lm":
-        return {"documents": len(np.unique(task.units))} if task.units is not None else {}
-    labels = task.labels.astype(np.float64)
-    numbers = {"mean": labels.mean(0), "sd": labels.std(0), "min": labels.min(0), "max": labels.max(0)}
-    return {"targets": [{k: float(v[i]) for k, v in numbers.items()} for i in range(len(task.classes))]}
-
-
-def _describe_groups(task: Task) -> dict[str, Any]:
-    """Samples of each group."""
-    if task.grouping is None:
-        return {}
-    names, numbers = task.grouping.names, task.grouping.numbers
-    return {"groups": list(names), "group_counts": np.bincount(numbers, minlength=len(names)).tolist()}
-
-
-def describe_source(source: Source) -> dict[str, Any]:
-    """What records tell of the source."""
-    return {
-        "name": source.name,
-        "modality": source.modality,
-        "parameters": sum(p.numel() for p in source.body.parameters()),
-        "width": source.width,
-        "fingerprint": source.fingerprint,
-        "licence": source.licence,
-    }
 
 
 def _mean(values: Sequence[Any]) -> Any:
