@@ -88,8 +88,10 @@ def outcome(run: bequest.Run) -> dict[str, Any]:
     return {"board": board, "best": (run.folder / "best" / "model.safetensors").read_bytes(), **files}
 
 
-def assert_same(found: bequest.Run, expected: bequest.Run) -> None:
+def assert_same(found: bequest.Run, expected: bequest.Run, *, passes_lost: bool = False) -> None:
     first, second = outcome(found), outcome(expected)
+    if passes_lost:  # a worker that was lost tells nothing of what it had stored
+        assert first["board"]["passes"].pop("computed") <= second["board"]["passes"].pop("computed")
     assert first["board"] == second["board"]
     assert first.keys() == second.keys() and [name for name in first if first[name] != second[name]] == []
 
@@ -208,7 +210,7 @@ def test_a_worker_that_dies(once: bool, cluster: Any, tmp_path: Path, monkeypatc
     flag.touch()
     if once:
         there = compare(tmp_path / "there", methods, source, task, seeds=1, on="ray", observer=watch)
-        assert_same(there, compare(tmp_path / "here", methods, source, task, seeds=1))
+        assert_same(there, compare(tmp_path / "here", methods, source, task, seeds=1), passes_lost=True)
     else:
         with pytest.raises(RunError, match=r"^2 workers of Ray were lost one after another with full at seed 0 \("):
             compare(tmp_path / "there", methods, source, task, seeds=1, on="ray", observer=watch)
@@ -239,7 +241,7 @@ def test_a_machine_that_is_lost(cluster: Any, tmp_path: Path) -> None:
     task, methods, source = tiny.image_task(), ["full", "lora"], block(slowly)
     there = compare(tmp_path / "there", methods, source, task, seeds=4, on="ray", observer=watch)
     assert any("lost" in note for note in watch.notes), "trials were under way there"
-    assert_same(there, compare(tmp_path / "here", methods, source, task, seeds=4))
+    assert_same(there, compare(tmp_path / "here", methods, source, task, seeds=4), passes_lost=True)
 
 
 def test_faults_arrive_as_what_they_are(cluster: Any, tmp_path: Path) -> None:
