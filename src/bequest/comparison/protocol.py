@@ -21,6 +21,7 @@ from bequest.comparison.folder import BEST, SIZES, RunFolder, digest
 from bequest.comparison.groups import group_scores, worst, worst_group_influence
 from bequest.comparison.learning_curves import learning_curves
 from bequest.comparison.questions import answer, concerned
+from bequest.comparison.ranks import ENDS_A_TRIAL, Team
 from bequest.comparison.significance import Scores, against_best, by_unit
 from bequest.comparison.statistics import RANKING, make_row, rank
 from bequest.comparison.teacher import Taught, measure_teacher
@@ -38,7 +39,7 @@ from bequest.data.views import Views
 from bequest.engine.adapted import AdaptedModel
 from bequest.engine.context import Context
 from bequest.engine.feature_teaching import guided_stages
-from bequest.engine.run import LAST_GOOD, Outcome, make_plan, restore, run
+from bequest.engine.run import LAST_GOOD, Outcome, make_plan, restore
 from bequest.engine.runtime import Precision, choose_runtime
 from bequest.engine.store import Store
 from bequest.engine.teaching import Teaching
@@ -257,14 +258,18 @@ def compare(
         source_task=protocol.source_task,
         teaching=protocol.teaching,
     )
+    team = Team(context.runtime.ranks)
     # Sizes that do not fit the data are told before any work.
-    begin = partial(_Comparison.begin, context, task, sealed, entries)
+    begin = partial(_Comparison.begin, context, task, sealed, entries, team=team)
     parts = [begin(part, RunFolder(out / SIZES / str(part.train_size)), is_part=True) for part in _parts(protocol)]
     comparison = begin(protocol, RunFolder(out), measure=measure)
+    team.meet()
+    if not team.ranks.is_main:
+        return team.follow(context, {entry.name: entry.teaching for entry in entries})
     for note in task.notes:
         observer.note(note)
     try:
-        return comparison.carry_out(settings or {}, parts, advise, report)
+        return team.lead(partial(comparison.carry_out, settings or {}, parts, advise, report))
     except OSError as error:
         raise disk_error(error, out, context.store.folder) from error
 
@@ -318,6 +323,7 @@ class _Comparison:
     tuning_draw: Draw
     measure: Callable[[str, int], int] | None = None
     is_part: bool = False
+    team: Team = field(default_factory=Team)
     tuning: dict[str, dict[str, Any]] = field(default_factory=dict[str, dict[str, Any]])
     trials: list[TrialRecord] = field(default_factory=list)
     scores: dict[str, dict[int, Scores]] = field(default_factory=dict[str, dict[int, Scores]])
@@ -447,7 +453,7 @@ class _Comparison:
             if budget.trials is not None:
                 context.observer.progress(f"tuning {entry.name}", next(tried), budget.trials)
             method = info.build({**entry.given, **chosen})
-            outcome = run(context, method, self.tuning_draw, seed=seed, tested=False)
+            outcome = self.team.run(context, entry.name, method, self.tuning_draw, seed=seed, tested=False)
             return self.held_out_score(outcome)
 
         name = digest({"trial": self.trial_identity(entry, seed), "select_by": self.protocol.select_by})
@@ -472,8 +478,8 @@ class _Comparison:
         identity, folder = self.trial_identity(entry, seed), self.folder.trial(name, seed)
         try:
             with PeakMemory(context.runtime.device) as memory:
-                outcome = run(context, entry.method, draw, seed=seed, folder=folder, identity=identity)
-        except (TrainingError, MethodError, MemoryError, torch.OutOfMemoryError) as error:
+                outcome = self.team.run(context, name, entry.method, draw, seed=seed, folder=folder, identity=identity)
+        except ENDS_A_TRIAL as error:
             reason = str(error) or type(error).__name__
             if isinstance(error, TrainingError):
                 reason += f" The weights kept: {(folder / LAST_GOOD).relative_to(self.folder.path)}."
@@ -703,6 +709,7 @@ def environment(context: Context) -> dict[str, Any]:
         "machine": platform.machine(),
         "cpu_count": os.cpu_count(),
         "threads": torch.get_num_threads(),
+        **({} if context.runtime.ranks.alone else {"processes": context.runtime.ranks.number}),
         **context.runtime.describe(),
     }
 

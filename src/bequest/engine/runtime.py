@@ -3,14 +3,21 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import Any, Literal
 
 import torch
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState
+from accelerate.utils import InitProcessGroupKwargs
 from torch import Tensor, nn
 
+from bequest.engine.ranks import Ranks
+
 Precision = Literal["auto", "float32", "bfloat16"]
+
+_PATIENCE = timedelta(days=1)
+"""How long processes wait for the main one, which measures and writes alone between two trials."""
 
 
 @dataclass(frozen=True)
@@ -22,17 +29,25 @@ class Runtime:
         frozen: Precision of frozen passes.
         trained: Precision of training.
         channels_last: Convolutions run on channels-last tensors.
+        num_parts: In how many parts each process sends its share of a batch through the network: accelerate's steps of
+            gradient accumulation, here within a batch, whose size stays.
     """
 
     accelerator: Accelerator
     frozen: str
     trained: str
     channels_last: bool
+    num_parts: int = 1
 
     @property
     def device(self) -> torch.device:
         """Where networks run."""
         return self.accelerator.device
+
+    @property
+    def ranks(self) -> Ranks:
+        """All processes that accelerate knows of; what they do together is for the caller to say."""
+        return Ranks.of(self.accelerator)
 
     def place(self, module: nn.Module) -> nn.Module:
         """The module on the device, convolution weights in the layout."""
@@ -73,8 +88,11 @@ def choose_runtime(precision: Precision = "auto", *, channels_last: bool = True)
     on_gpu = torch.cuda.is_available()
     frozen = ("bfloat16" if hardware else "float32") if precision == "auto" else precision
     trained = ("bfloat16" if hardware and on_gpu else "float32") if precision == "auto" else precision
-    accelerator = Accelerator(mixed_precision="bf16" if trained == "bfloat16" else "no")
-    return Runtime(accelerator, frozen, trained, channels_last)
+    accelerator = Accelerator(
+        mixed_precision="bf16" if trained == "bfloat16" else "no",
+        kwargs_handlers=[InitProcessGroupKwargs(timeout=_PATIENCE)],
+    )
+    return Runtime(accelerator, frozen, trained, channels_last, accelerator.gradient_accumulation_steps)
 
 
 def _bfloat16_in_hardware() -> bool:
