@@ -42,6 +42,7 @@ from bequest.core.distillation import distillation as make_distillation
 from bequest.core.errors import DataError, MethodError, RunError
 from bequest.core.observe import Observer, Silent
 from bequest.core.probing import LayerRow, ProbeRecord
+from bequest.core.processes import alone, launched
 from bequest.core.registry import get_method
 from bequest.core.results import Leaderboard, SelectBy
 from bequest.core.task import Kind, Task
@@ -406,7 +407,7 @@ def compare(
     folder = Path(out) if out is not None else _default_folder(loaded, source.name, recorded)
     with (
         _watching(observer, progress) as watcher,
-        Tracked(watcher, trackers, folder) as tracked,
+        Tracked(watcher, trackers if launched().is_main else (), folder) as tracked,
         _runner(on, asked) as runner,
     ):
         store = Store(Path(cache) if cache is not None else None, note=watcher.note)
@@ -1623,7 +1624,7 @@ def _memory_alone(folder: Path, observer: Observer, method: str, seed: int) -> i
     """Peak memory of a process that runs one trial of a run alone, bytes; 0 where it failed, which is told."""
     words = [sys.executable, "-m", "bequest.alone", str(folder), method, str(seed)]
     observer.note("Each method is run once more, alone, to measure its memory.")
-    done = subprocess.run(words, capture_output=True, text=True, check=False)
+    done = subprocess.run(words, capture_output=True, text=True, check=False, env=alone())
     if done.returncode == 0:
         return int(done.stdout)
     reason = (done.stderr.strip().splitlines() or [f"it ended with status {done.returncode}"])[-1]
@@ -1637,6 +1638,8 @@ def _default_folder(task: Task, what: str, recorded: dict[str, Any]) -> Path:
 
 
 def _watching(observer: Observer | None, progress: bool) -> Any:
+    if not launched().is_main:
+        return nullcontext(Silent())
     if observer is not None:
         return nullcontext(observer)
     if not progress:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import io
 import re
 import sys
-from argparse import ArgumentParser, RawDescriptionHelpFormatter
+from argparse import ArgumentParser, Namespace, RawDescriptionHelpFormatter
 from collections.abc import Sequence
+from contextlib import nullcontext, redirect_stdout
 from functools import partial
 from typing import Any
 
@@ -28,6 +30,7 @@ from bequest.cli.options import (
     add_training,
 )
 from bequest.core.errors import BequestError, nearest
+from bequest.core.processes import launched
 
 _EXAMPLES = """examples:
   bequest demo                                              the whole thing on real texts, a few minutes
@@ -39,6 +42,9 @@ _EXAMPLES = """examples:
   bequest predict runs/photos photo.jpg                     with the best model of a run
   bequest export runs/reviews model.onnx                    for other tools, checked on real samples
 """
+
+_TOGETHER = (commands.compare, commands.adapt, commands.distill, commands.replay, commands.demo)
+"""Commands that several processes carry out together, as accelerate launches them."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -55,10 +61,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if unknown:
         print(f"error: {_unknown(options.usage, unknown)}", file=sys.stderr)
         return 2
+    this = launched()
+    if this.number > 1 and options.command not in _TOGETHER:
+        if this.is_main:
+            print(f"error: {_only_one(options)}", file=sys.stderr)
+        return 2
     try:
-        return options.command(options)
+        # Of several processes one talks.
+        with nullcontext() if this.is_main else redirect_stdout(io.StringIO()):
+            return options.command(options)
     except BequestError as error:
-        print(f"error: {error}", file=sys.stderr)
+        told = error if this.number == 1 else _to_tell(error)
+        if told is not None:
+            print(f"error: {told}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         print("\nStopped. The same command goes on where this one was.", file=sys.stderr)
@@ -66,6 +81,22 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except BrokenPipeError:
         sys.stderr.close()
         return 0
+
+
+def _only_one(options: Namespace) -> str:
+    """What to say where several processes were launched for a command that one carries out."""
+    known = ", ".join(command.__name__ for command in _TOGETHER)
+    return (
+        f"`bequest {options.command.__name__.replace('_', '-')}` runs in one process, but several were launched; "
+        f"expected one of {known}. Start it without accelerate launch."
+    )
+
+
+def _to_tell(error: BequestError) -> BequestError | None:
+    """What this one of several processes is to say of an error, so that it is said once."""
+    from bequest.comparison.ranks import to_tell
+
+    return to_tell(error)
 
 
 def _unknown(usage: str, words: list[str]) -> str:
@@ -165,7 +196,8 @@ def _parser() -> ArgumentParser:
         "adapt a source by one method, every hyperparameter within reach",
         "  bequest adapt reviews.csv --source minilm_l6 --method lora --rank 4 --epochs 5\n"
         "  bequest adapt photos/ --source efficientnet_lite0 --method freeze --from-depth 0.8\n"
-        "  bequest adapt letters/ --source smollm2 --task causal-lm --method lora\n",
+        "  bequest adapt letters/ --source smollm2 --task causal-lm --method lora\n"
+        "  accelerate launch --multi_gpu --num_processes 2 -m bequest adapt reviews.csv --source minilm_l6\n",
     )
     add_data(adapt)
     add_sizes(adapt)

@@ -25,6 +25,7 @@ def environment(context: Context) -> dict[str, Any]:
         "machine": platform.machine(),
         "cpu_count": os.cpu_count(),
         "threads": torch.get_num_threads(),
+        **({} if context.runtime.ranks.alone else {"processes": context.runtime.ranks.number}),
         **context.runtime.describe(),
     }
 

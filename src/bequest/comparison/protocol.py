@@ -22,12 +22,13 @@ from bequest.comparison.groups import group_scores, worst, worst_group_influence
 from bequest.comparison.learning_curves import learning_curves
 from bequest.comparison.local import Call, Job, Runner, advance, in_process
 from bequest.comparison.questions import answer, concerned
+from bequest.comparison.ranks import ENDS_A_TRIAL, Team
 from bequest.comparison.significance import Scores, against_best, by_unit
 from bequest.comparison.statistics import RANKING, make_row, rank
 from bequest.comparison.teacher import Taught, measure_teacher
 from bequest.comparison.tuning import Attempted, Budget, Tuned, attempted, ranges, tune
 from bequest.comparison.weights import examine
-from bequest.core.errors import MethodError, RunError, TrainingError
+from bequest.core.errors import RunError, TrainingError
 from bequest.core.observe import Observer, Silent
 from bequest.core.registry import Hyperparameter
 from bequest.core.results import WORST_GROUP, Leaderboard, Row, SelectBy, TrialRecord
@@ -36,7 +37,7 @@ from bequest.core.task import Draw, IntArray, Task
 from bequest.data.views import Views
 from bequest.engine.adapted import AdaptedModel
 from bequest.engine.context import Context
-from bequest.engine.run import Outcome, make_plan, prepare, restore, run
+from bequest.engine.run import Outcome, make_plan, prepare, restore
 from bequest.engine.runtime import Precision, choose_runtime
 from bequest.engine.store import Store
 from bequest.engine.teaching import Teaching
@@ -159,14 +160,18 @@ def compare(
         check_features(source, sealed.public, entries, protocol.teaching.settings)
     check_source_task(protocol.source_task, source, entries)
     context = _context(source, sealed, entries, protocol, store or Store(note=observer.note), observer)
+    team = Team(context.runtime.ranks)
     # Sizes that do not fit the data are told before any work.
-    begin = partial(_Comparison.begin, context, task, sealed, entries, runner=runner)
+    begin = partial(_Comparison.begin, context, task, sealed, entries, runner=runner, team=team)
     parts = [begin(part, RunFolder(out / SIZES / str(part.train_size)), is_part=True) for part in _parts(protocol)]
     comparison = begin(protocol, RunFolder(out), measure=measure)
+    team.meet()
+    if not team.ranks.is_main:
+        return team.follow(comparison.context_of)
     for note in task.notes:
         observer.note(note)
     try:
-        return comparison.carry_out(settings or {}, parts, advise, report)
+        return team.lead(partial(comparison.carry_out, settings or {}, parts, advise, report))
     except OSError as error:
         raise disk_error(error, out, context.store.folder) from error
 
@@ -293,6 +298,7 @@ class _Comparison:
     measure: Callable[[str, int], int] | None = None
     is_part: bool = False
     runner: Runner = in_process
+    team: Team = field(default_factory=Team)
     tuning: dict[str, dict[str, Any]] = field(default_factory=dict[str, dict[str, Any]])
     trials: list[TrialRecord] = field(default_factory=list)
     scores: dict[str, dict[int, Scores]] = field(default_factory=dict[str, dict[int, Scores]])
@@ -496,11 +502,12 @@ class _Comparison:
     def attempt(self, name: str, seed: int, settings: Mapping[str, Any]) -> Attempted:
         """Try a setting of a method on the draw that hyperparameters are chosen by."""
         entry = self.entry(name)
-        context = replace(self.context, teaching=entry.teaching)
+        context = self.context_of(name, self.tuning_draw, tested=False)
 
         def attempt(chosen: Mapping[str, Any]) -> tuple[float, float]:
             method = entry.info.build({**entry.given, **chosen})
-            return self.held_out_score(run(context, method, self.tuning_draw, seed=seed, tested=False))
+            outcome = self.team.run(context, entry.name, method, self.tuning_draw, seed=seed, tested=False)
+            return self.held_out_score(outcome)
 
         return attempted(attempt, settings)
 
@@ -526,6 +533,11 @@ class _Comparison:
             if computed and not number:
                 passes.count("passes of earlier trials", 0, computed)
             prepare(self.context, entry.method, draw, seed=seed)
+
+    def context_of(self, name: str, draw: Draw, *, tested: bool = True) -> Context:
+        """What a method sees on a draw: where it is tested, no label of the draw's test part."""
+        task = self.sealed.without(draw.test) if tested else self.context.task
+        return replace(self.context, teaching=self.entry(name).teaching, task=task)
 
     def folds(self, seed: int) -> list[Draw]:
         """Of a trial, or of the settings that are tried."""
@@ -556,7 +568,7 @@ class _Comparison:
             with PeakMemory(self.context.runtime.device) as memory:
                 for draw, folder in zip(self.draws[seed], folders, strict=True):
                     folds.append(self.fold(entry, seed, draw, folder, identity))
-        except (TrainingError, MethodError, MemoryError, torch.OutOfMemoryError) as error:
+        except ENDS_A_TRIAL as error:
             reason = str(error) or type(error).__name__
             if isinstance(error, TrainingError):
                 kept = self.folder.keep_last_good(name, seed, folders[len(folds)])
@@ -571,8 +583,8 @@ class _Comparison:
 
     def fold(self, entry: Entry, seed: int, draw: Draw, folder: Path, identity: str) -> _Fold:
         """Train on a fold, of whose test part the labels are out of reach, and on no others."""
-        context = replace(self.context, teaching=entry.teaching, task=self.sealed.without(draw.test))
-        outcome = run(context, entry.method, draw, seed=seed, folder=folder, identity=identity)
+        context = self.context_of(entry.name, draw)
+        outcome = self.team.run(context, entry.name, entry.method, draw, seed=seed, folder=folder, identity=identity)
         labels, objective = context.labels(draw.ranking), context.objective
         scores = (
             objective.score(outcome.validation, labels),

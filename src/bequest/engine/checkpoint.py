@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import io
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from pickle import UnpicklingError
 from typing import Any, Protocol
@@ -12,6 +14,7 @@ import torch
 
 from bequest.core.errors import RunError
 from bequest.core.results import atomic_open
+from bequest.engine.ranks import Ranks
 
 _DAMAGE = (
     RuntimeError,
@@ -45,10 +48,11 @@ class Checkpoint:
         path: Where it lies; None keeps nothing.
         identity: What the stage belongs to; a file of another identity is ignored.
         every_s: Seconds of work that may be lost: writing a large network's state costs seconds itself.
+        ranks: The processes that go on from it together; the main one reads and writes it. None for this one alone.
     """
 
-    def __init__(self, path: Path | None, identity: dict[str, Any], every_s: float) -> None:
-        self.path, self.identity, self.every_s = path, identity, every_s
+    def __init__(self, path: Path | None, identity: dict[str, Any], every_s: float, ranks: Ranks | None = None) -> None:
+        self.path, self.identity, self.every_s, self.ranks = path, identity, every_s, ranks or Ranks()
         self._saved = time.monotonic()
 
     def restore(self, loop: Resumable) -> bool:
@@ -57,19 +61,30 @@ class Checkpoint:
         Raises:
             RunError: The file is damaged.
         """
-        if self.path is None or not self.path.is_file():
+        state = self.ranks.from_main(self._read)
+        if state is None:
             return False
-        try:
+        with self.ranks.agreed(), self._undamaged():
+            loop.load(state)
+        return True
+
+    def _read(self) -> dict[str, Any] | None:
+        """What the file holds; None where there is none that fits."""
+        if self.path is None or not self.path.is_file():
+            return None
+        with self._undamaged():
             content = torch.load(self.path, map_location="cpu", weights_only=True)
-            if content["identity"] != self.identity:
-                return False
-            loop.load(content["state"])
+            return content["state"] if content["identity"] == self.identity else None
+
+    @contextmanager
+    def _undamaged(self) -> Iterator[None]:
+        try:
+            yield
         except _DAMAGE as error:
             raise RunError(
                 f"The checkpoint {self.path} is damaged ({str(error).splitlines()[0] if str(error) else error!r}); "
                 "expected what bequest wrote. Remove it and run again: only this stage of the trial is repeated."
             ) from error
-        return True
 
     def save(self, loop: Resumable) -> None:
         """Write the file if enough work would be lost without it."""

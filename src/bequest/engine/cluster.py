@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from bequest.core.errors import DataError, RunError
+from bequest.core.processes import launched
 
 _UNITS = {"": 1, "B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12}
 _EXPECTED = "expected cpus, gpus and memory, each with an amount, e.g. cpus=2,gpus=0.5,memory=4GB"
@@ -89,11 +90,16 @@ def connected(address: str) -> Iterator[Any]:
         The module `ray`.
 
     Raises:
-        DataError: The address is none.
+        DataError: The address is none, or this process is one of several that were launched.
         RunError: Ray is not installed, or nothing answers there.
     """
     if address != "ray" and not re.fullmatch(r"ray://[^/\s]+", address):
         raise DataError(f"--on is {address!r}; expected ray, or ray://HOST:PORT of a cluster.")
+    if launched().number > 1:
+        raise DataError(
+            f"--on is {address!r}, and {launched().number} processes were launched for this command; expected one way "
+            "of doing more at once. Start it without accelerate launch, or leave --on out."
+        )
     try:
         import ray
     except ImportError as error:

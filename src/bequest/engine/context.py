@@ -15,6 +15,7 @@ from bequest.core.results import read_json, write_json
 from bequest.core.sealed import readable
 from bequest.core.task import HashArray, Task
 from bequest.data.views import Views
+from bequest.engine.ranks import Ranks
 from bequest.engine.runtime import Runtime
 from bequest.engine.store import Store
 from bequest.nn.objectives import OBJECTIVES, Objective
@@ -101,6 +102,8 @@ class Context:
         teaching: Teachers, and what training stages learn from them; None without.
         workers: Processes elsewhere that frozen passes are computed by; None for this one.
         passes: Counts frozen passes.
+        ranks: The processes that carry out together what this context is handed to; this one alone unless a trial is
+            divided.
         said: What the observer has been told.
     """
 
@@ -118,6 +121,7 @@ class Context:
     teaching: Teaching | None = None
     workers: Workers | None = None
     passes: Passes = field(default_factory=Passes)
+    ranks: Ranks = field(default_factory=Ranks)
     said: set[str] = field(default_factory=set[str])
 
     @property
@@ -130,6 +134,10 @@ class Context:
         if text not in self.said:
             self.said.add(text)
             self.observer.note(text)
+
+    def has_room(self, num_bytes: int, *, persistent: bool) -> bool:
+        """Whether the store takes so many bytes more, that of every process; arguments as for `Store.room`."""
+        return not self.ranks.any(not self.store.room(num_bytes, persistent=persistent))
 
     def hashes(self, indices: Indices) -> HashArray:
         """uint8 (samples, 16): content hashes of some samples."""

@@ -85,7 +85,7 @@ class Halves:
         """Whether the store takes what it lacks of so many views, of which this is the plain one."""
         lacking = num_lacking(self.context, self.frozen(view), view.hashes, view.key)
         needed = self.num_bytes(lengths_of(view.items)) * (lacking / len(view.items) + num_views - 1)
-        return self.context.store.room(int(needed), persistent=self.context.source.preprocess.persistent)
+        return self.context.has_room(int(needed), persistent=self.context.source.preprocess.persistent)
 
     def collate(self, items: Sequence[tuple[Any, ...]]) -> tuple[Tensor, ...]:
         """The suffix's inputs."""

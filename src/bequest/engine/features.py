@@ -31,6 +31,9 @@ _SHARD = 512
 """Most records in a shard. A whole number of batches: an interrupted pass that goes on then forms the same batches as
 an undisturbed one, so its results are the same to the bit."""
 
+_Compute = Callable[[Iterable[Array]], Iterator[tuple[list[list[Any]], float]]]
+"""From parts, in order, to what is computed of each and the seconds that it took."""
+
 _SHARD_BYTES = 2**26
 """What a shard is to take at most, in memory before it is written."""
 
@@ -113,10 +116,11 @@ def frozen_outputs(
     asked = shelves[:num_asked]
     lacking = _missing(asked, hashes)
     context.passes.count(_pass_name(keys[:num_asked], hashes), len(hashes), len(lacking))
-    if not len(lacking):
+    wanted = [i for i, shelf in enumerate(shelves) if len(shelf.missing(hashes[lacking]))]
+    # From here on a process that shares the store may fill it.
+    if not context.ranks.any(len(lacking) > 0):
         return [shelf.read(hashes) for shelf in asked]
     lengths = lengths_of(items)
-    wanted = [i for i, shelf in enumerate(shelves) if len(shelf.missing(hashes[lacking]))]
     work = Work(
         frozen.module(wanted),
         context.source.preprocess,
@@ -271,19 +275,26 @@ def forward(
         collate: From some items to inputs; None for the source's preprocessing.
         label: Under which progress is reported; empty for none.
     """
-    collate = collate or context.source.preprocess.collate
+    collate, ranks = collate or context.source.preprocess.collate, context.ranks
     order = np.argsort(lengths_of(items), kind="stable")
+    batches = [order[start : start + context.batch_size] for start in range(0, len(order), context.batch_size)]
     parts: list[Tensor] = []
-    with torch.inference_mode():
-        for start in range(0, len(order), context.batch_size):
-            batch = collate([items[int(i)] for i in order[start : start + context.batch_size]])
+    with torch.inference_mode(), ranks.agreed():
+        for first in range(0, len(batches), ranks.number):
+            # One that has no batch left goes along, since a sharded network needs all: nothing of the last is taken.
+            positions = batches[min(first + ranks.rank, len(batches) - 1)]
+            batch = collate([items[int(i)] for i in positions])
             with _lower(module):
-                parts.append(module(*_inputs(context.runtime, module, batch)).float().cpu())
+                outputs = module(*_inputs(context.runtime, module, batch)).float().cpu()
+            parts.append(outputs if first + ranks.rank < len(batches) else outputs[:0])
             if label:
-                context.observer.progress(label, min(start + context.batch_size, len(order)), len(order))
-    outputs = torch.cat(parts)
+                context.observer.progress(
+                    label, min((first + ranks.number) * context.batch_size, len(order)), len(order)
+                )
+    shares = [np.concatenate([order[:0], *batches[rank :: ranks.number]]) for rank in range(ranks.number)]
+    outputs = ranks.gather(torch.cat(parts), [len(share) for share in shares])
     result = torch.empty_like(outputs)
-    result[torch.from_numpy(order)] = outputs
+    result[torch.from_numpy(np.concatenate(shares))] = outputs
     return result
 
 
@@ -365,13 +376,36 @@ def _through(
     context: Context,
     shelves: Sequence[Shelf],
     hashes: HashArray,
-    compute: Callable[[Iterable[Array]], Iterator[tuple[list[list[Any]], float]]],
+    compute: _Compute,
     label: str,
     lacking: Array | None = None,
     size: int = _SHARD,
 ) -> list[Records]:
-    """Compute what the shelves lack, a shard of `size` at a time; `compute` keeps the order of the parts."""
+    """Compute what the shelves lack, a shard of `size` at a time, divided among the processes.
+
+    `compute` keeps the order of the parts.
+    """
     lacking = _missing(shelves, hashes) if lacking is None else lacking
+    for share in context.ranks.rounds():
+        if not context.ranks.any(len(lacking) > 0):
+            break
+        with context.ranks.agreed():
+            _fill(context, shelves, hashes, compute, label, share(lacking, context.batch_size), size)
+        # What another process has computed is there now, if it shares this one's store.
+        lacking = lacking[np.isin(lacking, _missing(shelves, hashes))]
+    return [shelf.read(hashes) for shelf in shelves]
+
+
+def _fill(
+    context: Context,
+    shelves: Sequence[Shelf],
+    hashes: HashArray,
+    compute: _Compute,
+    label: str,
+    lacking: Array,
+    size: int,
+) -> None:
+    """Compute some samples' records and write them, a shard at a time."""
     parts = [lacking[start : start + size] for start in range(0, len(lacking), size)]
     began, done = time.perf_counter(), 0
     for part, (found, seconds) in zip(parts, compute(parts), strict=True):
@@ -382,4 +416,3 @@ def _through(
         context.passes.seconds += time.perf_counter() - began
         context.observer.progress(label, done, len(lacking))
         began = time.perf_counter()
-    return [shelf.read(hashes) for shelf in shelves]

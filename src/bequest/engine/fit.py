@@ -20,12 +20,13 @@ from bequest.engine.checkpoint import Checkpoint
 from bequest.engine.context import Context
 from bequest.engine.feature_teaching import GUIDE_RATE
 from bequest.engine.features import forward
-from bequest.engine.parts import in_parts, is_out_of_memory, rng_state, set_rng_state
+from bequest.engine.memory import is_out_of_memory
+from bequest.engine.parts import Summing, in_parts, rng_state, set_rng_state
 from bequest.engine.store import Array, lengths_of
 from bequest.engine.teaching import Lesson, taught_loss
 from bequest.engine.views import View
 from bequest.nn.losses import feature_l2
-from bequest.nn.network import Network, require_grad_only, set_modes, trainable_state
+from bequest.nn.network import Network, batch_norms, require_grad_only, set_modes, trainable_state
 from bequest.optim.state import state_bytes
 
 _BUCKET = 8
@@ -113,6 +114,7 @@ def fit(
     set_modes(network, feed.quiet)
     context.runtime.place(network)
     loop = _Loop(context, network, stage, feed, seed, number, written)
+    context.ranks.make_alike(loop.begun())
     if not checkpoint.restore(loop):
         loop.record(0, None, None, time.perf_counter())
     label = f"stage {number + 1}"
@@ -146,10 +148,12 @@ class _Loop:
         self.history: list[Epoch] = []
         self.best: dict[str, Tensor] = {}
         self.best_epoch = 0
-        self.most_at_once = stage.batch_size
+        self.most_at_once = math.ceil(max(context.ranks.sizes(stage.batch_size)) / context.runtime.num_parts)
         self.num_steps = stage.epochs * self.batches_per_epoch
         self.optimizer = stage.optimizer(self.groups(), self.num_steps)
         self.rates = [group["lr"] for group in self.optimizer.param_groups]
+        inside = getattr(self.optimizer, "in_backward", "off") != "off"
+        self.summing = Summing(context.ranks, [p for p in network.parameters() if p.requires_grad], inside)
         self.views: list[View] = []
         self.first_view = np.random.default_rng([seed, number]).integers(feed.num_views or 1, size=feed.num_train)
 
@@ -190,6 +194,7 @@ class _Loop:
             ]
         sizes = [weight for _, weight in losses]
         mean = sum(loss * weight for loss, weight in losses) / sum(sizes)
+        self.context.ranks.average(self.statistics())
         self.epoch += 1
         self.record(self.epoch, mean, self.optimizer.param_groups[-1]["lr"], began)
 
@@ -260,13 +265,13 @@ class _Loop:
         while True:
             random = rng_state(self.context.runtime.device)
             try:
-                if len(batch) <= self.most_at_once:
+                if self.context.ranks.alone and len(batch) <= self.most_at_once:
                     return self.whole(batch, step)
                 return in_parts(self, batch, step)
             except (MemoryError, RuntimeError) as error:
                 if not is_out_of_memory(error):
                     raise
-                self.make_smaller(len(batch), error)
+                self.make_smaller(max(self.context.ranks.sizes(len(batch))), error)
             # Not before the error is gone: its traceback holds the activations.
             self.optimizer.zero_grad(set_to_none=True)
             set_rng_state(random, self.context.runtime.device)
@@ -288,11 +293,12 @@ class _Loop:
         )
 
     def whole(self, batch: Array, step: int) -> float:
-        """`gradients` of a batch that memory holds."""
+        """`gradients` of a batch that memory holds, of a process alone."""
         outputs, labels, lesson = self.forward(batch)
         loss = self.checked(self.taught(outputs, labels, lesson), step)
         penalty = self.stage.penalty
-        self.context.runtime.accelerator.backward(loss if penalty is None else loss + penalty(self.network))
+        # Not accelerate's, which divides by its steps of accumulation: our parts are of one batch.
+        (loss if penalty is None else loss + penalty(self.network)).backward()
         return float(loss.detach())
 
     def forward(self, batch: Array) -> tuple[Tensor, Tensor, Lesson | None]:
@@ -354,7 +360,23 @@ class _Loop:
                 f"The validation loss became {loss} after epoch {self.epoch}; expected a number. The best weights so "
                 "far are kept. Lower --learning-rate, or look for bad values in the data."
             )
-        return loss, self.context.objective.score(outputs, labels)
+        # What all go by from here on, and machines may round differently.
+        return self.context.ranks.from_main(lambda: (loss, self.context.objective.score(outputs, labels)))
+
+    def begun(self) -> list[Tensor]:
+        """The tensors that all processes have to begin with alike."""
+        return [*self.moving().values(), *(self.feed.guide.state_dict().values() if self.feed.guide else ())]
+
+    def statistics(self) -> list[Tensor]:
+        """What BatchNorms took down of their inputs, those of this process's samples."""
+        norms = [self.network.get_submodule(name) for name in sorted(batch_norms(self.network))]
+        found = [buffer for norm in norms if norm.training for buffer in norm.buffers()]
+        if found and not self.context.ranks.alone:
+            self.context.say(
+                "BatchNorm normalises by the samples that one process has of a batch; its statistics are averaged over "
+                "the processes at the end of each epoch."
+            )
+        return found
 
     def moving(self) -> dict[str, Tensor]:
         """The tensors that this stage may have changed."""
@@ -382,7 +404,7 @@ class _Loop:
         """Go on from what `state` returned."""
         self.epoch, self.best_epoch, self.best = state["epoch"], state["best_epoch"], state["best"]
         self.history = [Epoch(**e) for e in state["history"]]
-        self.most_at_once = state["most_at_once"]
+        self.most_at_once = min(self.most_at_once, state["most_at_once"])
         self.network.load_state_dict(state["trained"], strict=False)
         if self.feed.guide:
             self.feed.guide.load_state_dict(state["guide"])

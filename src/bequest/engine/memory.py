@@ -1,4 +1,4 @@
-"""Freed memory, given back to the system."""
+"""Freed memory, given back to the system, and memory that did not suffice."""
 
 from __future__ import annotations
 
@@ -6,6 +6,9 @@ import ctypes
 from collections.abc import Callable
 from functools import cache
 from typing import Any
+
+import torch
+from accelerate.utils.memory import should_reduce_batch_size
 
 
 def release() -> None:
@@ -17,6 +20,13 @@ def release() -> None:
     trim = _trim()
     if trim is not None:
         trim(0)
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether memory did not suffice, that of the machine or of an accelerator."""
+    return isinstance(error, MemoryError | torch.OutOfMemoryError) or (
+        isinstance(error, Exception) and should_reduce_batch_size(error)
+    )
 
 
 @cache

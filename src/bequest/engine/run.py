@@ -216,6 +216,7 @@ class _Trial:
             self.folder and self.folder / f"stage{number}.ckpt",
             {"trial": self.identity, "stage": number},
             self.context.checkpoint_every_s,
+            self.context.ranks,
         )
         feed, written = self.feed(stage, number), self.plan.written(stage)
         try:

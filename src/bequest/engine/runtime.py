@@ -3,14 +3,30 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import Any, Literal
 
 import torch
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState
+from accelerate.utils import InitProcessGroupKwargs, parse_flag_from_env
 from torch import Tensor, nn
 
+from bequest.core.errors import RunError
+from bequest.core.processes import launched
+from bequest.engine.ranks import Ranks
+
 Precision = Literal["auto", "float32", "bfloat16"]
+
+_PATIENCE = timedelta(days=1)
+"""How long processes wait for the main one, which measures and writes alone between two trials."""
+
+_NOT_DONE = {
+    "FSDP": "ACCELERATE_USE_FSDP",
+    "DeepSpeed": "ACCELERATE_USE_DEEPSPEED",
+    "Megatron-LM": "ACCELERATE_USE_MEGATRON_LM",
+}
+"""Ways to divide a network, by the variable by which accelerate's launcher asks for them."""
 
 
 @dataclass(frozen=True)
@@ -22,17 +38,25 @@ class Runtime:
         frozen: Precision of frozen passes.
         trained: Precision of training.
         channels_last: Convolutions run on channels-last tensors.
+        num_parts: In how many parts each process sends its share of a batch through the network: accelerate's steps of
+            gradient accumulation, here within a batch, whose size stays.
     """
 
     accelerator: Accelerator
     frozen: str
     trained: str
     channels_last: bool
+    num_parts: int = 1
 
     @property
     def device(self) -> torch.device:
         """Where networks run."""
         return self.accelerator.device
+
+    @property
+    def ranks(self) -> Ranks:
+        """All processes that accelerate knows of; what they do together is for the caller to say."""
+        return Ranks.of(self.accelerator)
 
     def place(self, module: nn.Module) -> nn.Module:
         """The module on the device, convolution weights in the layout."""
@@ -66,15 +90,40 @@ def choose_runtime(precision: Precision = "auto", *, channels_last: bool = True)
     Args:
         precision: `auto`, or one for frozen passes and training alike.
         channels_last: Measured on EfficientNet-Lite0 at 224 px, 2 cores, float32: 28 → 60 images/s.
+
+    Raises:
+        RunError: Several processes were launched for something else than data parallelism.
     """
+    _check_launch()
     # accelerate keeps one state a process; another precision needs a new one.
     AcceleratorState._reset_state()  # pyright: ignore[reportPrivateUsage]
     hardware = _bfloat16_in_hardware()
     on_gpu = torch.cuda.is_available()
     frozen = ("bfloat16" if hardware else "float32") if precision == "auto" else precision
     trained = ("bfloat16" if hardware and on_gpu else "float32") if precision == "auto" else precision
-    accelerator = Accelerator(mixed_precision="bf16" if trained == "bfloat16" else "no")
-    return Runtime(accelerator, frozen, trained, channels_last)
+    accelerator = Accelerator(
+        # Without this accelerate takes processes on a machine without accelerators for so many single ones.
+        cpu=launched().number > 1 and not torch.accelerator.is_available(),
+        mixed_precision="bf16" if trained == "bfloat16" else "no",
+        kwargs_handlers=[InitProcessGroupKwargs(timeout=_PATIENCE)],
+    )
+    if accelerator.num_processes != launched().number:
+        raise RunError(
+            f"{launched().number} processes were launched, but accelerate knows of {accelerator.num_processes}; "
+            "expected as many. Launch them by `accelerate launch --multi_gpu` or torchrun."
+        )
+    return Runtime(accelerator, frozen, trained, channels_last, accelerator.gradient_accumulation_steps)
+
+
+def _check_launch() -> None:
+    """Raise `RunError` where accelerate was asked for what is not done here: quietly, every process would hold all."""
+    asked = [name for name, flag in _NOT_DONE.items() if parse_flag_from_env(flag)]
+    if asked and launched().number > 1:
+        raise RunError(
+            f"accelerate was asked for {' and '.join(asked)}, but here every process holds the whole network; expected "
+            "data parallelism alone. Launch with --multi_gpu in its place; a network that one device does not hold "
+            "takes less by a method that freezes most of it, e.g. lora."
+        )
 
 
 def _bfloat16_in_hardware() -> bool:

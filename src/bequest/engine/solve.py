@@ -68,7 +68,7 @@ def solve(
             inputs.append(features(context, parts[part], body, targets, of_source=stage.source_features))
         elif context.source_task is not None:
             inputs.append(_source_features(context, body, of_source=stage.source_features))
-    head, record = stage.solver(*inputs, seed=seed, earlier=earlier)
+    head, record = context.ranks.from_main(lambda: stage.solver(*inputs, seed=seed, earlier=earlier))
     return head.eval(), record
 
 

@@ -217,6 +217,10 @@ class Lesson:
         features = [lesson.features for lesson in lessons if lesson.features is not None]
         return cls(torch.cat([lesson.logits for lesson in lessons]), torch.cat(features) if features else None)
 
+    def each(self, change: Callable[[Tensor], Tensor]) -> Lesson:
+        """The lesson with its tensors changed."""
+        return Lesson(change(self.logits), None if self.features is None else change(self.features))
+
 
 @dataclass(frozen=True)
 class SoftTargets(Sequence[tuple[Any, ...]]):
@@ -354,7 +358,7 @@ def _why_online(context: Context, teaching: Teaching, size: int, num_views: int 
     if num_views is None:
         return "views are unlimited"
     persistent = all(teacher.preprocess.persistent for teacher in teaching.teachers)
-    if not context.store.room(size, persistent=persistent):
+    if not context.has_room(size, persistent=persistent):
         return "what it makes of all samples and views has no room in the store"
     return ""
 

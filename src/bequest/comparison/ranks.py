@@ -1,0 +1,146 @@
+"""One comparison in several processes: the main one leads, and trials are carried out by all of them.
+
+Only the main process knows the run's folder: it decides which trials run, keeps what comes of them and measures. The
+others wait for a trial to begin, take part in it, and wait for the next one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
+from functools import partial
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+
+from bequest.core.errors import BequestError, MethodError, RunError, TrainingError
+from bequest.core.plan import Method
+from bequest.core.processes import launched
+from bequest.core.results import Leaderboard
+from bequest.core.task import Draw
+from bequest.engine.context import Context
+from bequest.engine.ranks import LostProcess, Ranks, is_shared
+from bequest.engine.run import Outcome, run
+from bequest.engine.runtime import choose_runtime
+
+ENDS_A_TRIAL = (TrainingError, MethodError, MemoryError, torch.OutOfMemoryError)
+"""What a trial may end with while the comparison goes on."""
+
+
+_have_met = False
+
+
+@dataclass(frozen=True)
+class _Job:
+    """A trial that all processes carry out."""
+
+    row: str
+    method: Method
+    draw: Draw
+    seed: int
+    tested: bool
+
+
+class ContextOf(Protocol):
+    """From a row, a draw and whether the draw's test part is used to what the method sees."""
+
+    def __call__(self, name: str, draw: Draw, *, tested: bool = True) -> Context:
+        """The context."""
+        ...
+
+
+@dataclass
+class Team:
+    """The processes of a comparison.
+
+    Attributes:
+        ranks: All of them.
+    """
+
+    ranks: Ranks = field(default_factory=Ranks)
+    _apart: bool = False
+
+    def meet(self) -> None:
+        """Before a comparison begins: what went wrong in any process until here is raised in all."""
+        global _have_met
+        _have_met = True
+        self.ranks.exchange(None)
+
+    def run(
+        self,
+        context: Context,
+        row: str,
+        method: Method,
+        draw: Draw,
+        *,
+        seed: int,
+        folder: Path | None = None,
+        identity: Any = None,
+        tested: bool = True,
+    ) -> Outcome:
+        """In the main process: carry out a trial of a row, all together; arguments and errors as for `engine.run`."""
+        self.ranks.from_main(lambda: _Job(row, method, draw, seed, tested))
+        together = replace(context, ranks=self.ranks)
+        try:
+            return run(together, method, draw, seed=seed, folder=folder, identity=identity, tested=tested)
+        except BaseException as error:
+            self._apart = not _is_everywhere(error)
+            raise
+
+    def lead(self, carry_out: Callable[[], Leaderboard]) -> Leaderboard:
+        """In the main process: what `carry_out` returns; the others hear when it ends, and how."""
+        try:
+            board = carry_out()
+        except BaseException as error:
+            # In the middle of a trial the others wait for something else, and find that this process is gone.
+            if not self._apart:
+                told = error if isinstance(error, Exception) else RunError("The main process was stopped.")
+                with suppress(Exception):
+                    self.ranks.from_main(partial(_raise, told))
+            raise
+        return self.ranks.from_main(lambda: board)
+
+    def follow(self, context_of: ContextOf) -> Leaderboard:
+        """In any other process: take part in all trials, until the main one has the leaderboard.
+
+        Args:
+            context_of: What a row's method sees on a draw.
+
+        Raises:
+            BequestError: What ended the comparison in the main process.
+        """
+        while True:
+            job: Any = self.ranks.from_main(lambda: None)
+            if isinstance(job, Leaderboard):
+                return job
+            own = replace(context_of(job.row, job.draw, tested=job.tested), ranks=self.ranks)
+            try:
+                run(own, job.method, job.draw, seed=job.seed, tested=job.tested)
+            except Exception as error:
+                if not _is_everywhere(error):
+                    raise
+
+
+def to_tell(error: BequestError) -> BequestError | None:
+    """What this one of several processes is to say of the error that ends it: what all have, the main one says.
+
+    Where the comparison has not begun, the others are waiting to hear that everything is well.
+    """
+    if not _have_met:
+        try:
+            choose_runtime("float32").ranks.exchange(error)
+        except BequestError as raised:
+            error = error if isinstance(raised, LostProcess) else raised
+    silent = is_shared(error) or isinstance(error, LostProcess)
+    return None if silent and not launched().is_main else error
+
+
+def _is_everywhere(error: BaseException) -> bool:
+    """Whether all processes come to the same error, so that none of them is left alone in the trial."""
+    return isinstance(error, ENDS_A_TRIAL) or is_shared(error)
+
+
+def _raise(error: Exception) -> None:
+    raise error

@@ -1,0 +1,299 @@
+"""Two processes give what one gives, and end together.
+
+All that two processes have to show is run by one pair of them, since starting one takes seconds.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import tiny
+import torch
+from processes import together
+from torch import Tensor, nn
+
+from bequest.core.distillation import Distillation
+from bequest.core.errors import DataError, RunError
+from bequest.core.observe import Silent
+from bequest.core.registry import methods
+from bequest.core.results import Epoch
+from bequest.engine import fit
+from bequest.engine.checkpoint import Checkpoint
+from bequest.engine.context import Context
+from bequest.engine.ranks import LostProcess, Ranks
+from bequest.engine.run import make_plan, run
+from bequest.engine.runtime import choose_runtime
+from bequest.engine.store import Store
+from bequest.engine.teaching import Teaching
+
+QUICK = {"epochs": 2, "batch_size": 9, "patience": 0, "learning_rate": 1e-2, "target": 16, "refresh_every": 2}
+"""Of 37 samples there are shares of 5 and 4, and in one batch a single sample, which one process has."""
+
+WEIGHTS, OUTPUTS = 2e-5, 2e-4
+"""How far two processes may be from one: measured 1.3e-4 of ReLoRA's weights apart, 1e-6 and 1.1e-5."""
+
+
+@dataclass(frozen=True)
+class Case:
+    """A trial that one process and two carry out.
+
+    Attributes:
+        method: Its name.
+        kind: Of the task.
+        settings: Of the method, where not `QUICK`.
+        changes: To the context.
+        num_parts: In which a process sends its share of a batch.
+        small: Whether the second process has no memory for more than two samples.
+    """
+
+    method: str
+    kind: str = "text"
+    settings: dict[str, Any] = field(default_factory=dict[str, Any])
+    changes: dict[str, Any] = field(default_factory=dict[str, Any])
+    num_parts: int = 1
+    small: bool = False
+
+
+TRAINED = {name: Case(name) for name, info in methods().items() if info.trains}
+# Of a gradient whose rank is below GaLore's, the last directions are rounding alone, of which Adam makes whole steps.
+TRAINED |= {"galore": Case("galore", settings={"rank": 2})}
+TAUGHT = {"taught": Distillation(soft_loss="dist", feature_weight=1.0)}
+CASES = {
+    **TRAINED,
+    "gradients taken in the backward pass": Case("galore", settings={"rank": 2, "layerwise": True}),
+    "a loss over the whole batch, and features": Case("full", changes=TAUGHT),
+    "a teacher in every step": Case("freeze", changes={"taught": Distillation(online=True)}),
+    "a penalty, in parts": Case("l2_sp", num_parts=2),
+    "no memory in one of them": Case("full", small=True),
+    "without the cut": Case("lora", changes={"cut": False}),
+    "convolutions": Case("lora", "image"),
+    "no training": Case("linear_probe"),
+}
+
+
+@dataclass(frozen=True)
+class Found:
+    """What came of a case: plain things, for they go from process to process."""
+
+    history: list[Epoch]
+    trained: dict[str, Tensor]
+    moved: set[str]
+    validation: Tensor
+    test: Tensor
+    asked: list[list[int]]
+    records: list[int]
+
+
+def source_of(kind: str) -> Any:
+    """A tiny source without dropout."""
+    source = tiny.image_source() if kind == "image" else tiny.text_source()
+
+    def still(make: Callable[[], Any]) -> Any:
+        network = make()
+        for module in network.modules():
+            if isinstance(module, nn.Dropout):
+                module.p = 0.0
+        return network
+
+    return replace(source, pretrained=partial(still, source.pretrained), untrained=partial(still, source.untrained))
+
+
+def context_of(case: Case, store: Path, **more: Any) -> Context:
+    task = tiny.image_task() if case.kind == "image" else tiny.text_task()
+    runtime = replace(choose_runtime("float32"), num_parts=case.num_parts)
+    changes = {"ranks": runtime.ranks, **case.changes, **more}
+    if taught := changes.pop("taught", None):
+        changes["teaching"] = Teaching(taught, (tiny.teacher_of(source_of(case.kind), task),))
+    return Context(source_of(case.kind), task, Store(store), runtime, Silent(), batch_size=8, **changes)
+
+
+def carried_out(case: Case, store: Path, folder: Path | None = None, **more: Any) -> Found:
+    context, info = context_of(case, store, **more), methods()[case.method]
+    known = {h.name for h in info.hyperparameters}
+    method = info.build({k: v for k, v in {**QUICK, **case.settings}.items() if k in known})
+    draw = context.task.draw(0, train_size=46, test_size=30)
+    assert len(draw.train) == 37
+    plan = make_plan(context, method, 0)
+    before = {name: p.detach().clone() for name, p in plan.network.named_parameters()}
+    networks: list[Any] = []
+    watched = replace(context, observer=Silent())
+    outcome = run(watched, _Watched(method, networks), draw, seed=0, folder=folder, identity="it")
+    after = dict(networks[0].named_parameters()) if plan.finish is None else {}
+    moved = {name for name, p in after.items() if name in before and not torch.equal(before[name], p.cpu())}
+    return Found(
+        history=outcome.history,
+        trained=outcome.trained,
+        moved=moved - outcome.trained.keys() - set(plan.merged),
+        validation=outcome.validation,
+        test=outcome.test,
+        asked=list(context.passes.trial.values()),
+        records=sorted(shelf.num_records for shelf in context.store.shelves()),
+    )
+
+
+@dataclass(frozen=True)
+class _Watched:
+    """A method whose networks are noted."""
+
+    method: Any
+    networks: list[Any]
+
+    def plan(self, source: Any, task: Any) -> Any:
+        plan = self.method.plan(source, task)
+        self.networks.append(plan.network)
+        return plan
+
+
+def all_cases(store: Path) -> dict[str, Any]:
+    """Every case, and what goes wrong in one process alone."""
+    found: dict[str, Any] = {}
+    forward = fit._Loop.forward
+    for number, (name, case) in enumerate(CASES.items()):
+        fit._Loop.forward = _small(forward) if case.small else forward
+        found[name] = carried_out(case, store / str(number))
+    fit._Loop.forward = forward
+    found["error"] = _error_in_one(store / "error")
+    return found
+
+
+def _small(forward: Any) -> Any:
+    def tried(self: Any, batch: Any) -> Any:
+        if self.context.ranks.rank == 1 and len(batch) > 2:
+            raise MemoryError("out of memory")
+        return forward(self, batch)
+
+    return tried
+
+
+def _error_in_one(store: Path) -> str:
+    """What a process says where the second one cannot read a sample."""
+    context = context_of(CASES["full"], store)
+    preprocess, ranks = context.source.preprocess, context.ranks
+
+    class Broken:
+        def encode(self, sample: Any) -> Any:
+            if ranks.rank == 1:
+                raise DataError("The sample is damaged.")
+            return preprocess.encode(sample)
+
+        def __getattr__(self, name: str) -> Any:
+            return getattr(preprocess, name)
+
+    broken = replace(context, source=replace(context.source, preprocess=Broken()))
+    try:
+        draw = context.task.draw(0, train_size=46, test_size=30)
+        run(broken, methods()["full"].build({}), draw, seed=0)
+    except DataError as error:
+        return str(error)
+    return "no error"
+
+
+def in_turn(folder: Path, kill: bool) -> Any:
+    """A trial that keeps a checkpoint of each epoch; its second process is killed in the second one."""
+    rank, saved = int(os.environ["RANK"]), Checkpoint.save
+
+    def killed(self: Checkpoint, loop: Any) -> None:
+        saved(self, loop)
+        if rank == 1 and loop.epoch == 1:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    if kill:
+        Checkpoint.save = killed
+    own = {"folder": folder if rank == 0 else None, "checkpoint_every_s": 0.0}
+    try:
+        return carried_out(Case("lora"), folder / "store", **own)
+    except LostProcess as error:
+        return str(error)
+
+
+@pytest.fixture(scope="module")
+def one(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    folder = tmp_path_factory.mktemp("one")
+    plain = {name: replace(case, small=False, num_parts=1) for name, case in CASES.items()}
+    return {name: carried_out(case, folder / str(i)) for i, (name, case) in enumerate(plain.items())}
+
+
+@pytest.fixture(scope="module")
+def two(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
+    found = together(all_cases, tmp_path_factory.mktemp("two"))
+    assert all(isinstance(each, dict) for each in found), found
+    return found
+
+
+def losses(found: Found) -> list[float]:
+    return [loss for e in found.history for loss in (e.train_loss, e.validation_loss) if loss is not None]
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_two_processes_give_what_one_gives(name: str, one: dict[str, Found], two: list[dict[str, Found]]) -> None:
+    alone, main, other = one[name], two[0][name], two[1][name]
+    assert losses(main) == pytest.approx(losses(alone), rel=1e-4)
+    assert [e.steps for e in main.history] == [e.steps for e in alone.history]
+    wide = 10 if name == "relora" else 1  # a merge and new factors: rounding is written into the weights
+    for tensor, values in alone.trained.items():
+        # A key's bias has no gradient but rounding noise, of which Adam makes whole steps.
+        if not tensor.endswith("key.bias"):
+            torch.testing.assert_close(main.trained[tensor], values, rtol=0, atol=wide * WEIGHTS, msg=tensor)
+        assert torch.equal(main.trained[tensor], other.trained[tensor]), f"{tensor} differs between the processes"
+    assert main.test.shape == alone.test.shape
+    torch.testing.assert_close(main.test, alone.test, rtol=0, atol=OUTPUTS)
+    torch.testing.assert_close(main.validation, alone.validation, rtol=0, atol=OUTPUTS)
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_what_is_frozen_stays_as_it_is(name: str, two: list[dict[str, Found]]) -> None:
+    assert not two[0][name].moved and not two[1][name].moved
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_a_pass_is_made_once_by_both_together(name: str, one: dict[str, Found], two: list[dict[str, Found]]) -> None:
+    assert two[0][name].asked == one[name].asked
+    assert two[0][name].records == one[name].records, "a record that both had computed would be there twice"
+
+
+def test_an_error_in_one_is_raised_in_both(two: list[dict[str, Any]]) -> None:
+    assert [found["error"] for found in two] == ["The sample is damaged. (process 1)", "The sample is damaged."]
+
+
+def test_one_that_is_killed_ends_the_other_and_both_go_on(tmp_path: Path, one: dict[str, Found]) -> None:
+    told, silent = together(in_turn, tmp_path, True)
+    assert "Another process of this run has ended" in told and silent == "it ended without a word"
+    assert (tmp_path / "stage1.ckpt").is_file()
+    main, other = together(in_turn, tmp_path, False)
+    assert losses(main) == pytest.approx(losses(one["lora"]), rel=1e-4)
+    assert main.asked == one["lora"].asked, "passes are counted as of a run that nothing disturbed"
+    torch.testing.assert_close(main.test, one["lora"].test, rtol=0, atol=OUTPUTS)
+    assert all(torch.equal(values, other.trained[name]) for name, values in main.trained.items())
+
+
+def test_sharding_is_refused_rather_than_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ACCELERATE_USE_FSDP", "true")
+    choose_runtime("float32")
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with pytest.raises(RunError, match=r"asked for FSDP, but here every process holds the whole network.*--multi_gpu"):
+        choose_runtime("float32")
+
+
+@pytest.mark.parametrize(("total", "number"), [(9, 2), (1, 2), (0, 3), (10, 4)])
+def test_shares_cover_everything_once(total: int, number: int) -> None:
+    everything = np.arange(total)
+    ranks = [Ranks(rank, number) for rank in range(number)]
+    assert np.concatenate([everything[each.own(total)] for each in ranks]).tolist() == everything.tolist()
+    assert [len(everything[each.own(total)]) for each in ranks] == ranks[0].sizes(total)
+
+
+def test_what_is_lacking_is_divided_by_batches_then_by_machine_then_not() -> None:
+    lacking = np.arange(10)
+    shares = [[divide(lacking, 3).tolist() for divide in Ranks(rank, 4, rank % 2, 2).rounds()] for rank in range(4)]
+    globally, on_machine, alone = zip(*shares, strict=True)
+    assert globally == ([0, 1, 2], [3, 4, 5], [6, 7, 8], [9])
+    assert on_machine[0] == on_machine[2] == [0, 1, 2, 6, 7, 8] and on_machine[1] == on_machine[3] == [3, 4, 5, 9]
+    assert all(share == lacking.tolist() for share in alone)
