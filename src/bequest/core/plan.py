@@ -145,7 +145,11 @@ class TrainState:
 
 
 class Event(Protocol):
-    """Called after every optimizer step (ReLoRA merges and restarts in one)."""
+    """Called after the optimizer's steps at which it is due (ReLoRA merges and restarts in one)."""
+
+    def is_due(self, step: int, num_steps: int) -> bool:
+        """Whether it changes anything after so many steps of so many."""
+        ...
 
     def __call__(self, state: TrainState) -> None:
         """Change what `state` holds, or leave it."""

@@ -88,11 +88,19 @@ class Checkpoint:
 
     def save(self, loop: Resumable) -> None:
         """Write the file if enough work would be lost without it."""
-        if self.path is None or (time.monotonic() - self._saved < self.every_s):
+        if not self.ranks.from_main(self._is_due):
             return
+        state = loop.state()  # in all processes, since each may hold a part of it
+        self.ranks.from_main(lambda: self._write(state))
+
+    def _is_due(self) -> bool:
+        return self.path is not None and time.monotonic() - self._saved >= self.every_s
+
+    def _write(self, state: dict[str, Any]) -> None:
+        assert self.path is not None, "it is due"
         # Through memory: torch would tell of a full disk by an error of its own that names no file.
         content = io.BytesIO()
-        torch.save({"identity": self.identity, "state": loop.state()}, content)
+        torch.save({"identity": self.identity, "state": state}, content)
         with atomic_open(self.path) as file:
             file.write(content.getbuffer())
         self._saved = time.monotonic()

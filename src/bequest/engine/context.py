@@ -2,22 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
+from torch import nn
 
+from bequest.core.errors import RunError
 from bequest.core.observe import Observer
 from bequest.core.results import read_json, write_json
 from bequest.core.sealed import readable
 from bequest.core.task import HashArray, Task
 from bequest.data.views import Views
-from bequest.engine.ranks import Ranks
+from bequest.engine.ranks import LostProcess, Ranks
 from bequest.engine.runtime import Runtime
+from bequest.engine.sharding import Sharding, divide
 from bequest.engine.store import Store
+from bequest.nn.network import Network
 from bequest.nn.objectives import OBJECTIVES, Objective
 from bequest.nn.taps import Tap
 from bequest.sources.source import Source
@@ -138,6 +143,51 @@ class Context:
     def has_room(self, num_bytes: int, *, persistent: bool) -> bool:
         """Whether the store takes so many bytes more, that of every process; arguments as for `Store.room`."""
         return not self.ranks.any(not self.store.room(num_bytes, persistent=persistent))
+
+    @property
+    def sharding(self) -> Sharding | None:
+        """How a network that is trained is divided among the processes; None where each holds the whole of it."""
+        return None if self.ranks.alone else self.runtime.sharding
+
+    def place(self, module: nn.Module) -> nn.Module:
+        """The module on the device; one that is to be divided stays in the machine's memory, from where shards go."""
+        return module.to("cpu") if self.sharding else self.runtime.place(module)
+
+    def inputs(self, batch: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor, ...]:
+        """A batch where `place` puts modules."""
+        return batch if self.sharding else self.runtime.inputs(batch)
+
+    @contextmanager
+    def lockstep(self) -> Iterator[None]:
+        """Passes through a network by all processes: what one of them raises, all raise at the end.
+
+        Raises:
+            RunError: In the process that raises it, where the network is divided: the others are in the middle of an
+                exchange, and end with it.
+        """
+        if self.sharding is None:
+            with self.ranks.agreed():
+                yield
+            return
+        try:
+            yield
+        except LostProcess:
+            raise
+        except Exception as error:
+            reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
+            raise RunError(
+                f"Process {self.ranks.rank} cannot go on in the middle of a pass through a network that all processes "
+                f"divide ({reason}); expected all of them to finish it. Mend that and run the same command: it goes on "
+                "where this one was. For want of memory set ACCELERATE_GRADIENT_ACCUMULATION_STEPS, e.g. to 4, or "
+                "launch more processes."
+            ) from error
+
+    def divided(
+        self, modules: Sequence[nn.Module], network: Network, inputs: tuple[torch.Tensor, ...]
+    ) -> tuple[Any, ...]:
+        """Copies of modules that run a network, and of the network, divided as `sharding` says; see `divide`."""
+        assert self.sharding is not None, "processes divide it"
+        return divide(modules, network, inputs, self.sharding, self.runtime.device)
 
     def hashes(self, indices: Indices) -> HashArray:
         """uint8 (samples, 16): content hashes of some samples."""

@@ -147,6 +147,9 @@ def halves(
     frozen = [p for p in network.body.parameters() if not p.requires_grad]
     if not context.cut or not frozen:
         return None
+    if context.sharding:
+        context.say("The network is divided among processes: frozen layers are computed anew in every epoch.")
+        return None
     if num_views is None:
         context.say("Views are unlimited: frozen layers are computed anew in every epoch.")
         return None
@@ -195,7 +198,7 @@ def example(context: Context, view: View) -> tuple[Tensor, ...]:
     """A batch of three samples of different lengths, where there are such."""
     order = np.argsort(lengths_of(view.items), kind="stable")
     chosen = order[[0, len(order) // 2, -1]]
-    return context.runtime.inputs(context.source.preprocess.collate([view.items[int(i)] for i in chosen]))
+    return context.inputs(context.source.preprocess.collate([view.items[int(i)] for i in chosen]))
 
 
 def _batch(kept: Kept, rows: Sequence[Tensor]) -> Tensor:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
@@ -13,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from bequest.core.errors import TrainingError
+from bequest.core.errors import MethodError, TrainingError
 from bequest.core.plan import Train, TrainState
 from bequest.core.results import Epoch
 from bequest.engine.checkpoint import Checkpoint
@@ -22,6 +23,17 @@ from bequest.engine.feature_teaching import GUIDE_RATE
 from bequest.engine.features import forward
 from bequest.engine.memory import is_out_of_memory
 from bequest.engine.parts import Summing, in_parts, rng_state, set_rng_state
+from bequest.engine.sharding import (
+    StandIns,
+    clip,
+    divide_state,
+    divided_as,
+    give_back,
+    settle,
+    takes_whole,
+    undivided,
+    whole,
+)
 from bequest.engine.store import Array, lengths_of
 from bequest.engine.teaching import Lesson, taught_loss
 from bequest.engine.views import View
@@ -112,20 +124,42 @@ def fit(
     """
     require_grad_only(network, [name for group in stage.groups for name in group.names])
     set_modes(network, feed.quiet)
-    context.runtime.place(network)
-    loop = _Loop(context, network, stage, feed, seed, number, written)
-    context.ranks.make_alike(loop.begun())
-    if not checkpoint.restore(loop):
-        loop.record(0, None, None, time.perf_counter())
-    label = f"stage {number + 1}"
-    while loop.epoch < stage.epochs and not loop.exhausted:
-        context.observer.progress(label, loop.epoch, stage.epochs)
-        loop.train_epoch()
-        checkpoint.save(loop)
-    context.observer.progress(label, stage.epochs, stage.epochs)
-    loop.keep_best()
+    with _placed(context, network, feed, written) as (trained, own_feed):
+        loop = _Loop(context, trained, stage, own_feed, seed, number, written)
+        if not checkpoint.restore(loop):
+            loop.record(0, None, None, time.perf_counter())
+        label = f"stage {number + 1}"
+        while loop.epoch < stage.epochs and not loop.exhausted:
+            context.observer.progress(label, loop.epoch, stage.epochs)
+            loop.train_epoch()
+            checkpoint.save(loop)
+        context.observer.progress(label, stage.epochs, stage.epochs)
+        loop.keep_best()
     network.eval()
     return loop.history
+
+
+@contextmanager
+def _placed(context: Context, network: Network, feed: Feed, written: tuple[str, ...]) -> Iterator[tuple[Network, Feed]]:
+    """A network and its feed where they are trained, the same in all processes to begin with.
+
+    Shards are of a copy, whose weights the network has afterwards, if only those before a loss was no number.
+    """
+    context.place(network)
+    guide = feed.guide.state_dict().values() if feed.guide else ()
+    context.ranks.make_alike([*trainable_state(network, written).values(), *guide])
+    if context.sharding is None or feed.training is network.head:
+        context.runtime.place(feed.training)
+        yield network, feed
+        return
+    inputs = feed.collate([feed.plain.items[0], feed.plain.items[0]])
+    training, scoring, shards = context.divided((feed.training, feed.scoring), network, inputs)
+    try:
+        yield shards, replace(feed, training=training, scoring=scoring)
+    except TrainingError:
+        give_back(shards, network, written)
+        raise
+    give_back(shards, network, written)
 
 
 class _Loop:
@@ -150,12 +184,26 @@ class _Loop:
         self.best_epoch = 0
         self.most_at_once = math.ceil(max(context.ranks.sizes(stage.batch_size)) / context.runtime.num_parts)
         self.num_steps = stage.epochs * self.batches_per_epoch
-        self.optimizer = stage.optimizer(self.groups(), self.num_steps)
+        self.optimizer, self.stand_ins = self.make_optimizer()
         self.rates = [group["lr"] for group in self.optimizer.param_groups]
         inside = getattr(self.optimizer, "in_backward", "off") != "off"
-        self.summing = Summing(context.ranks, [p for p in network.parameters() if p.requires_grad], inside)
+        self.summing = Summing(context, [p for p in network.parameters() if p.requires_grad], inside)
         self.views: list[View] = []
         self.first_view = np.random.default_rng([seed, number]).integers(feed.num_views or 1, size=feed.num_train)
+
+    def make_optimizer(self) -> tuple[Any, StandIns]:
+        """The optimizer, and what stands in it for divided parameters where it needs gradients whole."""
+        optimizer = self.stage.optimizer(self.groups(), self.num_steps)
+        if not takes_whole(optimizer):
+            return optimizer, StandIns(())
+        groups = self.groups()
+        stand_ins = StandIns.of(groups)
+        if stand_ins.pairs and getattr(optimizer, "in_backward", "off") != "off":
+            raise MethodError(
+                "The optimizer takes gradients in the backward pass (--layerwise), where each process has only a shard "
+                "of them; expected one or the other. Leave --layerwise out, or launch without --use_fsdp."
+            )
+        return self.stage.optimizer(groups, self.num_steps), stand_ins
 
     def groups(self) -> list[dict[str, Any]]:
         """What the optimizer is to train: the guide, then the stage's groups."""
@@ -248,12 +296,15 @@ class _Loop:
         for group, rate in zip(self.optimizer.param_groups, self.rates, strict=True):
             group["lr"] = rate * factor
         value = self.gradients(batch, step)
-        self.clip()
-        self.optimizer.step()
+        with self.stand_ins.filled():
+            self.clip()
+            self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
         state = TrainState(self.network, self.optimizer, step + 1, self.num_steps)
         for event in stage.events:
-            event(state)
+            if event.is_due(state.step, state.num_steps):
+                with undivided(self.network, self.optimizer):
+                    event(state)
         return value, len(batch)
 
     def gradients(self, batch: Array, step: int) -> float:
@@ -326,7 +377,8 @@ class _Loop:
             own(_MAX_NORM)
             return
         trained = [p for group in self.optimizer.param_groups for p in group["params"]]
-        self.context.runtime.accelerator.clip_grad_norm_(trained, _MAX_NORM)
+        if not clip(trained, _MAX_NORM):
+            self.context.runtime.accelerator.clip_grad_norm_(trained, _MAX_NORM)
 
     def record(self, epoch: int, train_loss: float | None, rate: float | None, began: float) -> None:
         """Validate, and keep the weights if they are the best so far."""
@@ -363,10 +415,6 @@ class _Loop:
         # What all go by from here on, and machines may round differently.
         return self.context.ranks.from_main(lambda: (loss, self.context.objective.score(outputs, labels)))
 
-    def begun(self) -> list[Tensor]:
-        """The tensors that all processes have to begin with alike."""
-        return [*self.moving().values(), *(self.feed.guide.state_dict().values() if self.feed.guide else ())]
-
     def statistics(self) -> list[Tensor]:
         """What BatchNorms took down of their inputs, those of this process's samples."""
         norms = [self.network.get_submodule(name) for name in sorted(batch_norms(self.network))]
@@ -380,11 +428,13 @@ class _Loop:
 
     def moving(self) -> dict[str, Tensor]:
         """The tensors that this stage may have changed."""
+        settle(self.network)
         return trainable_state(self.network, self.written)
 
     def keep_best(self) -> None:
         """Put the best weights back."""
         if self.best:
+            settle(self.network)
             self.network.load_state_dict(self.best, strict=False)
 
     def state(self) -> dict[str, Any]:
@@ -392,20 +442,22 @@ class _Loop:
         return {
             "epoch": self.epoch,
             "history": [vars(e) for e in self.history],
-            "best": self.best,
+            "best": whole(self.best),
             "best_epoch": self.best_epoch,
-            "trained": self.moving(),
+            "trained": whole(self.moving()),
             "guide": dict(self.feed.guide.state_dict()) if self.feed.guide else {},
-            "optimizer": self.optimizer.state_dict(),
+            "optimizer": whole(self.optimizer.state_dict()),
             "most_at_once": self.most_at_once,
         }
 
     def load(self, state: dict[str, Any]) -> None:
         """Go on from what `state` returned."""
-        self.epoch, self.best_epoch, self.best = state["epoch"], state["best_epoch"], state["best"]
+        self.epoch, self.best_epoch, own = state["epoch"], state["best_epoch"], self.moving()
+        self.best = divided_as(state["best"], own)
         self.history = [Epoch(**e) for e in state["history"]]
         self.most_at_once = min(self.most_at_once, state["most_at_once"])
-        self.network.load_state_dict(state["trained"], strict=False)
+        self.network.load_state_dict(divided_as(state["trained"], own), strict=False)
         if self.feed.guide:
             self.feed.guide.load_state_dict(state["guide"])
         self.optimizer.load_state_dict(state["optimizer"])
+        divide_state(self.optimizer)

@@ -18,8 +18,10 @@ import torch
 from torch import Tensor, nn
 
 from bequest.core.errors import RunError
+from bequest.engine.context import Context
 from bequest.engine.memory import is_out_of_memory
 from bequest.engine.ranks import Ranks
+from bequest.engine.sharding import is_shard, undivided
 from bequest.engine.store import Array
 from bequest.engine.teaching import Lesson
 
@@ -54,40 +56,41 @@ class Summing:
     """How the processes' gradients are added up.
 
     Attributes:
-        ranks: The processes.
+        context: The run, with its processes.
         parameters: Whose gradients these are.
         inside: Whether within the backward pass, a parameter at a time, since the optimizer takes them there; else
             after it, all together.
     """
 
-    ranks: Ranks
+    context: Context
     parameters: Sequence[nn.Parameter]
     inside: bool = False
 
     @contextmanager
     def over_all(self) -> Iterator[None]:
         """Backward passes in this context leave the sum of the gradients of all processes."""
-        if self.inside and not self.ranks.alone:
+        if self.inside and not self.context.ranks.alone:
             with self._hooked():
                 yield
             return
-        with self.ranks.agreed():
+        with self.context.lockstep():
             yield
-        self.ranks.add_up([p.grad for p in self.parameters if p.grad is not None])
+        gradients = [p.grad for p in self.parameters if p.grad is not None]
+        self.context.ranks.add_up([gradient for gradient in gradients if not is_shard(gradient)])
 
     @contextmanager
     def _hooked(self) -> Iterator[None]:
         # A tensor's own hooks are called before its gradient is there for the optimizer's.
-        handles = [parameter.register_hook(self.ranks.sum_of) for parameter in self.parameters]
+        handles = [parameter.register_hook(self.context.ranks.sum_of) for parameter in self.parameters]
         try:
             yield
         except (MemoryError, RuntimeError) as error:
             if not is_out_of_memory(error):
                 raise
             raise RunError(
-                f"Memory did not suffice for the backward pass of process {self.ranks.rank}, whose optimizer takes "
-                "gradients as they come: the others cannot begin it again. Let batches go through the network in more "
-                "parts: set ACCELERATE_GRADIENT_ACCUMULATION_STEPS, e.g. to 4, or do without --layerwise."
+                f"Memory did not suffice for the backward pass of process {self.context.ranks.rank}, whose optimizer "
+                "takes gradients as they come: the others cannot begin it again. Let batches go through the network in "
+                "more parts: set ACCELERATE_GRADIENT_ACCUMULATION_STEPS, e.g. to 4, or do without --layerwise."
             ) from error
         finally:
             for handle in handles:
@@ -110,7 +113,7 @@ def in_parts(loop: Step, batch: Array, step: int) -> float:
     # As many for every process, the empty ones of a short share included, so that all make the same passes.
     parts = [own[start : start + loop.most_at_once] for start in range(0, max(sizes), loop.most_at_once)]
     with ranks.own_random(loop.seed, loop.number, step):
-        with ranks.agreed():
+        with loop.context.lockstep():
             passes = _Passes.through(loop, parts, batch)
         outputs, labels, lesson = passes.of_all(ranks, sizes)
         outputs = outputs.requires_grad_()
@@ -123,7 +126,8 @@ def in_parts(loop: Step, batch: Array, step: int) -> float:
         with loop.summing.over_all():
             passes.back(loop, parts, batch, shares)
     if penalty is not None:
-        penalty(loop.network).backward()
+        with undivided(loop.network):
+            penalty(loop.network).backward()
     return float(loss.detach())
 
 

@@ -185,7 +185,7 @@ class _Trial:
         teaching = self.context.teaching
         if teaching is None or not teaching.settings.feature_weight:
             return {}
-        self.context.runtime.place(self.network)
+        self.context.place(self.network)
         seen = view(self.context, self.draw.train, self.context.labels(self.draw.train), 0)
         layer, inputs = teaching.settings.student_layer, example(self.context, seen)
         tap, numbers = guided_stages(self.network, self.plan.stages, layer, inputs)
@@ -292,7 +292,7 @@ class _Trial:
             self.context.say("All below the head is frozen: computed once a sample.")
             return Feed(head, head, lambda n: embedded(one(n)), _stack, num_train, held_out, num_views)
         require_grad_only(self.network, [name for group in stage.groups for name in group.names])
-        self.context.runtime.place(self.network)
+        self.context.place(self.network)
         plain = one(0)
         quiet = called_before_trained(self.network, example(self.context, plain))
         quiet |= batch_norms(self.network) if stage.fixed_statistics else frozenset()
@@ -356,8 +356,12 @@ class _Trial:
             head = self.network.head.eval().to("cpu")
             with torch.inference_mode():
                 return head(values).float()
-        network = self.context.runtime.place(self.network).eval()
         plain = view(self.context, np.asarray(indices), self.context.no_labels(indices), 0)
+        network: nn.Module = self.network.eval()
+        if self.context.sharding:
+            network, _ = self.context.divided((network,), self.network, example(self.context, plain))
+        else:
+            self.context.runtime.place(network)
         if self.halves is None:
             return forward(self.context, network, plain.items, label="scoring")
         items, _ = self.halves.items(plain)

@@ -9,12 +9,13 @@ from typing import Any, Literal
 import torch
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState
-from accelerate.utils import InitProcessGroupKwargs, parse_flag_from_env
+from accelerate.utils import InitProcessGroupKwargs, parse_flag_from_env, patch_environment
 from torch import Tensor, nn
 
 from bequest.core.errors import RunError
 from bequest.core.processes import launched
 from bequest.engine.ranks import Ranks
+from bequest.engine.sharding import FLAG, Sharding
 
 Precision = Literal["auto", "float32", "bfloat16"]
 
@@ -22,7 +23,6 @@ _PATIENCE = timedelta(days=1)
 """How long processes wait for the main one, which measures and writes alone between two trials."""
 
 _NOT_DONE = {
-    "FSDP": "ACCELERATE_USE_FSDP",
     "DeepSpeed": "ACCELERATE_USE_DEEPSPEED",
     "Megatron-LM": "ACCELERATE_USE_MEGATRON_LM",
 }
@@ -40,6 +40,7 @@ class Runtime:
         channels_last: Convolutions run on channels-last tensors.
         num_parts: In how many parts each process sends its share of a batch through the network: accelerate's steps of
             gradient accumulation, here within a batch, whose size stays.
+        sharding: How several processes divide a network that they train; None where each holds the whole of it.
     """
 
     accelerator: Accelerator
@@ -47,6 +48,7 @@ class Runtime:
     trained: str
     channels_last: bool
     num_parts: int = 1
+    sharding: Sharding | None = None
 
     @property
     def device(self) -> torch.device:
@@ -92,37 +94,40 @@ def choose_runtime(precision: Precision = "auto", *, channels_last: bool = True)
         channels_last: Measured on EfficientNet-Lite0 at 224 px, 2 cores, float32: 28 → 60 images/s.
 
     Raises:
-        RunError: Several processes were launched for something else than data parallelism.
+        RunError: Several processes were launched for something that is not done here.
     """
     _check_launch()
+    sharding = Sharding.asked()
     # accelerate keeps one state a process; another precision needs a new one.
     AcceleratorState._reset_state()  # pyright: ignore[reportPrivateUsage]
     hardware = _bfloat16_in_hardware()
     on_gpu = torch.cuda.is_available()
     frozen = ("bfloat16" if hardware else "float32") if precision == "auto" else precision
     trained = ("bfloat16" if hardware and on_gpu else "float32") if precision == "auto" else precision
-    accelerator = Accelerator(
-        # Without this accelerate takes processes on a machine without accelerators for so many single ones.
-        cpu=launched().number > 1 and not torch.accelerator.is_available(),
-        mixed_precision="bf16" if trained == "bfloat16" else "no",
-        kwargs_handlers=[InitProcessGroupKwargs(timeout=_PATIENCE)],
-    )
+    # Shards are made here, and accelerate has no settings for them on a machine without accelerators.
+    with patch_environment(**{FLAG: "false"}):
+        accelerator = Accelerator(
+            # Without this accelerate takes processes on a machine without accelerators for so many single ones.
+            cpu=launched().number > 1 and not torch.accelerator.is_available(),
+            mixed_precision="bf16" if trained == "bfloat16" else "no",
+            kwargs_handlers=[InitProcessGroupKwargs(timeout=_PATIENCE)],
+        )
     if accelerator.num_processes != launched().number:
         raise RunError(
             f"{launched().number} processes were launched, but accelerate knows of {accelerator.num_processes}; "
             "expected as many. Launch them by `accelerate launch --multi_gpu` or torchrun."
         )
-    return Runtime(accelerator, frozen, trained, channels_last, accelerator.gradient_accumulation_steps)
+    parts = accelerator.gradient_accumulation_steps
+    return Runtime(accelerator, frozen, trained, channels_last, parts, sharding)
 
 
 def _check_launch() -> None:
-    """Raise `RunError` where accelerate was asked for what is not done here: quietly, every process would hold all."""
+    """Raise `RunError` where accelerate was asked for what is not done here."""
     asked = [name for name, flag in _NOT_DONE.items() if parse_flag_from_env(flag)]
     if asked and launched().number > 1:
         raise RunError(
-            f"accelerate was asked for {' and '.join(asked)}, but here every process holds the whole network; expected "
-            "data parallelism alone. Launch with --multi_gpu in its place; a network that one device does not hold "
-            "takes less by a method that freezes most of it, e.g. lora."
+            f"accelerate was asked for {' and '.join(asked)}, which is not done here; expected --multi_gpu, where each "
+            "process holds the whole network, or --use_fsdp, where each holds a shard of what is trained."
         )
 
 

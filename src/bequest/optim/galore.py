@@ -77,6 +77,9 @@ class GaLore(Optimizer):
         MethodError: An option is out of range, or bitsandbytes is needed and cannot be used.
     """
 
+    whole_gradients = True
+    """A shard of a gradient does not say what the subspace is."""
+
     def __init__(
         self,
         params: Iterable[Any],

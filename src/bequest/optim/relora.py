@@ -85,10 +85,12 @@ class Restart:
     cycles: Cycles
     prune: float = 0.99
 
+    def is_due(self, step: int, num_steps: int) -> bool:
+        """Whether a cycle but the last ends after so many steps of so many."""
+        return step in self.cycles.restarts(num_steps)
+
     def __call__(self, state: TrainState) -> None:
-        """Restart every layer where a cycle ends; otherwise nothing."""
-        if state.step not in self.cycles.restarts(state.num_steps):
-            return
+        """Restart every layer."""
         for name in self.layers:
             layer: Any = state.network.body.get_submodule(name)
             restart(layer)
