@@ -16,12 +16,12 @@ from processes import free_port
 Bequest = Callable[..., tuple[int, str, str]]
 
 
-def launch(*words: object, cache: Path) -> subprocess.CompletedProcess[str]:
+def launch(*words: object, cache: Path, how: str = "--multi_gpu") -> subprocess.CompletedProcess[str]:
     """A command line in two processes of this machine."""
     launcher = (
         "-m",
         "accelerate.commands.launch",
-        "--multi_gpu",
+        how,
         "--num_processes",
         2,
         "--main_process_port",
@@ -58,6 +58,18 @@ def test_two_processes_make_one_run(bequest: Bequest, table: Path, bert: Path, t
     assert found["norm_only"][2] == expected["norm_only"][2], "passes are divided, not repeated"
     board = json.loads((both / "leaderboard.json").read_text(encoding="utf-8"))
     assert board["environment"]["processes"] == 2
+
+
+def test_two_processes_divide_a_network(bequest: Bequest, table: Path, bert: Path, tmp_path: Path) -> None:
+    words = ("adapt", table, "--source", f"hf:{bert}", "--method", "full", "--epochs", 1, "--train-size", 40)
+    words = (*words, "--test-size", 30, "--precision", "float32", "--out")
+    alone, both = tmp_path / "alone", tmp_path / "both"
+    status, _, error = bequest(*words, alone, "--quiet")
+    assert status == 0, error
+    done = launch(*words, both, cache=tmp_path / "cache of both", how="--use_fsdp")
+    assert done.returncode == 0, done.stderr
+    assert files(both) == files(alone)
+    assert scores(both) == scores(alone)
 
 
 @pytest.mark.parametrize(

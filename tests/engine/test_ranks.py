@@ -1,4 +1,4 @@
-"""Two processes give what one gives, and end together.
+"""Two processes give what one gives, whole or in shards, and end together.
 
 All that two processes have to show is run by one pair of them, since starting one takes seconds.
 """
@@ -8,8 +8,9 @@ from __future__ import annotations
 import os
 import signal
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -19,9 +20,10 @@ import tiny
 import torch
 from processes import together
 from torch import Tensor, nn
+from torch.distributed.tensor import DTensor
 
 from bequest.core.distillation import Distillation
-from bequest.core.errors import DataError, RunError
+from bequest.core.errors import DataError, MethodError, RunError
 from bequest.core.observe import Silent
 from bequest.core.registry import methods
 from bequest.core.results import Epoch
@@ -31,6 +33,7 @@ from bequest.engine.context import Context
 from bequest.engine.ranks import LostProcess, Ranks
 from bequest.engine.run import make_plan, run
 from bequest.engine.runtime import choose_runtime
+from bequest.engine.sharding import Sharding
 from bequest.engine.store import Store
 from bequest.engine.teaching import Teaching
 
@@ -77,6 +80,14 @@ CASES = {
     "convolutions": Case("lora", "image"),
     "no training": Case("linear_probe"),
 }
+UNDIVIDED = ("gradients taken in the backward pass", "no memory in one of them")
+"""What ends a run whose network is divided."""
+
+AGAIN = ("lora", "galore")
+"""Cases that go on from a checkpoint in shards: moments in shards, and whole ones."""
+
+RUNS = [("whole", name) for name in CASES] + [("shards", name) for name in CASES if name not in UNDIVIDED]
+"""How two processes hold the network, and the case."""
 
 
 @dataclass(frozen=True)
@@ -90,6 +101,7 @@ class Found:
     test: Tensor
     asked: list[list[int]]
     records: list[int]
+    kept: float
 
 
 def source_of(kind: str) -> Any:
@@ -106,9 +118,9 @@ def source_of(kind: str) -> Any:
     return replace(source, pretrained=partial(still, source.pretrained), untrained=partial(still, source.untrained))
 
 
-def context_of(case: Case, store: Path, **more: Any) -> Context:
+def context_of(case: Case, store: Path, *, sharding: Sharding | None = None, **more: Any) -> Context:
     task = tiny.image_task() if case.kind == "image" else tiny.text_task()
-    runtime = replace(choose_runtime("float32"), num_parts=case.num_parts)
+    runtime = replace(choose_runtime("float32"), num_parts=case.num_parts, sharding=sharding)
     changes = {"ranks": runtime.ranks, **case.changes, **more}
     if taught := changes.pop("taught", None):
         changes["teaching"] = Teaching(taught, (tiny.teacher_of(source_of(case.kind), task),))
@@ -136,6 +148,7 @@ def carried_out(case: Case, store: Path, folder: Path | None = None, **more: Any
         test=outcome.test,
         asked=list(context.passes.trial.values()),
         records=sorted(shelf.num_records for shelf in context.store.shelves()),
+        kept=_Kept.share,
     )
 
 
@@ -152,16 +165,71 @@ class _Watched:
         return plan
 
 
-def all_cases(store: Path) -> dict[str, Any]:
-    """Every case, and what goes wrong in one process alone."""
-    found: dict[str, Any] = {}
+class _Kept:
+    """Notes which share of a network's numbers, and of its optimizer's, this process holds after a step."""
+
+    share = 1.0
+
+    def __init__(self) -> None:
+        step = fit._Loop.step
+
+        def noted(loop: Any, *args: Any) -> Any:
+            found = step(loop, *args)
+            tensors = [p.detach() for p in loop.network.parameters()]
+            tensors += [v for state in loop.optimizer.state.values() for v in state.values() if v.ndim]
+            held = [t.to_local() if isinstance(t, DTensor) else t for t in tensors]
+            _Kept.share = sum(t.numel() for t in held) / sum(t.numel() for t in tensors)
+            return found
+
+        fit._Loop.step = noted
+
+
+def all_cases(store: Path) -> dict[Any, Any]:
+    """Every case, and what goes wrong in one process alone or ends half-way."""
+    found: dict[Any, Any] = {}
     forward = fit._Loop.forward
-    for number, (name, case) in enumerate(CASES.items()):
+    _Kept()
+    for number, (how, name) in enumerate(RUNS):
+        case, sharding = CASES[name], Sharding() if how == "shards" else None
         fit._Loop.forward = _small(forward) if case.small else forward
-        found[name] = carried_out(case, store / str(number))
+        found[how, name] = carried_out(case, store / str(number), sharding=sharding)
     fit._Loop.forward = forward
     found["error"] = _error_in_one(store / "error")
+    found["in shards alone"] = _in_shards_alone(store / "alone")
+    for name in AGAIN:
+        found["gone on", name] = _gone_on(CASES[name], store / name)
     return found
+
+
+def _in_shards_alone(store: Path) -> list[str]:
+    """What a process says where the optimizer takes gradients early, and where a pass fails in one of them."""
+    said: list[str] = []
+    try:
+        carried_out(CASES[UNDIVIDED[0]], store, sharding=Sharding())
+    except MethodError as error:
+        said.append(str(error))
+    context = context_of(CASES["full"], store, sharding=Sharding())
+    try:
+        with context.lockstep():
+            raise MemoryError("out of memory")
+    except RunError as error:
+        said.append(str(error))
+    return said
+
+
+def _gone_on(case: Case, folder: Path) -> Found:
+    """A trial in shards that ends after its first epoch, and goes on from its checkpoint."""
+    saved, own = Checkpoint.save, {"folder": folder, "checkpoint_every_s": 0.0, "sharding": Sharding()}
+
+    def ended(self: Checkpoint, loop: Any) -> None:
+        saved(self, loop)
+        raise InterruptedError
+
+    Checkpoint.save = ended
+    with suppress(InterruptedError):
+        carried_out(case, folder / "store", **own)
+    Checkpoint.save = saved
+    return carried_out(case, folder / "store", **own)
 
 
 def _small(forward: Any) -> Any:
@@ -215,26 +283,48 @@ def in_turn(folder: Path, kill: bool) -> Any:
 
 
 @pytest.fixture(scope="module")
-def one(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+def one(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Found]:
+    """What one process makes of a case; made once."""
     folder = tmp_path_factory.mktemp("one")
-    plain = {name: replace(case, small=False, num_parts=1) for name, case in CASES.items()}
-    return {name: carried_out(case, folder / str(i)) for i, (name, case) in enumerate(plain.items())}
-
-
-@pytest.fixture(scope="module")
-def two(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
-    found = together(all_cases, tmp_path_factory.mktemp("two"))
-    assert all(isinstance(each, dict) for each in found), found
-    return found
+    return cache(lambda name: carried_out(replace(CASES[name], small=False, num_parts=1), folder / name))
 
 
 def losses(found: Found) -> list[float]:
     return [loss for e in found.history for loss in (e.train_loss, e.validation_loss) if loss is not None]
 
 
-@pytest.mark.parametrize("name", CASES)
-def test_two_processes_give_what_one_gives(name: str, one: dict[str, Found], two: list[dict[str, Found]]) -> None:
-    alone, main, other = one[name], two[0][name], two[1][name]
+def test_two_processes_give_what_one_gives(
+    one: Callable[[str], Found], tmp_path: Path, subtests: pytest.Subtests
+) -> None:
+    main, other = found = together(all_cases, tmp_path)
+    assert all(isinstance(each, dict) for each in found), found
+    for how, name in RUNS:
+        with subtests.test(how=how, case=name):
+            agree(name, main[how, name], other[how, name], one(name))
+            assert not main[how, name].moved and not other[how, name].moved, "what is frozen stays as it is"
+    for name in CASES:
+        with subtests.test("a pass is made once by both together", case=name):
+            assert main["whole", name].asked == one(name).asked
+            assert main["whole", name].records == one(name).records, "what both had computed would be there twice"
+    with subtests.test("in shards each holds its part"):
+        shares = [each["shards", "from_scratch"].kept for each in found]
+        assert sum(shares) == pytest.approx(1) and max(shares) < 0.6
+        assert main["whole", "from_scratch"].kept == 1
+    for name in AGAIN:
+        with subtests.test("a run in shards goes on from its checkpoint", case=name):
+            assert losses(main["gone on", name]) == losses(main["shards", name])
+            assert torch.equal(main["gone on", name].test, main["shards", name].test)
+    with subtests.test("an error in one is raised in both"):
+        told = [each["error"] for each in found]
+        assert told == ["The sample is damaged. (process 1)", "The sample is damaged."]
+    with subtests.test("what shards cannot do is said"):
+        for rank, (early, failed) in enumerate(each["in shards alone"] for each in found):
+            assert "Leave --layerwise out" in early
+            assert f"Process {rank} cannot go on in the middle of a pass" in failed
+
+
+def agree(name: str, main: Found, other: Found, alone: Found) -> None:
+    """Two processes have the same to the bit, and what one has but for rounding."""
     assert losses(main) == pytest.approx(losses(alone), rel=1e-4)
     assert [e.steps for e in main.history] == [e.steps for e in alone.history]
     wide = 10 if name == "relora" else 1  # a merge and new factors: rounding is written into the weights
@@ -248,37 +338,21 @@ def test_two_processes_give_what_one_gives(name: str, one: dict[str, Found], two
     torch.testing.assert_close(main.validation, alone.validation, rtol=0, atol=OUTPUTS)
 
 
-@pytest.mark.parametrize("name", CASES)
-def test_what_is_frozen_stays_as_it_is(name: str, two: list[dict[str, Found]]) -> None:
-    assert not two[0][name].moved and not two[1][name].moved
-
-
-@pytest.mark.parametrize("name", CASES)
-def test_a_pass_is_made_once_by_both_together(name: str, one: dict[str, Found], two: list[dict[str, Found]]) -> None:
-    assert two[0][name].asked == one[name].asked
-    assert two[0][name].records == one[name].records, "a record that both had computed would be there twice"
-
-
-def test_an_error_in_one_is_raised_in_both(two: list[dict[str, Any]]) -> None:
-    assert [found["error"] for found in two] == ["The sample is damaged. (process 1)", "The sample is damaged."]
-
-
-def test_one_that_is_killed_ends_the_other_and_both_go_on(tmp_path: Path, one: dict[str, Found]) -> None:
+def test_one_that_is_killed_ends_the_other_and_both_go_on(tmp_path: Path, one: Callable[[str], Found]) -> None:
     told, silent = together(in_turn, tmp_path, True)
     assert "Another process of this run has ended" in told and silent == "it ended without a word"
     assert (tmp_path / "stage1.ckpt").is_file()
     main, other = together(in_turn, tmp_path, False)
-    assert losses(main) == pytest.approx(losses(one["lora"]), rel=1e-4)
-    assert main.asked == one["lora"].asked, "passes are counted as of a run that nothing disturbed"
-    torch.testing.assert_close(main.test, one["lora"].test, rtol=0, atol=OUTPUTS)
+    assert losses(main) == pytest.approx(losses(one("lora")), rel=1e-4)
+    assert main.asked == one("lora").asked, "passes are counted as of a run that nothing disturbed"
+    torch.testing.assert_close(main.test, one("lora").test, rtol=0, atol=OUTPUTS)
     assert all(torch.equal(values, other.trained[name]) for name, values in main.trained.items())
 
 
-def test_sharding_is_refused_rather_than_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("ACCELERATE_USE_FSDP", "true")
-    choose_runtime("float32")
+def test_what_is_not_done_is_refused_rather_than_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ACCELERATE_USE_DEEPSPEED", "true")
     monkeypatch.setenv("WORLD_SIZE", "2")
-    with pytest.raises(RunError, match=r"asked for FSDP, but here every process holds the whole network.*--multi_gpu"):
+    with pytest.raises(RunError, match=r"asked for DeepSpeed, which is not done here; expected --multi_gpu"):
         choose_runtime("float32")
 
 
