@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from events import EveryStep
 from faulting import fault
 
 from bequest.core.errors import TrainingError
@@ -173,7 +174,7 @@ def test_events_see_every_step(context_of: Callable[..., Any]) -> None:
         assert state.network is network
         steps.append((state.step, state.num_steps))
 
-    fit(context, network, replace(stage, events=(event,)), feed, NO_CHECKPOINT, seed=0, number=0)
+    fit(context, network, replace(stage, events=(EveryStep(event),)), feed, NO_CHECKPOINT, seed=0, number=0)
     assert steps == [(i, 6) for i in range(1, 7)]
 
 

@@ -36,6 +36,7 @@ from bequest.engine.runtime import choose_runtime
 from bequest.engine.sharding import Sharding
 from bequest.engine.store import Store
 from bequest.engine.teaching import Teaching
+from bequest.engine.windows import divided
 
 QUICK = {"epochs": 2, "batch_size": 9, "patience": 0, "learning_rate": 1e-2, "target": 16, "refresh_every": 2}
 """Of 37 samples there are shares of 5 and 4, and in one batch a single sample, which one process has."""
@@ -78,6 +79,7 @@ CASES = {
     "no memory in one of them": Case("full", small=True),
     "without the cut": Case("lora", changes={"cut": False}),
     "convolutions": Case("lora", "image"),
+    "a language model and its teacher": Case("full", "language", changes={"taught": Distillation(hard_weight=0.5)}),
     "no training": Case("linear_probe"),
 }
 UNDIVIDED = ("gradients taken in the backward pass", "no memory in one of them")
@@ -106,7 +108,8 @@ class Found:
 
 def source_of(kind: str) -> Any:
     """A tiny source without dropout."""
-    source = tiny.image_source() if kind == "image" else tiny.text_source()
+    made = {"image": tiny.image_source, "language": tiny.language_source}.get(kind, tiny.text_source)
+    source = made()
 
     def still(make: Callable[[], Any]) -> Any:
         network = make()
@@ -118,13 +121,21 @@ def source_of(kind: str) -> Any:
     return replace(source, pretrained=partial(still, source.pretrained), untrained=partial(still, source.untrained))
 
 
+def task_of(kind: str) -> Any:
+    """A small task of a kind."""
+    if kind == "language":
+        return divided(tiny.language_task(100), tiny.language_source())
+    return tiny.image_task() if kind == "image" else tiny.text_task()
+
+
 def context_of(case: Case, store: Path, *, sharding: Sharding | None = None, **more: Any) -> Context:
-    task = tiny.image_task() if case.kind == "image" else tiny.text_task()
+    source, task = source_of(case.kind), task_of(case.kind)
     runtime = replace(choose_runtime("float32"), num_parts=case.num_parts, sharding=sharding)
     changes = {"ranks": runtime.ranks, **case.changes, **more}
     if taught := changes.pop("taught", None):
-        changes["teaching"] = Teaching(taught, (tiny.teacher_of(source_of(case.kind), task),))
-    return Context(source_of(case.kind), task, Store(store), runtime, Silent(), batch_size=8, **changes)
+        teacher = source if case.kind == "language" else tiny.teacher_of(source, task)
+        changes["teaching"] = Teaching(taught, (teacher,))
+    return Context(source, task, Store(store), runtime, Silent(), batch_size=8, **changes)
 
 
 def carried_out(case: Case, store: Path, folder: Path | None = None, **more: Any) -> Found:
@@ -132,7 +143,7 @@ def carried_out(case: Case, store: Path, folder: Path | None = None, **more: Any
     known = {h.name for h in info.hyperparameters}
     method = info.build({k: v for k, v in {**QUICK, **case.settings}.items() if k in known})
     draw = context.task.draw(0, train_size=46, test_size=30)
-    assert len(draw.train) == 37
+    assert case.kind == "language" or len(draw.train) == 37
     plan = make_plan(context, method, 0)
     before = {name: p.detach().clone() for name, p in plan.network.named_parameters()}
     networks: list[Any] = []

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from events import EveryStep
 
 from bequest.core.errors import MethodError
 from bequest.core.plan import Train, TrainState
@@ -80,7 +81,7 @@ def test_a_step_is_the_formulas(context_of: Callable[..., Any]) -> None:
         batch_size=8,
         schedule=WarmupConstant(0.0),
         optimizer=lambda groups, num_steps: torch.optim.SGD(groups),
-        events=(keep,),
+        events=(EveryStep(keep),),
     )
     [_, epoch] = fit(context, network, stage, feed, Checkpoint(None, {}, 0.0), seed=0, number=0)
     assert epoch.train_loss == pytest.approx(float(loss.detach()), rel=1e-5), "the loss is reported without the penalty"

@@ -149,9 +149,7 @@ def test_the_event_acts_where_a_cycle_ends_and_on_its_layers_alone() -> None:
     event = Restart(("0",), Cycles(2), prune=1.0)
     head = {key: value.clone() for key, value in optimizer.state[made.head.weight].items()}
     rest = {name: value.clone() for name, value in made.state_dict().items() if not name.startswith("body.0.")}
-    for step in (1, 4, 6, 10):
-        event(TrainState(made, optimizer, step, 10))
-        assert made.body[0].B.abs().sum() > 0, step
+    assert [step for step in range(1, 11) if event.is_due(step, 10)] == [5]
     event(TrainState(made, optimizer, 5, 10))
     assert made.body[0].B.abs().sum() == 0
     assert made.body[0].A not in optimizer.state and made.body[0].B not in optimizer.state

@@ -197,7 +197,8 @@ def _parser() -> ArgumentParser:
         "  bequest adapt reviews.csv --source minilm_l6 --method lora --rank 4 --epochs 5\n"
         "  bequest adapt photos/ --source efficientnet_lite0 --method freeze --from-depth 0.8\n"
         "  bequest adapt letters/ --source smollm2 --task causal-lm --method lora\n"
-        "  accelerate launch --multi_gpu --num_processes 2 -m bequest adapt reviews.csv --source minilm_l6\n",
+        "  accelerate launch --multi_gpu --num_processes 2 -m bequest adapt reviews.csv --source minilm_l6\n"
+        "  accelerate launch --use_fsdp --num_processes 2 -m bequest adapt reviews.csv --source minilm_l6\n",
     )
     add_data(adapt)
     add_sizes(adapt)

@@ -168,7 +168,8 @@ class Train:
         loss: (outputs (batch, outputs), labels) → scalar; None for that of the task's kind.
         optimizer: From parameter groups (`params`, `lr`, `weight_decay`, and a group's own options) and the number of
             steps planned to an optimizer. Where it has a `clip_grad_norm_` of its own, that is called with the largest
-            norm allowed, since it may keep gradients elsewhere than in `.grad`.
+            norm allowed, since it may keep gradients elsewhere than in `.grad`. One that does not treat gradients
+            number by number says so by `whole_gradients = True`, for processes that divide a network among them.
         patience: Epochs that are not the best so far before stopping; 0 never stops early.
         events: Called after every step.
         source_features: The body still computes what the source's does (untouched, or wrappers that start as
