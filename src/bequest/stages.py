@@ -45,7 +45,9 @@ def train(recipe: Recipe, groups: tuple[Group, ...]) -> Train:
 def _adamw(groups: list[dict[str, Any]], num_steps: int) -> Any:
     import torch
 
-    return torch.optim.AdamW(groups, eps=1e-8)
+    # One pass over a tensor in place of a dozen: a tenth of a small transformer's step on a processor.
+    fused = all(p.device.type in ("cpu", "cuda", "xpu") for group in groups for p in group["params"])
+    return torch.optim.AdamW(groups, eps=1e-8, fused=fused)
 
 
 def with_new_head(network: Network, recipe: Recipe, width: int, num_classes: int) -> tuple[Solve | Train, ...]:
