@@ -66,6 +66,15 @@ def test_people_read_the_evidence(tiny_sources: dict[str, Any]) -> None:
     assert 'model.predict(["some text"])' in text and "prediction.label" in text
 
 
+def test_tuned_settings_and_intervals_at_the_edge_are_told_as_such(tiny_sources: dict[str, Any]) -> None:
+    tuned = {"settings": {"rank": 4, "learning_rate": 0.001}, "tried": 20}
+    scores = {**EVIDENCE["test"], "values": [0.5, 1.0]}
+    record = {**RECORD, "evidence": {**EVIDENCE, "tuning": tuned, "test": scores}}
+    text = str(model_card(tiny_sources["text"], "classification", CLASSES, record))
+    assert "`rank`, `learning_rate` were chosen among 20 settings that were tried on held-out labels" in text
+    assert "| accuracy | 0.93 | 0 to 1 | 2 |" in text
+
+
 @pytest.mark.parametrize("kind", ["classification", "multi-label", "regression"])
 def test_without_evidence_nothing_is_claimed(tiny_sources: dict[str, Any], kind: Any) -> None:
     text = str(model_card(tiny_sources["image"], kind, ("a", "b"), {}))

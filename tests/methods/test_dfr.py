@@ -36,5 +36,7 @@ def test_groups_are_asked_for_before_anything_runs(tiny_sources: dict[str, Any],
     task = tiny_tasks["text"]
     with pytest.raises(MethodError, match="dfr balances groups, and the data have none; expected a column of groups"):
         plan(tiny_sources["text"], task)
-    with pytest.raises(MethodError, match="dfr is undefined on these data: there are no samples of class 0 in group 1"):
-        plan(tiny_sources["text"], replace(task, groups=task.labels.copy()))
+    first, second = task.classes[:2]
+    text = f"dfr is undefined on these data: there are no samples of class {first} in group {second}"
+    with pytest.raises(MethodError, match=text):
+        plan(tiny_sources["text"], replace(task, groups=task.labels.copy(), group_names=task.classes))

@@ -118,6 +118,12 @@ def test_what_cannot_be_balanced_is_refused(cells: dict[tuple[int, int], int], t
         DFRSolver()(spurious(cells), seed=0)
 
 
+def test_what_is_too_rare_is_named_as_the_data_name_it() -> None:
+    part = spurious({(0, 0): 9, (0, 1): 9, (1, 0): 1, (1, 1): 9})
+    with pytest.raises(MethodError, match=r"class land in group at sea has 1\. Give more labels"):
+        DFRSolver(classes=("water", "land"), groups=("at sea", "ashore"))(part, seed=0)
+
+
 def test_data_without_groups_are_refused() -> None:
     with pytest.raises(MethodError, match=r"balances groups, and the data have none; expected a column of groups\."):
         balanced_by(np.array([0, 1]), None)

@@ -62,7 +62,7 @@ def test_a_linear_probe_that_is_nearly_as_good(of: Any) -> None:
     full = Measured("full", BASE, 96.0)
     [sentence] = advice(of(full, Measured("linear_probe", plus(NEAR), 2.4)))
     assert sentence == (
-        "linear_probe is 0.0 ± 0.4 points ahead of full fine-tuning at 1/40 of its training time (2.4 s against 96 s): "
+        "linear_probe is level (± 0.4 points) with full fine-tuning at 1/40 of its training time (2.4 s against 96 s): "
         "take it."
     )
     for board in (
@@ -83,7 +83,7 @@ def test_a_parameter_efficient_method_that_stores_little(of: Any) -> None:
 
     bitfit = Measured("bitfit", plus(FAR), stored=1000, family="parameter-efficient")
     assert told.efficient_is_enough(of(full, lora(NEAR), bitfit)) == (
-        "lora is 0.0 ± 0.4 points ahead of full fine-tuning and stores 1 % of its bytes (900 kB against 90.0 MB): "
+        "lora is level (± 0.4 points) with full fine-tuning and stores 1 % of its bytes (900 kB against 90.0 MB): "
         "where many models are kept, keep that."
     )
     assert told.efficient_is_enough(of(full, lora(FAR))) is None

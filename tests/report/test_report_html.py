@@ -278,8 +278,20 @@ def test_costs_can_be_chosen_and_their_frontiers_are_told(board: Leaderboard) ->
     assert "optimizer state" not in page, "nothing was recorded of it"
     assert page.count(" checked>") == 1
     best = max(board.rows, key=lambda row: row.test.mean if row.test else 0)
-    names = re.findall(r"No method beats these in both: ([^.]+)\.", text_of(page))
+    names = re.findall(r"No method beats (?:these in both: ([^.]+)|(\w+) in both)\.", text_of(page))
+    names = [several or one for several, one in names]
     assert len(names) == 8 and names[0].startswith("linear_probe") and names[0].endswith(best.method)
+
+
+def test_one_method_that_none_beats_and_labels_kept_for_ranking(make: Make) -> None:
+    board = make(["lora"], 2)
+    assert "No method beats lora in both." in text_of(render(board))
+    kept = replace(board, protocol={**board.protocol, "train": 160, "validation": 20, "selection": 20})
+    told = text_of(render(kept))
+    assert (
+        "Of 200 labels, each seed fits on 160, chooses the best epoch by 20, which some methods are fitted on" in told
+    )
+    assert "orders this table by the other 20" in told
 
 
 def test_per_class_metrics_are_means_over_seeds(make: Make) -> None:

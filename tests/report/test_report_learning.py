@@ -12,7 +12,7 @@ from bequest.core.learning_curves import Crossing, Curve, CurvePoint, LearningCu
 from bequest.core.results import Leaderboard
 from bequest.report.html import render
 from bequest.report.learning import in_words
-from bequest.report.learning_plots import apart
+from bequest.report.learning_plots import apart, heights
 
 
 def point(labels: int, mean: float) -> CurvePoint:
@@ -61,6 +61,15 @@ def test_the_report_has_plot_table_and_advice(curved: Leaderboard, board: Leader
     assert "lies within the next larger one" in text
     without = text_of(render(board))
     assert "How many labels" not in without and "What to take from it" not in without
+
+
+def test_wide_intervals_do_not_flatten_the_curves() -> None:
+    points = [CurvePoint(labels, mean, mean - 1.3, mean + 1.3, [0, 1], [mean - 0.1, mean + 0.1])
+              for labels, mean in ((20, 0.6), (80, 0.8))]  # fmt: skip
+    low, high = heights(replace(CURVES, curves=[Curve("lora", points)]), 100)
+    assert low == pytest.approx(10 - 3.6) and high == pytest.approx(100 + 3.6)
+    narrow = heights(CURVES, 100)
+    assert narrow[0] < 48 and narrow[1] > 99, "where intervals are narrow all of them are seen"
 
 
 def test_names_at_the_ends_of_lines_keep_apart() -> None:

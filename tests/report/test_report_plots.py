@@ -21,7 +21,7 @@ def curve(board: Leaderboard) -> str:
 
 def ticks(svg: str) -> list[float]:
     """The numbers written in a drawing."""
-    return [float(t) for t in re.findall(r">(-?[\d.]+)</text>", svg)]
+    return [float(t.replace("−", "-")) for t in re.findall(r">(−?[\d.]+)</text>", svg)]
 
 
 def test_accuracy_axis_holds_every_error_bar_and_not_zero(board: Leaderboard) -> None:

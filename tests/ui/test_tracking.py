@@ -77,6 +77,19 @@ def test_tensorboard_has_each_trials_course_and_each_rows_means(tmp_path: Path) 
     assert values("lora, distilled", "final/validation_sem") == [(0, 0.05)]
 
 
+def test_numbers_of_labels_are_told_apart(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    started: list[str] = []
+    monkeypatch.setattr(tracking, "TRACKERS", {"wandb": lambda *of: started.append(of[-1]) or nullcontext(Fake())})
+    with Tracked(Silent(), ["wandb"], tmp_path) as observer:
+        for labels in (80, 20):
+            for number, trial in enumerate(TRIALS):
+                rows = [make_row(TRIALS[: number + 1])]
+                observer.trial(trial, Leaderboard(rows, {}, {}, {"train_size": labels}, {}, {}, TRIALS[: number + 1]))
+    own = ["lora, distilled seed 0", NAME]
+    smaller = [f"{name}, 20 labels" for name in own]
+    assert started == [*own, *smaller, "lora, distilled", "lora, distilled, 20 labels"]
+
+
 def test_mlflow_keeps_them_in_an_sqlite_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     mlflow: Any = pytest.importorskip("mlflow")
     pytest.importorskip("sqlalchemy")
@@ -98,9 +111,10 @@ def test_mlflow_keeps_them_in_an_sqlite_file(tmp_path: Path, monkeypatch: pytest
     assert run.info.status == "FINISHED"
 
 
-def test_weights_and_biases_stays_on_the_machine(tmp_path: Path) -> None:
+def test_weights_and_biases_stays_on_the_machine(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     pytest.importorskip("wandb")
     carried_out(tmp_path, ["wandb"], TRIALS[:1])
+    assert "wandb" not in "".join(capfd.readouterr()), "what it says of each run would hide the leaderboard"
     found = list((tmp_path / "tracking" / "wandb").rglob("offline-run-*/*.wandb"))
     assert len(found) == 2, "one of the trial and one of the row"
     assert all(file.stat().st_size for file in found)

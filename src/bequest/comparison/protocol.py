@@ -790,6 +790,7 @@ class _Comparison:
             **({} if self.protocol.folds is None else {"folds": self.protocol.folds}),
             "trainable_parameters": trial.trainable_parameters,
             "rivals": len(self.entries) - 1,
+            **({"tuning": self.tuning[row.method]} if row.method in self.tuning else {}),
             "environment": self.environment,
         }
 

@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 _TOLERANCE = 1e-9
+_SHARES = ("accuracy", "f1", "auroc", "agreement", "calibration")
 _MOST_SEEDS = 1000
 
 
@@ -59,6 +60,21 @@ def t_interval(values: Sequence[float]) -> tuple[float, float] | None:
     mean, sem = statistics.mean(values), spread / math.sqrt(len(values))
     reach = _reach(len(values)) * sem
     return mean - reach, mean + reach
+
+
+def within_range(value: float, metric: str) -> float:
+    """A value, or the nearest one that the metric can have: the end of an interval may lie beyond.
+
+    Args:
+        value: Of the metric.
+        metric: Its name.
+    """
+    name = metric.lower()
+    if any(share in name for share in _SHARES):
+        return min(max(value, 0.0), 1.0)
+    if name in ("r²", "r2"):
+        return min(value, 1.0)
+    return max(value, 0.0)
 
 
 def seeds_for(half: float, seeds: int, wanted: float) -> int:

@@ -10,7 +10,7 @@ import re
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from bequest.core.intervals import t_interval
+from bequest.core.intervals import t_interval, within_range
 from bequest.core.per_class import class_scores
 from bequest.core.task import Kind
 from bequest.sources import Source, hub_name
@@ -130,6 +130,12 @@ def _training(record: Mapping[str, Any], evidence: Mapping[str, Any]) -> str:
         )
     if record.get("settings"):
         rows = "\n".join(f"| `{name}` | {_cell(value)} |" for name, value in record["settings"].items())
+        if evidence.get("tuning"):
+            tuning = evidence["tuning"]
+            lines.append(
+                f"{_listed(tuple(f'`{name}`' for name in tuning['settings']))} were chosen among {tuning['tried']} "
+                "settings that were tried on held-out labels of another seed."
+            )
         lines.append(f"| setting | value |\n| --- | --- |\n{rows}")
     told = "\n\n".join(lines)
     return f"## How it was trained\n\n{told}" if told else ""
@@ -140,7 +146,7 @@ def _scores(record: Mapping[str, Any], evidence: Mapping[str, Any]) -> str:
         return ""
     parts = {f"{evidence['metric']} on validation": evidence["validation"], evidence["metric"]: evidence["test"]}
     rows = [
-        f"| {name} | {found['mean']:.4g} | {_interval(found['values'])} | {len(found['values'])} |"
+        f"| {name} | {found['mean']:.4g} | {_interval(found['values'], name)} | {len(found['values'])} |"
         for name, found in {**parts, **evidence["metrics"]}.items()
     ]
     seeds = len(evidence["test"]["values"])
@@ -205,9 +211,9 @@ def _environment(evidence: Mapping[str, Any]) -> str:
     return "## Environment\n\n" + "\n".join(f"- {name.replace('_', ' ')}: {value}" for name, value in found.items())
 
 
-def _interval(values: list[float]) -> str:
+def _interval(values: list[float], metric: str) -> str:
     ends = t_interval(values)
-    return "–" if ends is None else f"{ends[0]:.4g} to {ends[1]:.4g}"
+    return "–" if ends is None else " to ".join(f"{within_range(end, metric):.4g}" for end in ends)
 
 
 def _share(value: float | None) -> str:

@@ -56,6 +56,8 @@ class DFR:
         if faults:
             raise MethodError("; ".join(faults) + ".")
         known = task.labels >= 0  # those of the test part are not
-        balanced_by(task.labels[known], None if task.groups is None else task.groups[known])
-        solver = DFRSolver(COSTS if self.cost is None else (self.cost,), self.refits)
+        groups = None if task.groups is None else task.groups[known]
+        balanced_by(task.labels[known], groups, task.classes, task.group_names)
+        names = task.grouping.names if task.grouping else ()
+        solver = DFRSolver(COSTS if self.cost is None else (self.cost,), self.refits, task.classes, names)
         return Plan(source.network(), (Solve(solver, fit_on=(self.fit_on,), source_features=True),))

@@ -7,7 +7,7 @@ r"""Deep feature reweighting's solver: averaged L1 logistic regressions on group
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -29,10 +29,14 @@ class DFRSolver:
     Attributes:
         costs: C to choose from.
         refits: Balanced subsets whose weights and intercepts are averaged.
+        classes: Names of the classes, for messages; empty for their numbers.
+        groups: Names of the groups, for messages; empty for their numbers.
     """
 
     costs: tuple[float, ...] = COSTS
     refits: int = 20
+    classes: tuple[str, ...] = field(default=(), compare=False)
+    groups: tuple[str, ...] = field(default=(), compare=False)
 
     def __call__(
         self, *parts: Features, seed: int, earlier: dict[str, Any] | None = None
@@ -43,7 +47,7 @@ class DFRSolver:
             MethodError: There are no groups, a group has fewer than two samples, or a class is in one group only.
         """
         [part] = parts
-        cells = balanced_by(part.labels, part.groups)
+        cells = balanced_by(part.labels, part.groups, self.classes, self.groups)
         rng = np.random.default_rng([seed, 5])
         with threadpool_limits(1):
             mean, scale = moments(part.values)
@@ -91,8 +95,16 @@ class DFRSolver:
         return np.mean(weights, 0), np.mean(biases, 0), max(violations)
 
 
-def balanced_by(labels: Array, groups: Array | None) -> Array:
+def balanced_by(
+    labels: Array, groups: Array | None, class_names: tuple[str, ...] = (), group_names: tuple[str, ...] = ()
+) -> Array:
     """The cell, int64 (samples,), that each sample is balanced by: its class and group together.
+
+    Args:
+        labels: int64 (samples,).
+        groups: int64 (samples,) or None.
+        class_names: For messages; empty for numbers.
+        group_names: For messages; empty for numbers.
 
     Raises:
         MethodError: There are no groups; or class and group always coincide; or, where groups run across classes, a
@@ -109,7 +121,7 @@ def balanced_by(labels: Array, groups: Array | None) -> Array:
     if (across and len(pairs) < num_classes * num_groups) or len(pairs) == num_classes:
         present = {tuple(pair) for pair in pairs.tolist()}
         missing = [
-            f"class {c} in group {g}"
+            _named(c, g, class_names, group_names)
             for c in np.unique(labels).tolist()
             for g in np.unique(groups).tolist()
             if (c, g) not in present
@@ -123,10 +135,17 @@ def balanced_by(labels: Array, groups: Array | None) -> Array:
     if sizes.min() < 2:
         label, group = pairs[sizes.argmin()].tolist()
         raise MethodError(
-            f"dfr needs two samples or more of each class in each group, one to fit on and one to choose C by; class "
-            f"{label} in group {group} has 1. Give more labels (--train-size), or choose another method."
+            "dfr needs two samples or more of each class in each group, one to fit on and one to choose C by; "
+            f"{_named(label, group, class_names, group_names)} has 1. Give more labels (--train-size), or choose "
+            "another method."
         )
     return cells.ravel()
+
+
+def _named(label: int, group: int, class_names: tuple[str, ...], group_names: tuple[str, ...]) -> str:
+    return (
+        f"class {class_names[label] if class_names else label} in group {group_names[group] if group_names else group}"
+    )
 
 
 def halves(cells: Array, rng: np.random.Generator) -> tuple[Array, Array]:

@@ -65,7 +65,9 @@ class _Lead:
 
     @property
     def standing(self) -> str:
-        """Where the row stands, e.g. `0.3 ± 0.5 points behind`."""
+        """Where the row stands, e.g. `0.3 ± 0.5 points behind`; level where no difference is to be seen."""
+        if not any(digit in "123456789" for digit in self.in_words.partition(" ± ")[0]):
+            return f"level (± {self.in_words.partition(' ± ')[2]}) with"
         return f"{self.in_words} {'behind' if self.mean < 0 else 'ahead of'}"
 
 

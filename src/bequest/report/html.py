@@ -207,7 +207,7 @@ def _costs(board: Leaderboard) -> list[dict[str, Any]]:
             "name": cost.name,
             "label": cost.label,
             "plot": {s.name: plots.cost_and_score(board, s, cost) for s in (canvas.WIDE, canvas.NARROW)},
-            "frontier": ", ".join(row.method for row in costs.frontier(costs.tested(board, cost), cost)),
+            "frontier": _unbeaten([row.method for row in costs.frontier(costs.tested(board, cost), cost)]),
         }
         for cost in costs.measured(board)
     ]
@@ -290,17 +290,30 @@ def _curves_note(board: Leaderboard) -> str:
 def _purpose(board: Leaderboard) -> str:
     """What the labels were used for."""
     get = board.protocol.get
-    train, validation, test = (get(k) for k in ("train", "validation", "test"))
+    train, validation, selection, test = (get(k) for k in ("train", "validation", "selection", "test"))
     parts: list[str] = []
     if isinstance(train, int) and isinstance(validation, int):
-        parts.append(
-            f"Of {train + validation:,} {_unit(board)}s, each seed fits on {train:,} and holds {validation:,} out, "
-            "to choose the best epoch by and to order this table."
-        )
+        held = f"Of {train + validation + (selection or 0):,} {_unit(board)}s, each seed fits on {train:,}"
+        if selection:
+            parts.append(
+                f"{held}, chooses the best epoch by {validation:,}, which some methods are fitted on, and orders this "
+                f"table by the other {selection:,}."
+            )
+        else:
+            parts.append(f"{held} and holds {validation:,} out, to choose the best epoch by and to order this table.")
     part = f"{test:,} samples of the test part" if isinstance(test, int) else "test part"
     verb = "were" if isinstance(test, int) else "was"
     parts.append(f"The {part} {verb} scored once per final model and chose nothing.")
     return " ".join(parts)
+
+
+def _unbeaten(names: list[str]) -> str:
+    """Who is on the frontier of a cost."""
+    return (
+        f"No method beats {names[0]} in both."
+        if len(names) == 1
+        else f"No method beats these in both: {', '.join(names)}."
+    )
 
 
 def _unit(board: Leaderboard) -> str:

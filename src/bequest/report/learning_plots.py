@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from bequest.core.learning_curves import Crossing, Curve
+from bequest.core.intervals import within_range
+from bequest.core.learning_curves import Crossing, Curve, LearningCurves
 from bequest.core.results import Leaderboard
 from bequest.report.canvas import WIDE, Look, Size, looks, new_axes, new_figure, write_title
 from bequest.report.svg import GRID, MUTED, SURFACE, TEXT, style, to_svg
@@ -43,13 +44,29 @@ def learning_curves(board: Leaderboard, size: Size) -> str | None:
             _draw(ax, curve, look, scale, banded=len(curves) <= _MOST_BANDS)
         for crossing in [crossing for crossing in found.crossings if crossing.is_told][:_MOST_CROSSINGS]:
             _mark(ax, crossing, next(curve for curve in found.curves if curve.method == crossing.ahead), scale, size)
-        if scale == 100:
-            ax.set_ylim(top=min(ax.get_ylim()[1], 101))
+        ax.set_ylim(*heights(found, scale))
         _label_axis(ax, found.sizes, size)
         _name_ends(ax, curves, names, scale, size)
         write_title(ax, title, size)
         ax.set_xlabel("labels (logarithmic)", fontsize=size.font, labelpad=8)
         return to_svg(figure, f"labels-{size.name}", f"{title} over the number of labels of {', '.join(names)}")
+
+
+def heights(found: LearningCurves, scale: float) -> tuple[float, float]:
+    """What the axis spans: all seeds, and of the intervals as much again on each side.
+
+    With two or three seeds an interval may be many times as wide as all that was measured, and beyond what the metric
+    can be; the curves would be one flat line in it.
+    """
+    points = [point for curve in found.curves for point in curve.points]
+    values = [value for point in points for value in point.values]
+    least, most = min(values), max(values)
+    reach = most - least
+    low = min([least, *(max(p.low, least - reach) for p in points if p.low is not None)])
+    high = max([most, *(min(p.high, most + reach) for p in points if p.high is not None)])
+    low, high = within_range(low, found.metric), within_range(high, found.metric)
+    margin = 0.04 * (high - low) or 0.04 * abs(high) or 0.04
+    return scale * (low - margin), scale * (high + margin)
 
 
 def _draw(ax: Axes, curve: Curve, look: Look, scale: float, *, banded: bool) -> None:

@@ -40,7 +40,7 @@ _STYLE = {
     "axes.labelcolor": MUTED,
     "axes.edgecolor": GRID,
     "axes.facecolor": "none",
-    "axes.unicode_minus": False,
+    "axes.unicode_minus": True,
     "axes.spines.top": False,
     "axes.spines.right": False,
     "axes.spines.left": False,

@@ -6,6 +6,7 @@ import json
 import math
 from typing import Any, cast
 
+from bequest.core.intervals import within_range
 from bequest.core.results import Interval, Versus
 
 NONE = "–"
@@ -35,9 +36,8 @@ def score(value: float | None, metric: str, digits: int = 1) -> str:
     """A metric's value, e.g. `97.3 %`."""
     if value is None or not math.isfinite(value):
         return NONE
-    if is_share(metric):
-        return f"{100 * value:.{digits}f} %"
-    return f"{value:,.{_places(value, metric, digits + 2)}f}"
+    text = f"{100 * value:z.{digits}f} %" if is_share(metric) else f"{value:z,.{_places(value, metric, digits + 2)}f}"
+    return text.replace("-", "−")
 
 
 def gap(value: float, metric: str, *, signed: bool = False) -> str:
@@ -65,14 +65,17 @@ def mean_sem(interval: Interval | None, metric: str) -> str:
     # A standard error that is not zero must not read as zero.
     if 0 < scale * interval.sem < 0.5 * 10**-digits:
         digits += 1
-    return f"{scale * interval.mean:,.{digits}f} ± {scale * interval.sem:,.{digits}f}{unit}"
+    return f"{scale * interval.mean:z,.{digits}f} ± {scale * interval.sem:,.{digits}f}{unit}".replace("-", "−")
 
 
 def bounds(interval: Interval, metric: str) -> str:
-    """Ends of a mean's 95 % t-interval, e.g. `94.5 to 99.5 %`; empty where there is none."""
+    """Ends of a mean's 95 % t-interval, e.g. `94.5 to 99.5 %`; empty where there is none.
+
+    They are cut off at what the metric can be, which costs no coverage.
+    """
     if interval.low is None or interval.high is None:
         return ""
-    low, high = score(interval.low, metric), score(interval.high, metric)
+    low, high = (score(within_range(end, metric), metric) for end in (interval.low, interval.high))
     return f"{low.removesuffix(' %')} to {high}"
 
 
@@ -167,6 +170,8 @@ def plain(value: Any) -> str:
         return f"{value:,}" if abs(value) >= 10_000 else str(value)
     if isinstance(value, str):
         return value or "none"
+    if isinstance(value, dict):
+        return ", ".join(f"{name} {plain(of)}" for name, of in cast("dict[str, Any]", value).items()) or "none"
     if isinstance(value, (list, tuple)):
         items = list(cast("list[Any]", value))
         if not any(isinstance(v, (list, tuple, dict)) for v in items):

@@ -53,10 +53,11 @@ def _mlflow(folder: Path, run: str, name: str) -> Generator[GeneralTracker]:
 
 @contextmanager
 def _wandb(folder: Path, run: str, name: str) -> Generator[GeneralTracker]:
+    import wandb
     from accelerate.tracking import WandBTracker
 
-    # Nothing leaves the machine: `wandb sync` sends it when the user says so.
-    yield WandBTracker(run, name=name, dir=str(folder), mode="offline")
+    # Nothing leaves the machine: `wandb sync` sends it when the user says so. It would print thirty lines a trial.
+    yield WandBTracker(run, name=name, dir=str(folder), mode="offline", settings=wandb.Settings(silent=True))
 
 
 TRACKERS: Mapping[str, Start] = {"tensorboard": _tensorboard, "mlflow": _mlflow, "wandb": _wandb}
@@ -92,8 +93,9 @@ class Tracked:
     """An observer that passes on what it hears, and tells trackers of every trial; a context manager.
 
     Each trial is a run of the tracker: settings, losses and metric by epoch, and every number of its record at the end.
-    Each row is another one, of means over seeds. A trial that was logged before is not logged again, so that a
-    comparison that goes on leaves none twice. A tracker that fails is told of once and left out from then on.
+    Each row is another one, of means over seeds. Of a comparison at several numbers of labels, the first that is heard
+    of has plain names, and the others' names end in their number. A trial that was logged before is not logged again,
+    so that a comparison that goes on leaves none twice. A tracker that fails is told of once and left out from then on.
 
     Args:
         observer: Hears of everything.
@@ -102,7 +104,7 @@ class Tracked:
     """
 
     def __init__(self, observer: Observer, names: Sequence[str], folder: Path) -> None:
-        self._observer, self._board = observer, None
+        self._observer, self._boards = observer, dict[str, Leaderboard]()
         self._run = folder.resolve().name
         self._places = {name: folder.resolve() / FOLDER / name for name in names}
 
@@ -110,9 +112,11 @@ class Tracked:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        if kind is None and self._board is not None:
-            for row in self._board.rows:
-                self._log(row.method, asdict(row), row.settings, [], _row_numbers(row))
+        if kind is not None:
+            return
+        for size, board in self._boards.items():
+            for row in board.rows:
+                self._log(self._named(row.method, size), asdict(row), row.settings, [], _row_numbers(row))
 
     def note(self, text: str) -> None:
         """Passed on."""
@@ -125,10 +129,14 @@ class Tracked:
     def trial(self, record: TrialRecord, board: Leaderboard) -> None:
         """Passed on, and logged."""
         self._observer.trial(record, board)
-        self._board: Leaderboard | None = board
+        size = str(board.protocol.get("train_size", ""))
+        self._boards[size] = board
         settings = {**record.settings, "seed": record.seed, **({"error": record.error} if record.error else {})}
-        name = f"{record.method} seed {record.seed}"
+        name = self._named(f"{record.method} seed {record.seed}", size)
         self._log(name, asdict(record), settings, _course(record), _numbers(record))
+
+    def _named(self, name: str, size: str) -> str:
+        return name if size == next(iter(self._boards)) else f"{name}, {size} labels"
 
     def _log(
         self,
