@@ -45,7 +45,7 @@ def ratio(name: str, upper: list[float], lower: list[float], goal: float, better
         "goal": goal,
         "better": better,
         "machine": f"{platform.machine()}, {os.cpu_count()} cores, {_processor()}",
-        "command": " ".join(["python", *sys.argv]),
+        "command": " ".join(["python", *("DIR" if Path(word).is_absolute() else word for word in sys.argv)]),
     }
     met = entry["ratio"] <= goal if better == "lower" else entry["ratio"] >= goal
     print(f"{name}: {entry['ratio']} ({entry['low']} to {entry['high']}), goal {goal}: {'met' if met else 'missed'}")
