@@ -53,11 +53,10 @@ def _mlflow(folder: Path, run: str, name: str) -> Generator[GeneralTracker]:
 
 @contextmanager
 def _wandb(folder: Path, run: str, name: str) -> Generator[GeneralTracker]:
-    import wandb
     from accelerate.tracking import WandBTracker
 
     # Nothing leaves the machine: `wandb sync` sends it when the user says so. It would print thirty lines a trial.
-    yield WandBTracker(run, name=name, dir=str(folder), mode="offline", settings=wandb.Settings(silent=True))
+    yield WandBTracker(run, name=name, dir=str(folder), mode="offline", settings={"silent": True})
 
 
 TRACKERS: Mapping[str, Start] = {"tensorboard": _tensorboard, "mlflow": _mlflow, "wandb": _wandb}
