@@ -16,7 +16,10 @@ of the encoder and the raw texts, with the epochs, batch size and peak rate that
 - linear_probe, feature_extraction: a pass of its own, then scikit-learn with cross-validation.
 - head2toe, pro2: a pass of its own, then the papers' recipes by Adam and AdamW (all_probes.py, head2toe_solver.py).
 
-The Trainer scores the held-out fifth once an epoch, as ours does, and writes no checkpoints, which its default would.
+Both sides compute in the precision that they choose by themselves: the Trainer in float32, ours in bfloat16 where the
+processor multiplies it in hardware, except for scores. The Trainer scores the held-out fifth once an epoch, as ours
+does, and writes no checkpoints, which its default would.
+
 DFR needs groups and is left out. Sides do not take turns here, since each takes long: seconds of the processor's are
 kept beside those of the clock, for a machine that does other things too. What was measured is kept in
 runs/compare_all/ and not measured again with the same options; `--again` begins anew. Figures go to

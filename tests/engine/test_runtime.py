@@ -20,7 +20,7 @@ def with_bfloat16(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def trains_in(chosen: Any, network: nn.Module) -> torch.dtype:
     layer = nn.Linear(2, 2)
-    with chosen.training(network):
+    with chosen.training(network)():
         return layer(torch.ones(1, 2)).dtype
 
 

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from bequest.nn.dropout import MasksFromBits, fill
+from bequest.nn.dropout import MasksFromBits, cheap_masks, fill
 
 NUMBER = 1 << 20
 
@@ -68,3 +68,8 @@ def test_what_is_not_contiguous_is_left_to_pytorch() -> None:
     with MasksFromBits():
         strided = torch.zeros(8, 8)[:, ::2].bernoulli_(1.0)
     assert strided.eq(1).all()
+
+
+def test_other_devices_draw_their_own() -> None:
+    with cheap_masks(torch.device("meta")) as other, cheap_masks(torch.device("cpu")) as own:
+        assert other is None and isinstance(own, MasksFromBits)

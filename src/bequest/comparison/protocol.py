@@ -22,7 +22,7 @@ from bequest.comparison.groups import group_scores, worst, worst_group_influence
 from bequest.comparison.learning_curves import learning_curves
 from bequest.comparison.local import Call, Job, Runner, advance, in_process
 from bequest.comparison.questions import answer, concerned
-from bequest.comparison.ranks import ENDS_A_TRIAL, Team
+from bequest.comparison.ranks import ENDS_A_TRIAL, Part, Team
 from bequest.comparison.significance import Scores, against_best, by_unit
 from bequest.comparison.statistics import RANKING, make_row, rank
 from bequest.comparison.teacher import Taught, measure_teacher
@@ -506,8 +506,7 @@ class _Comparison:
 
         def attempt(chosen: Mapping[str, Any]) -> tuple[float, float]:
             method = entry.info.build({**entry.given, **chosen})
-            outcome = self.team.run(context, entry.name, method, self.tuning_draw, seed=seed, tested=False)
-            return self.held_out_score(outcome)
+            return self.held_out_score(self.team.run(context, Part(name, method, self.tuning_draw, seed, tested=False)))
 
         return attempted(attempt, settings)
 
@@ -584,7 +583,7 @@ class _Comparison:
     def fold(self, entry: Entry, seed: int, draw: Draw, folder: Path, identity: str) -> _Fold:
         """Train on a fold, of whose test part the labels are out of reach, and on no others."""
         context = self.context_of(entry.name, draw)
-        outcome = self.team.run(context, entry.name, entry.method, draw, seed=seed, folder=folder, identity=identity)
+        outcome = self.team.run(context, Part(entry.name, entry.method, draw, seed), folder, identity)
         labels, objective = context.labels(draw.ranking), context.objective
         scores = (
             objective.score(outcome.validation, labels),

@@ -28,19 +28,26 @@ from bequest.engine.runtime import choose_runtime
 ENDS_A_TRIAL = (TrainingError, MethodError, MemoryError, torch.OutOfMemoryError)
 """What a trial may end with while the comparison goes on."""
 
-
 _have_met = False
 
 
 @dataclass(frozen=True)
-class _Job:
-    """A trial that all processes carry out."""
+class Part:
+    """What all processes carry out together: training on one draw.
+
+    Attributes:
+        row: Whose.
+        method: The method.
+        draw: Which samples are seen, and tested on.
+        seed: Redraws initialisation and order.
+        tested: Whether the draw's test part is predicted.
+    """
 
     row: str
     method: Method
     draw: Draw
     seed: int
-    tested: bool
+    tested: bool = True
 
 
 class ContextOf(Protocol):
@@ -68,23 +75,18 @@ class Team:
         _have_met = True
         self.ranks.exchange(None)
 
-    def run(
-        self,
-        context: Context,
-        row: str,
-        method: Method,
-        draw: Draw,
-        *,
-        seed: int,
-        folder: Path | None = None,
-        identity: Any = None,
-        tested: bool = True,
-    ) -> Outcome:
-        """In the main process: carry out a trial of a row, all together; arguments and errors as for `engine.run`."""
-        self.ranks.from_main(lambda: _Job(row, method, draw, seed, tested))
-        together = replace(context, ranks=self.ranks)
+    def run(self, context: Context, part: Part, folder: Path | None = None, identity: Any = None) -> Outcome:
+        """In the main process: carry out a part, all together; its errors are those of `engine.run`.
+
+        Args:
+            context: What the method sees.
+            part: What to do.
+            folder: Where checkpoints lie; None keeps none.
+            identity: What the trial is, so that a checkpoint of another is not taken for its own.
+        """
+        self.ranks.from_main(lambda: part)
         try:
-            return run(together, method, draw, seed=seed, folder=folder, identity=identity, tested=tested)
+            return self._run(context, part, folder, identity)
         except BaseException as error:
             self._apart = not _is_everywhere(error)
             raise
@@ -102,6 +104,10 @@ class Team:
             raise
         return self.ranks.from_main(lambda: board)
 
+    def _run(self, context: Context, part: Part, folder: Path | None = None, identity: Any = None) -> Outcome:
+        together, tested = replace(context, ranks=self.ranks), part.tested
+        return run(together, part.method, part.draw, seed=part.seed, folder=folder, identity=identity, tested=tested)
+
     def follow(self, context_of: ContextOf) -> Leaderboard:
         """In any other process: take part in all trials, until the main one has the leaderboard.
 
@@ -112,12 +118,11 @@ class Team:
             BequestError: What ended the comparison in the main process.
         """
         while True:
-            job: Any = self.ranks.from_main(lambda: None)
-            if isinstance(job, Leaderboard):
-                return job
-            own = replace(context_of(job.row, job.draw, tested=job.tested), ranks=self.ranks)
+            told: Any = self.ranks.from_main(lambda: None)
+            if isinstance(told, Leaderboard):
+                return told
             try:
-                run(own, job.method, job.draw, seed=job.seed, tested=job.tested)
+                self._run(context_of(told.row, told.draw, tested=told.tested), told)
             except Exception as error:
                 if not _is_everywhere(error):
                     raise

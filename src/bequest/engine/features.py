@@ -279,6 +279,7 @@ def forward(
     order = np.argsort(lengths_of(items), kind="stable")
     batches = [order[start : start + context.batch_size] for start in range(0, len(order), context.batch_size)]
     parts: list[Tensor] = []
+    # Not inference mode: what a divided network puts together in it could not be trained with afterwards.
     with torch.no_grad(), context.lockstep():
         for first in range(0, len(batches), ranks.number):
             # One that has no batch left goes along, since a sharded network needs all: nothing of the last is taken.

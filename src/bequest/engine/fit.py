@@ -37,7 +37,7 @@ from bequest.engine.sharding import (
 from bequest.engine.store import Array, lengths_of
 from bequest.engine.teaching import Lesson, taught_loss
 from bequest.engine.views import View
-from bequest.nn.dropout import MasksFromBits
+from bequest.nn.dropout import cheap_masks
 from bequest.nn.losses import feature_l2
 from bequest.nn.network import Network, batch_norms, require_grad_only, set_modes, trainable_state
 from bequest.optim.state import state_bytes
@@ -179,6 +179,7 @@ class _Loop:
         self.context, self.network, self.stage, self.feed = context, network, stage, feed
         self.seed, self.number, self.written = seed, number, written
         self.loss = stage.loss or context.objective.loss
+        self.precision = context.runtime.training(network)
         self.epoch = 0
         self.history: list[Epoch] = []
         self.best: dict[str, Tensor] = {}
@@ -357,7 +358,7 @@ class _Loop:
         """Outputs and labels of some samples, and what their teachers made of them."""
         runtime = self.context.runtime
         inputs, labels, lesson = self.batch(batch)
-        with runtime.training(self.network), MasksFromBits():
+        with self.precision(), cheap_masks(runtime.device):
             outputs = self.feed.training(*runtime.inputs(inputs))
         return outputs.float(), labels.to(runtime.device), lesson
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from datetime import timedelta
@@ -78,11 +79,11 @@ class Runtime:
             return tuple(moved)
         return tuple(t.contiguous(memory_format=torch.channels_last) if t.ndim == 4 else t for t in moved)
 
-    def training(self, network: nn.Module) -> AbstractContextManager[Any]:
-        """The precision in which a network's passes run in training; a context."""
+    def training(self, network: nn.Module) -> Callable[[], AbstractContextManager[Any]]:
+        """What makes the context in which a network's passes run in training: the precision is that of training."""
         if self.spares_convolutions and _is_convolutional(network):
-            return nullcontext()
-        return self.accelerator.autocast()
+            return nullcontext
+        return lambda: self.accelerator.autocast()
 
     def describe(self) -> dict[str, Any]:
         """For records and for the store's keys."""

@@ -5,7 +5,8 @@ runs, forward and backward, and let go afterwards; gradients are added up on the
 its shard. What is divided is a copy that lives as long as a stage of training: the network itself stays whole in the
 machine's memory, and is given the trained weights at the end.
 
-Functions here take tensors that are not divided as they are.
+Functions here take tensors that are not divided as they are. What is divided is known by what it can do, and PyTorch's
+module for it is imported where something is to be divided: that takes half a second, which one process need not wait.
 """
 
 from __future__ import annotations
@@ -16,19 +17,19 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, S
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
 from accelerate.utils import parse_choice_from_env, parse_flag_from_env
 from torch import Tensor, nn
-from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
-from torch.distributed.fsdp import FSDPModule, fully_shard
-from torch.distributed.tensor import DTensor, distribute_tensor
 from torch.optim import Optimizer
 from torch.overrides import TorchFunctionMode
 
 from bequest.core.errors import RunError
 from bequest.nn.network import Network, trainable_state
+
+if TYPE_CHECKING:
+    from torch.distributed.device_mesh import DeviceMesh
 
 T = TypeVar("T")
 
@@ -105,8 +106,10 @@ def give_back(shards: Network, network: Network, written: Collection[str]) -> No
 
 
 def _shard(module: nn.Module, mesh: DeviceMesh, *, reshard: bool) -> None:
+    from torch.distributed.fsdp import fully_shard
+
     for parameter in module.parameters():
-        if not isinstance(parameter, DTensor) and not parameter.is_contiguous():
+        if not is_shard(parameter) and not parameter.is_contiguous():
             parameter.data = parameter.data.contiguous()
     single = {p for p in module.parameters() if p.ndim == 0}
     made: Any = fully_shard(module, mesh=mesh, reshard_after_forward=reshard, ignored_params=single or None)
@@ -117,6 +120,8 @@ def _shard(module: nn.Module, mesh: DeviceMesh, *, reshard: bool) -> None:
 
 @cache
 def _mesh(device: str, number: int) -> DeviceMesh:
+    from torch.distributed.device_mesh import init_device_mesh
+
     return init_device_mesh(device, (number,))
 
 
@@ -191,22 +196,22 @@ def _tensors(tree: Any) -> Iterator[Tensor]:
             yield from _tensors(branch)
 
 
-def is_shard(tensor: Tensor) -> bool:
+def is_shard(tensor: Any) -> bool:
     """Whether this process has only a part of it."""
-    return isinstance(tensor, DTensor)
+    return hasattr(tensor, "full_tensor")
 
 
 def settle(network: nn.Module) -> None:
     """Let go of all that is put together: every parameter is its shard again."""
     for module in network.modules():
-        if isinstance(module, FSDPModule):
-            module.reshard()
+        if hasattr(module, "reshard"):
+            module.reshard()  # pyright: ignore[reportCallIssue]
 
 
 def whole(tree: T) -> T:
     """Tensors put together, in dictionaries and lists too. All processes call it."""
-    if isinstance(tree, DTensor):
-        return tree.full_tensor()  # pyright: ignore[reportReturnType]
+    if is_shard(tree):
+        return tree.full_tensor()  # pyright: ignore[reportAttributeAccessIssue]
     if isinstance(tree, dict):
         return type(tree)((key, whole(value)) for key, value in tree.items())  # pyright: ignore
     if isinstance(tree, list):
@@ -216,9 +221,12 @@ def whole(tree: T) -> T:
 
 def like(tensor: Tensor, own: Tensor) -> Tensor:
     """A whole tensor divided as `own` is."""
-    if not isinstance(own, DTensor):
+    if not is_shard(own):
         return tensor
-    return distribute_tensor(tensor.to(own.device), own.device_mesh, own.placements, src_data_rank=None)
+    from torch.distributed.tensor import distribute_tensor
+
+    mesh, placements = own.device_mesh, own.placements  # pyright: ignore[reportAttributeAccessIssue]
+    return distribute_tensor(tensor.to(own.device), mesh, placements, src_data_rank=None)
 
 
 def divided_as(tensors: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -234,7 +242,7 @@ def divide_state(optimizer: Optimizer) -> None:
 
 def _as_parameter(state: dict[str, Any], parameter: Tensor) -> dict[str, Any]:
     def is_moment(value: Any) -> bool:
-        return isinstance(value, Tensor) and not isinstance(value, DTensor) and value.shape == parameter.shape
+        return isinstance(value, Tensor) and not is_shard(value) and value.shape == parameter.shape
 
     return {name: like(value, parameter) if is_moment(value) else value for name, value in state.items()}
 
@@ -246,10 +254,10 @@ def clip(parameters: Iterable[Tensor], max_norm: float) -> bool:
         Whether there is a divided one; nothing is done where there is none.
     """
     gradients = [p.grad for p in parameters if p.grad is not None]
-    shards = [g.to_local() for g in gradients if isinstance(g, DTensor)]
-    others = [g for g in gradients if not isinstance(g, DTensor)]
-    if not any(isinstance(g, DTensor) for g in gradients):
+    if not any(map(is_shard, gradients)):
         return False
+    shards = [_local(g) for g in gradients if is_shard(g)]
+    others = [g for g in gradients if not is_shard(g)]
     device = gradients[0].device
     squares = torch.stack([torch.zeros((), device=device), *(s.square().sum() for s in shards)]).sum()
     torch.distributed.all_reduce(squares)
@@ -267,11 +275,11 @@ def undivided(network: nn.Module, optimizer: Optimizer | None = None) -> Iterato
     What is changed of them in it counts, and gradients that come in it are added to those that were there.
     """
     settle(network)
-    places = [
+    places: list[tuple[nn.Module, str, Any]] = [
         (module, name, parameter)
         for module in network.modules()
         for name, parameter in module._parameters.items()  # pyright: ignore[reportPrivateUsage]
-        if isinstance(parameter, DTensor)
+        if is_shard(parameter)
     ]
     stands = {p: nn.Parameter(whole(p.detach()), p.requires_grad) for *_, p in places}
     state: Any = {} if optimizer is None else optimizer.state
@@ -294,9 +302,14 @@ def undivided(network: nn.Module, optimizer: Optimizer | None = None) -> Iterato
             state[shard] = _as_parameter(state.pop(stand), shard)
 
 
-def _write(shard: Any, values: Tensor) -> None:
+def _write(shard: Tensor, values: Tensor) -> None:
     with torch.no_grad():
-        shard.to_local().copy_(like(values.detach(), shard).to_local())  # pyright: ignore
+        _local(shard).copy_(_local(like(values.detach(), shard)))
+
+
+def _local(shard: Any) -> Tensor:
+    """What this process has of it."""
+    return shard.to_local()
 
 
 @dataclass(frozen=True)
@@ -315,7 +328,7 @@ class StandIns:
         pairs: list[tuple[Any, nn.Parameter]] = []
 
         def stand_in(parameter: Any) -> Any:
-            if not isinstance(parameter, DTensor):
+            if not is_shard(parameter):
                 return parameter
             pairs.append((parameter, nn.Parameter(torch.zeros(parameter.shape, device=parameter.device))))
             return pairs[-1][1]

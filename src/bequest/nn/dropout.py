@@ -7,6 +7,7 @@ comparing its 16 bits: an element is kept with a probability that is right to 2â
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
@@ -26,6 +27,11 @@ class MasksFromBits(TorchDispatchMode):
         if func is torch.ops.aten.bernoulli_.float and _is_plain(args[0]) and not kwargs:
             return fill(*args)
         return func(*args, **(kwargs or {}))
+
+
+def cheap_masks(device: torch.device) -> AbstractContextManager[Any]:
+    """A context in which dropout's masks cost little on this kind of device; nothing where they do already."""
+    return MasksFromBits() if device.type == "cpu" else nullcontext()
 
 
 def fill(mask: Tensor, kept: float = 0.5) -> Tensor:
