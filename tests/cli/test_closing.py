@@ -26,7 +26,8 @@ def test_domain_affinity_is_told_where_it_was_measured(
 
 
 def test_the_open_questions_are_told_a_line_each(bequest: Bequest, table: Path, bert: Path, tmp_path: Path) -> None:
-    settings = ("full.epochs=1", "lora.epochs=1", "full.head_init=random", "lora.head_init=random")
+    chosen = ("epochs=4", "learning_rate=3e-3", "head_init=random")
+    settings = [f"{method}.{setting}" for method in ("full", "lora") for setting in chosen]
     trained = [word for setting in settings for word in ("--set", setting)]
     words = ("--methods", "full,lora", *trained, "--train-size", 40)
     where = ("--source", f"hf:{bert}", "--seeds", 1, "--quiet", "--out", tmp_path / "run")

@@ -11,7 +11,7 @@ import torch
 from killing import without_timings
 
 import bequest
-from bequest.comparison import protocol
+from bequest.comparison import ranks
 from bequest.comparison.folder import RunFolder
 from bequest.core.errors import DataError, MethodError
 from bequest.core.observe import Silent
@@ -70,7 +70,7 @@ def test_a_fold_in_training_is_sealed_and_no_other(
         assert (context.labels(draw.labelled).numpy() == task.labels[draw.labelled]).all()
         return run(context, method, draw, **options)
 
-    monkeypatch.setattr(protocol, "run", peeking)
+    monkeypatch.setattr(ranks, "run", peeking)
     assert len(compare(tiny_sources, tiny_tasks, tmp_path / "run", seeds=1).board.trials) == 2
 
 
@@ -96,10 +96,10 @@ def test_a_stopped_cross_validation_goes_on_and_ends_the_same(
             raise KeyboardInterrupt
         return run(*args, **options)
 
-    monkeypatch.setattr(protocol, "run", stopping)
+    monkeypatch.setattr(ranks, "run", stopping)
     with pytest.raises(KeyboardInterrupt):
         compare(tiny_sources, tiny_tasks, tmp_path / "stopped", cache=tmp_path / "b")
-    monkeypatch.setattr(protocol, "run", run)
+    monkeypatch.setattr(ranks, "run", run)
     stopped = compare(tiny_sources, tiny_tasks, tmp_path / "stopped", cache=tmp_path / "b")
     assert without_timings(stopped.board.to_json()) == without_timings(whole.board.to_json())
     assert not list(stopped.folder.rglob("fold*")), "nothing is left of single folds"

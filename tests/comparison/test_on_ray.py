@@ -137,10 +137,10 @@ def test_the_order_in_which_trials_end_changes_nothing(tmp_path: Path, monkeypat
 def test_what_a_first_seed_that_fails_does_not_tell_the_next_one_does(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from bequest.comparison import protocol
+    from bequest.comparison import ranks
     from bequest.core.errors import TrainingError
 
-    honest = protocol.run
+    honest = ranks.run
 
     def fails_at_first(*arguments: Any, seed: int, **more: Any) -> Any:
         if seed == 0:
@@ -148,7 +148,7 @@ def test_what_a_first_seed_that_fails_does_not_tell_the_next_one_does(
         return honest(*arguments, seed=seed, **more)
 
     whole = compare(tmp_path / "a", ["full"])
-    monkeypatch.setattr(protocol, "run", fails_at_first)
+    monkeypatch.setattr(ranks, "run", fails_at_first)
     run = compare(tmp_path / "b", ["full"])
     first, second = run.board.trials
     assert first.error and first.forward_flops is None

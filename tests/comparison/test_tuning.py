@@ -93,10 +93,10 @@ def test_a_budget_of_time(tmp_path: Path) -> None:
 def test_a_comparison_of_tuned_methods(
     tiny_sources: Any, tiny_tasks: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from bequest.comparison import protocol
+    from bequest.comparison import ranks
 
     labels: list[Any] = []
-    honest = protocol.run
+    honest = ranks.run
 
     def watched(context: Any, method: Any, draw: Any, **options: Any) -> Any:
         outcome = honest(context, method, draw, **options)
@@ -104,7 +104,7 @@ def test_a_comparison_of_tuned_methods(
             labels.append((options["seed"], len(outcome.test)))
         return outcome
 
-    monkeypatch.setattr(protocol, "run", watched)
+    monkeypatch.setattr(ranks, "run", watched)
 
     def compare(**changes: Any) -> bequest.Run:
         return bequest.compare(
