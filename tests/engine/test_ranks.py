@@ -66,9 +66,12 @@ class Case:
     small: bool = False
 
 
-TRAINED = {name: Case(name) for name, info in methods().items() if info.trains}
+CUT = ("freeze", "lora", "ulmfit")
+"""Methods that are tried with the cut; to export the networks of all takes most of the time."""
+
+TRAINED = {name: Case(name, changes={"cut": name in CUT}) for name, info in methods().items() if info.trains}
 # Of a gradient whose rank is below GaLore's, the last directions are rounding alone, of which Adam makes whole steps.
-TRAINED |= {"galore": Case("galore", settings={"rank": 2})}
+TRAINED |= {"galore": Case("galore", settings={"rank": 2}, changes={"cut": False})}
 TAUGHT = {"taught": Distillation(soft_loss="dist", feature_weight=1.0)}
 CASES = {
     **TRAINED,
@@ -77,13 +80,12 @@ CASES = {
     "a teacher in every step": Case("freeze", changes={"taught": Distillation(online=True)}),
     "a penalty, in parts": Case("l2_sp", num_parts=2),
     "no memory in one of them": Case("full", small=True),
-    "without the cut": Case("lora", changes={"cut": False}),
     "convolutions": Case("lora", "image"),
     "a language model and its teacher": Case("full", "language", changes={"taught": Distillation(hard_weight=0.5)}),
     "no training": Case("linear_probe"),
 }
-UNDIVIDED = ("gradients taken in the backward pass", "no memory in one of them")
-"""What ends a run whose network is divided."""
+UNDIVIDED = ("no training", "gradients taken in the backward pass", "no memory in one of them")
+"""What has no network to divide, or ends where it is divided."""
 
 AGAIN = {"lora": None, "galore": Sharding(), "from_scratch": Sharding()}
 """Cases that begin in shards and go on from their checkpoint, and how: moments in shards, and whole ones."""
@@ -215,7 +217,7 @@ def _in_shards_alone(store: Path) -> list[str]:
     """What a process says where the optimizer takes gradients early, and where a pass fails in one of them."""
     said: list[str] = []
     try:
-        carried_out(CASES[UNDIVIDED[0]], store, sharding=Sharding())
+        carried_out(CASES["gradients taken in the backward pass"], store, sharding=Sharding())
     except MethodError as error:
         said.append(str(error))
     context = context_of(CASES["full"], store, sharding=Sharding())

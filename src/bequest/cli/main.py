@@ -63,24 +63,31 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 2
     this = launched()
     if this.number > 1 and options.command not in _TOGETHER:
-        if this.is_main:
-            print(f"error: {_only_one(options)}", file=sys.stderr)
-        return 2
+        return _said(_only_one(options) if this.is_main else None, 2)
     try:
         # Of several processes one talks.
         with nullcontext() if this.is_main else redirect_stdout(io.StringIO()):
             return options.command(options)
     except BequestError as error:
-        told = error if this.number == 1 else _to_tell(error)
-        if told is not None:
-            print(f"error: {told}", file=sys.stderr)
-        return 1
+        return _said(error if this.number == 1 else _to_tell(error), 1)
     except KeyboardInterrupt:
         print("\nStopped. The same command goes on where this one was.", file=sys.stderr)
         return 130
     except BrokenPipeError:
         sys.stderr.close()
         return 0
+
+
+def _said(error: object, status: int) -> int:
+    """Print an error that ends this process, and return the status.
+
+    Where another process says it, and so there is nothing to say here, the status is 0: launchers stop all others as
+    soon as one fails, and the one that speaks has to finish.
+    """
+    if error is None:
+        return 0
+    print(f"error: {error}", file=sys.stderr)
+    return status
 
 
 def _only_one(options: Namespace) -> str:
