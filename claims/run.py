@@ -103,7 +103,7 @@ def kept(experiment: Experiment, logs: Path = LOGS) -> bool:
 
 
 def run(experiment: Experiment, given: Mapping[str, Path | None], logs: Path = LOGS) -> bool:
-    """Run one in a process of its own; whether it went well."""
+    """Run one in a process of its own, say what it took, as a clock and as a core count it; whether it went well."""
     logs.mkdir(parents=True, exist_ok=True)
     made, log, began = settings(experiment), logs / f"{experiment.name}.log", time.monotonic()
     data = [word for flag in experiment.folders for word in (flag, str(given[flag]))]
@@ -111,13 +111,16 @@ def run(experiment: Experiment, given: Mapping[str, Path | None], logs: Path = L
     with log.open("w") as file:
         words = [sys.executable, str(experiment.script), *experiment.arguments.split(), *data]
         one_thread = {**os.environ, **dict.fromkeys(THREADS, "1")}
-        code = subprocess.run(words, stdout=file, stderr=subprocess.STDOUT, env=one_thread, check=False).returncode
-    minutes = (time.monotonic() - began) / 60
-    if code:
-        print(f"{experiment.name}: failed after {minutes:.1f} minutes; the end of {log} says why", flush=True)
+        process = subprocess.Popen(words, stdout=file, stderr=subprocess.STDOUT, env=one_thread)
+        _, status, used = os.wait4(process.pid, 0)
+    process.returncode = os.waitstatus_to_exitcode(status)
+    core = (used.ru_utime + used.ru_stime) / 60
+    took = f"{(time.monotonic() - began) / 60:.1f} minutes ({core:.1f} of a core)"
+    if process.returncode:
+        print(f"{experiment.name}: failed after {took}; the end of {log} says why", flush=True)
         return False
     (logs / f"{experiment.name}.made").write_text(made)
-    print(f"{experiment.name}: done in {minutes:.1f} minutes", flush=True)
+    print(f"{experiment.name}: done in {took}", flush=True)
     return True
 
 

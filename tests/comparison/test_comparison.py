@@ -184,7 +184,7 @@ def test_texts_for_an_image_network_are_refused(tiny_sources: Any, tiny_tasks: A
 
 
 def test_sizes_that_do_not_fit(tiny_sources: Any, tiny_tasks: Any, tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="--train-size asks for 400"):
+    with pytest.raises(DataError, match="--train-sizes asks for 400"):
         compare(tiny_sources, tiny_tasks, tmp_path / "run", train_size=400)
 
 

@@ -114,6 +114,6 @@ def test_sizes_that_make_no_sense_are_refused_before_any_work(
             compare(tiny_sources, tiny_tasks, tmp_path / "run", train_sizes=sizes)
     with pytest.raises(DataError, match="--train-size 12 and --train-sizes are both given"):
         compare(tiny_sources, tiny_tasks, tmp_path / "run", train_sizes="12,24", train_size=12)
-    with pytest.raises(DataError, match="--train-size asks for 2 labels"):
+    with pytest.raises(DataError, match="--train-sizes asks for 2 labels"):
         compare(tiny_sources, tiny_tasks, tmp_path / "run", train_sizes="2,24")
     assert not (tmp_path / "run").exists()

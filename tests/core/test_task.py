@@ -234,7 +234,7 @@ def test_test_size_out_of_range(size: float, asked: int) -> None:
 
 @pytest.mark.parametrize("size", [1, 3, 31])
 def test_train_size_out_of_range(size: int) -> None:
-    expected = rf"--train-size asks for {size} labels of 't'; expected from 4 \(two a class.*\) to 30 "
+    expected = rf"--train-sizes asks for {size} labels of 't'; expected from 4 \(two a class.*\) to 30 "
     with pytest.raises(DataError, match=expected):
         task_of([20, 20]).draw(0, train_size=size)
 
@@ -345,7 +345,7 @@ def test_other_kinds_refuse_only_what_leaves_nothing(make: Any) -> None:
     with pytest.raises(DataError, match=r"--test-size asks for 39 of 40 .* 1 \(at least one\) to 38 \(two are left"):
         make(40).draw(0, test_size=39)
     with pytest.raises(
-        DataError, match=r"--train-size asks for 1 .* from 2 \(two, so that one can be held out\) to 30 "
+        DataError, match=r"--train-sizes asks for 1 .* from 2 \(two, so that one can be held out\) to 30 "
     ):
         make(40).draw(0, train_size=1)
 

@@ -42,7 +42,6 @@ def test_machines_read_what_it_is(tiny_sources: dict[str, Any]) -> None:
     assert front["library_name"] == "bequest"
     assert front["pipeline_tag"] == "text-classification"
     assert front["tags"] == ["bequest", "transfer-learning", "lora"]
-    assert front["datasets"] == ["bbc-news"]
     assert front["metrics"] == ["accuracy", "macro-f1"]
     [model] = front["model-index"]
     assert {m["type"]: m["value"] for result in model["results"] for m in result["metrics"]} == {
@@ -79,7 +78,7 @@ def test_tuned_settings_and_intervals_at_the_edge_are_told_as_such(tiny_sources:
 def test_without_evidence_nothing_is_claimed(tiny_sources: dict[str, Any], kind: Any) -> None:
     text = str(model_card(tiny_sources["image"], kind, ("a", "b"), {}))
     front = yaml.safe_load(re.match(r"---\n(.*?)\n---\n", text, re.S).group(1))
-    assert "model-index" not in front and "metrics" not in front and "datasets" not in front
+    assert "model-index" not in front and "metrics" not in front
     assert [line for line in text.splitlines() if line.startswith("## ")] == ["## How to use it", "## Limits"]
 
 

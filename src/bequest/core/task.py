@@ -505,10 +505,10 @@ def _check_train_size(task: Task, wanted: int | None, pool: IntArray, held: int)
     fewest = 2 * _fewest(task)
     if wanted is not None and not fewest <= wanted - held <= len(pool):
         raise DataError(
-            f"--train-size asks for {wanted} labels of {task.name!r}"
+            f"--train-size or --train-sizes asks for {wanted} labels of {task.name!r}"
             + (f", {held} of them the given validation part" if held else "")
             + f"; expected from {fewest + held} (two{_each(task)}, so that one can be held out) to "
-            f"{len(pool) + held} (all that are not test). Give another --train-size."
+            f"{len(pool) + held} (all that are not test). Give another number."
         )
 
 

@@ -83,7 +83,6 @@ def _metadata(source: Source, kind: Kind, record: Mapping[str, Any], evidence: M
         library_name="bequest",
         pipeline_tag=pipeline,
         tags=["bequest", "transfer-learning", *([_slug(str(record["method"]))] if "method" in record else [])],
-        datasets=[_slug(task)] if task else None,
         metrics=list(dict.fromkeys(result.metric_type for result in results)) or None,
         eval_results=results or None,
     )
