@@ -189,7 +189,7 @@ def finished(folder: Path) -> Path:
 
 
 def test_the_lowest_perplexity_is_best_everywhere(finished: Path, capsys: Any) -> None:
-    from bequest.api import RunFolder
+    from bequest.comparison.folder import RunFolder
     from bequest.report.verdict import sentences
 
     board = RunFolder(finished).board()

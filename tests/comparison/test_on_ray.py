@@ -124,8 +124,8 @@ def test_the_order_in_which_trials_end_changes_nothing(tmp_path: Path, monkeypat
 
     methods = ["linear_probe", "full", "lora"]
     expected = compare(tmp_path / "a", methods)
-    honest = bequest.api.in_process
-    monkeypatch.setattr(bequest.api, "in_process", backwards)
+    honest = bequest.api.comparisons.in_process
+    monkeypatch.setattr(bequest.api.comparisons, "in_process", backwards)
     watch = Watch()
     found = compare(tmp_path / "b", methods, cache=tmp_path / "a" / "cache", observer=watch)
     assert watch.trials == [(name, seed) for seed in (1, 0) for name in methods[::-1]]
