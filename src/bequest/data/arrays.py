@@ -242,6 +242,8 @@ def read_samples(inputs: Any, place: str) -> Samples:
     array = _array(values)
     if array is not None and array.dtype.kind not in "OUT":
         return _array_samples(array, place)
+    if array is not None and array.ndim == 2 and array.shape[1] == 1:  # a table's only column
+        values = array[:, 0]
     items = _items(values)
     if items is None:
         raise DataError(

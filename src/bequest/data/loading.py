@@ -1,4 +1,4 @@
-"""From a path, or a Hugging Face dataset, to a task."""
+"""From a path, a Hugging Face dataset or a DataFrame, to a task."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from bequest.data.columns import Columns
 from bequest.data.feature_files import MANIFEST, features_task
 from bequest.data.folders import read_documents, read_folder, read_paragraphs
 from bequest.data.formats import READERS
+from bequest.data.frames import frame_table, is_frame
 from bequest.data.hub import PREFIX, dataset_name, dataset_table, is_dataset, is_saved, opened_dataset
 from bequest.data.labels import TaskChoice, check_task
 from bequest.data.tables import Wanted, read_tables, table_files, table_task
@@ -46,6 +47,7 @@ def load(
       .txt files below it, each a text; or a table with a column of texts, or of prompts and completions;
     - a Hugging Face dataset: `hf:NAME`, `hf:NAME:CONFIGURATION`, `hf:FOLDER`, a folder that `save_to_disk` made,
       or a `Dataset` or `DatasetDict` from Python; its splits are the given parts;
+    - a DataFrame of pandas;
     - a folder of features that `bequest features` has written as shards: arrays, read memory-mapped, with the labels
       that it found.
 
@@ -85,6 +87,8 @@ def load(
     wanted = Wanted(columns, task, skip_bad)
     if is_dataset(path):
         return table_task(dataset_table(path, "the dataset"), "dataset", wanted)
+    if is_frame(path):
+        return table_task(frame_table(path, "the frame"), "frame", wanted)
     origin: dict[str, Any] = {
         "path": _whole(path),
         "task": task,
