@@ -104,6 +104,9 @@ def test_every_method_sees_the_same_labels(tiny_sources: Any, tiny_tasks: Any, t
     confusions = {t.method: np.sum(t.confusion, axis=1).tolist() for t in run.board.trials}
     assert confusions["full"] == confusions["linear_probe"]
     assert sum(confusions["full"]) == 30
+    for trial in run.board.trials:
+        counts = np.array(trial.confusion)
+        assert trial.by_class == np.stack([counts.diagonal(), counts.sum(1), counts.sum(0)], 1).tolist()
 
 
 def test_each_sample_goes_through_the_frozen_body_once(tiny_sources: Any, tiny_tasks: Any, tmp_path: Path) -> None:

@@ -17,6 +17,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 import bequest
+from bequest.core.per_class import class_scores
 from bequest.core.registry import get_method
 from bequest.engine.features import embeddings, encoded, forward
 from bequest.engine.run import make_plan, restore, run
@@ -51,6 +52,9 @@ def test_records(finished: tuple[Any, bequest.Run]) -> None:
     assert run.board.task["kind"] == task.kind
     for trial in run.board.trials:
         assert trial.error is None and not trial.confusion
+        assert bool(trial.by_class) == (task.kind == "multi-label")
+        if trial.by_class:
+            assert np.mean([class_scores(*counts)[2] or 0 for counts in trial.by_class]) == pytest.approx(trial.test)
         assert bool(trial.scatter) == ("RMSE" in trial.metrics) == (task.kind == "regression")
         assert ("AUROC" in trial.metrics) == (task.kind == "multi-label")
     for row in run.board.rows:
@@ -76,6 +80,7 @@ def test_report_and_table(finished: tuple[Any, bequest.Run]) -> None:
     assert METRICS[task.kind] in html and "accuracy" not in html and "Most often confused" not in html
     assert all(name in html for name in task.classes)
     assert ("Predicted against true" in html) == (task.kind == "regression")
+    assert ("Class by class" in html) == (task.kind == "multi-label")
     console = Console(width=200, record=True, quiet=True)
     console.print(leaderboard_table(run.board))
 
@@ -166,6 +171,6 @@ def test_the_command_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsy
         (adapted.ValuesPrediction({"price": 1234.5, "area": 0.25}), "price=1234.5\tarea=0.25\t"),
     ]
     for prediction, expected in cases:
-        monkeypatch.setattr(api, "load", lambda folder, p=prediction, **_: Model(p))
+        monkeypatch.setattr(api.predictions, "load", lambda folder, p=prediction, **_: Model(p))
         main(["predict", "run", str(file), "--quiet"])
         assert capsys.readouterr().out == expected + f"{file}\n"

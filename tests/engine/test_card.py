@@ -20,7 +20,7 @@ EVIDENCE: dict[str, Any] = {
     "test": {"mean": 0.93, "sem": 0.0115, "seeds": 3, "values": VALUES},
     "own_test": 0.925,
     "metrics": {"macro-F1": {"mean": 0.9, "sem": 0.0115, "seeds": 3, "values": VALUES}},
-    "confusion": [[8, 2], [1, 9]],
+    "by_class": [[8, 10, 9], [9, 10, 11]],
     "groups": {"a / red": 0.5, "a / blue": 0.8},
     "labels": 100,
     "validation_labels": 20,

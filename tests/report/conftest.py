@@ -37,6 +37,11 @@ def confusion(num_classes: int, size: int, accuracy: float, rng: random.Random) 
     return counts
 
 
+def by_class(counts: list[list[int]]) -> list[list[int]]:
+    """Of each class the diagonal, the row and the column."""
+    return [[counts[i][i], sum(row), sum(r[i] for r in counts)] for i, row in enumerate(counts)]
+
+
 def epoch(e: int, level: float, pace: float, num_classes: int, seconds: float, rng: random.Random) -> Epoch:
     """One epoch of a course that nears its level at a pace."""
     loss = 0.14 + 1.5 * math.exp(-e / 1.6 / pace) + rng.gauss(0.02 * e * (1 - pace) ** 2, 0.012)
@@ -61,7 +66,8 @@ def trial(method: str, seed: int, num_classes: int = 5) -> TrialRecord:
         validation_loss=0.14,
         test=test,
         test_loss=0.15,
-        confusion=confusion(num_classes, 555, test, rng),
+        confusion=(counts := confusion(num_classes, 555, test, rng)),
+        by_class=by_class(counts),
         epochs=course,
         epochs_planned=planned,
         solved=[] if planned else [{"penalty": 0.01, "path": [1.0, 0.1, 0.01]}],

@@ -296,8 +296,8 @@ def test_one_method_that_none_beats_and_labels_kept_for_ranking(make: Make) -> N
 
 def test_per_class_metrics_are_means_over_seeds(make: Make) -> None:
     board = make(["lora"], 2, classes=["a", "b"], counts=[5, 5])
-    counts = [[[8, 2], [1, 9]], [[6, 4], [1, 9]]]
-    trials = [replace(t, confusion=counts[t.seed]) for t in board.trials]
+    counts = [[[8, 10, 9], [9, 10, 11]], [[6, 10, 7], [9, 10, 13]]]
+    trials = [replace(t, by_class=counts[t.seed]) for t in board.trials]
     page = render(replace(board, trials=trials))
     table = text_of(page).split("Class by class")[1].split("The data")[0]
     assert "means ± standard error over 2 seeds" in table

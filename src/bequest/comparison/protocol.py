@@ -635,6 +635,7 @@ class _Comparison:
                 **({} if self.taught is None else self.taught.agreement(outputs)),
             },
             confusion=_confusion(outputs, test) if objective.confusion else [],
+            by_class=[] if objective.members is None else _by_class(*objective.members(outputs, test)),
             scatter=_scatter(outputs, test) if objective.standardised else [],
             epochs=outcome.history,
             epochs_planned=outcome.epochs_planned,
@@ -781,7 +782,7 @@ class _Comparison:
             "test": row.test and asdict(row.test),
             "own_test": trial.test,
             "metrics": {name: asdict(found) for name, found in row.metrics.items()},
-            "confusion": trial.confusion,
+            "by_class": trial.by_class,
             "groups": {name: found.score for name, found in trial.groups.items()},
             "labels": trial.labels,
             "validation_labels": len(draw.held_out),
@@ -865,6 +866,10 @@ def _scatter(outputs: torch.Tensor, labels: torch.Tensor) -> list[list[list[floa
     chosen = np.linspace(0, len(labels) - 1, min(len(labels), _MAX_SCATTER)).round().astype(np.int64)
     pairs = torch.stack([labels, outputs], 2)[torch.from_numpy(chosen)]
     return [[[float(f"{value:.6g}") for value in pair] for pair in sample] for sample in pairs.tolist()]
+
+
+def _by_class(true: torch.Tensor, taken: torch.Tensor) -> list[list[int]]:
+    return torch.stack([(true & taken).sum(0), true.sum(0), taken.sum(0)], 1).tolist()
 
 
 def _confusion(outputs: torch.Tensor, labels: torch.Tensor) -> list[list[int]]:

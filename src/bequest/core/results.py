@@ -85,6 +85,8 @@ class TrialRecord:
         test_loss: Mean loss on the test part.
         metrics: Further metrics on the test part, by name.
         confusion: Test counts (classes × classes), rows are true classes; empty where a sample has no one class.
+        by_class: Of each class how many test samples belong to it and are taken for it, belong to it, and are taken
+            for it (classes × 3); empty where there are no classes.
         scatter: Of a regression, true and predicted value of each target for up to 500 test samples
             (samples × targets × 2); else empty.
         epochs: The course of training; empty for solved methods.
@@ -126,6 +128,7 @@ class TrialRecord:
     test_loss: float | None = None
     metrics: dict[str, float] = field(default_factory=dict[str, float])
     confusion: list[list[int]] = field(default_factory=list[list[int]])
+    by_class: list[list[int]] = field(default_factory=list[list[int]])
     scatter: list[list[list[float]]] = field(default_factory=list[list[list[float]]])
     epochs: list[Epoch] = field(default_factory=list[Epoch])
     epochs_planned: int = 0

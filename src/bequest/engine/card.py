@@ -168,12 +168,12 @@ def _folds(evidence: Mapping[str, Any]) -> str:
 
 
 def _by_class(classes: tuple[str, ...], evidence: Mapping[str, Any]) -> str:
-    counts = evidence.get("confusion")
+    counts = evidence.get("by_class")
     if not counts or len(counts) > _MOST_CLASSES:
         return ""
     rows = [
-        f"| {_cell(name)} | {sum(counts[i])} | " + " | ".join(_share(v) for v in class_scores(counts, i)) + " |"
-        for i, name in enumerate(classes)
+        f"| {_cell(name)} | {true} | " + " | ".join(_share(v) for v in class_scores(right, true, taken)) + " |"
+        for name, (right, true, taken) in zip(classes, counts, strict=True)
     ]
     return (
         "## Class by class\n\nOf this model, on the test part.\n\n"

@@ -16,6 +16,7 @@ from torch import Tensor
 from bequest.core.task import Kind
 
 Score = Callable[[Tensor, Tensor], float]
+Members = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
 Influence = Callable[[Tensor, Tensor], Tensor]
 Further = Callable[[Tensor, Tensor], "float | None"]
 """A score that some samples do not allow: then None."""
@@ -42,6 +43,8 @@ class Objective:
         metrics: Further metrics by name; None where the samples do not allow one.
         standardised: Networks are fitted on labels of zero mean and unit variance, and the inverse goes into the head.
         confusion: Whether a sample has one true class, so that classes can be taken for one another.
+        members: Outputs and labels → whether each sample is of each class, and whether it is taken for it, bool
+            (samples, classes); None where there are no classes.
         higher_is_better: The metric's direction; whatever compares scores goes by it.
     """
 
@@ -53,6 +56,7 @@ class Objective:
     metrics: Mapping[str, Further] = field(default_factory=dict[str, Further])
     standardised: bool = False
     confusion: bool = False
+    members: Members | None = None
     higher_is_better: bool = True
 
 
@@ -66,22 +70,32 @@ def is_right(outputs: Tensor, labels: Tensor) -> Tensor:
     return (outputs.argmax(1) == labels).double()
 
 
+def class_members(outputs: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+    """Whether a sample is of each class, and whether it is taken for it: bool (samples, classes)."""
+    classes = outputs.shape[1]
+    return F.one_hot(labels, classes).bool(), F.one_hot(outputs.argmax(1), classes).bool()
+
+
 def class_f1(outputs: Tensor, labels: Tensor) -> float:
     """Mean F1 over the classes that a sample is of or is taken for."""
-    classes = outputs.shape[1]
-    true, taken = F.one_hot(labels, classes).bool(), F.one_hot(outputs.argmax(1), classes).bool()
+    true, taken = class_members(outputs, labels)
     present = true.any(0) | taken.any(0)
     return float(_f1(true, taken)[present].mean())
 
 
+def label_members(outputs: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+    """Whether a sample carries each label, and whether it is said to: bool (samples, labels)."""
+    return labels > 0, outputs.sigmoid() > THRESHOLD
+
+
 def label_f1(outputs: Tensor, labels: Tensor) -> float:
     """Mean F1 over all labels, each taken where its probability is above one half; 0 for one never true nor taken."""
-    return float(_f1(labels > 0, outputs.sigmoid() > THRESHOLD).mean())
+    return float(_f1(*label_members(outputs, labels)).mean())
 
 
 def label_f1_influence(outputs: Tensor, labels: Tensor) -> Tensor:
     """Of `label_f1`: 2·H / N of each label, H and N sums over the samples, linearised in both."""
-    true, taken = labels > 0, outputs.sigmoid() > THRESHOLD
+    true, taken = label_members(outputs, labels)
     hits, named = (true & taken).double(), true.double() + taken.double()
     f1 = _f1(true, taken)
     return (f1 + len(labels) * (2 * hits - f1 * named) / named.sum(0).clamp(min=1)).mean(1)
@@ -202,6 +216,7 @@ OBJECTIVES: dict[Kind, Objective] = {
             "calibration error": calibration_error,
         },
         confusion=True,
+        members=class_members,
     ),
     "multi-label": Objective(
         F.binary_cross_entropy_with_logits,
@@ -210,6 +225,7 @@ OBJECTIVES: dict[Kind, Objective] = {
         label_f1_influence,
         _sigmoid,
         {"AUROC": label_auroc},
+        members=label_members,
     ),
     "regression": Objective(
         F.mse_loss, "R²", r_squared, r_squared_influence, Tensor.double, {"RMSE": rmse}, standardised=True

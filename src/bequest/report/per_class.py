@@ -15,26 +15,28 @@ METRICS = ("precision", "recall", "F1")
 
 
 def table(board: Leaderboard) -> dict[str, Any] | None:
-    """The best method's metrics of each class, means over its seeds; None where a sample has no one class.
+    """The best method's metrics of each class, means over its seeds; None where there are no classes.
 
     Returns:
         `method`, and `rows` with a class's `name`, its test samples as `count`, its `cells` as texts, and `order`, what
         the table can be sorted by.
     """
     best = board.best
-    counts = [t.confusion for t in board.trials if best and t.method == best.method and t.confusion]
+    counts = [t.by_class for t in board.trials if best and t.method == best.method and t.by_class]
     if best is None or not counts:
         return None
     names = [str(name) for name in board.task.get("classes") or ()]
     rows = [
-        _row(names[i] if i < len(names) else f"class {i + 1}", counts, i, samples=sum(counts[0][i]))
-        for i in range(len(counts[0]))
+        _row(names[i] if i < len(names) else f"class {i + 1}", of_class)
+        for i, of_class in enumerate(zip(*counts, strict=True))
     ]
     return {"method": best.method, "seeds": len(counts), "rows": rows}
 
 
-def _row(name: str, counts: Sequence[list[list[int]]], index: int, *, samples: int) -> dict[str, Any]:
-    columns = zip(*(class_scores(seed, index) for seed in counts), strict=True)
+def _row(name: str, counts: Sequence[Sequence[int]]) -> dict[str, Any]:
+    """One class, of its counts at each seed."""
+    samples = counts[0][1]
+    columns = zip(*(class_scores(*seed) for seed in counts), strict=True)
     found = dict(zip(METRICS, map(_interval, columns), strict=True))
     return {
         "name": name,
