@@ -240,6 +240,8 @@ def test_a_claim_runs_once_until_its_settings_change(
     failing = run.Experiment("tried", "--fail", ("--mnist",))
     assert not run.run(failing, given, tmp_path)
     assert not run.kept(failing, tmp_path)
-    assert "tried: failed after 0.0 minutes; the end of" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert "tried: done in 0.0 minutes (0.0 of a core)" in said
+    assert "tried: failed after 0.0 minutes (0.0 of a core); the end of" in said
     script.write_text(script.read_text() + "\n")
     assert not run.kept(experiment, tmp_path)

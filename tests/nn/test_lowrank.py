@@ -315,8 +315,8 @@ class Encoder(nn.Module):
 def test_updates_count_where_a_layers_weight_is_read_instead_of_called(only: str) -> None:
     """The fast path of TransformerEncoder in eval mode never calls the layers whose weights it reads."""
     torch.manual_seed(0)
-    net = Encoder().eval().requires_grad_(False)
-    x, state = torch.randn(2, 3, 8), {n: t.clone() for n, t in net.state_dict().items()}
+    net = Encoder().double().eval().requires_grad_(False)
+    x, state = torch.randn(2, 3, 8, dtype=torch.float64), {n: t.clone() for n, t in net.state_dict().items()}
     plain = net(x)
     names = targets(net, only)
     assert len(names) == (8 if not only else 2)
