@@ -25,7 +25,7 @@ def free_port() -> int:
         return found.getsockname()[1]
 
 
-def together(function: Callable[..., Any], *args: Any, number: int = 2, timeout: float = 150) -> list[Any]:
+def together(function: Callable[..., Any], *args: Any, number: int = 2, timeout: float = 400) -> list[Any]:
     """What a function of a test module returns in each of several processes; an exception is returned as its text.
 
     Args:
