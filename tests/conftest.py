@@ -24,6 +24,11 @@ os.environ["OMP_NUM_THREADS"] = str(max(1, _CORES // int(os.environ.get("PYTEST_
 os.environ["OMP_WAIT_POLICY"] = "PASSIVE"
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Slow tests first, so that none of them is what the others are waited for at the end."""
+    items.sort(key=lambda item: item.get_closest_marker("slow") is None)
+
+
 @pytest.fixture(scope="session", autouse=True)
 def same_precision_everywhere() -> None:
     """Left to itself a frozen pass is in bfloat16 on some processors only: tests that want it ask for it."""

@@ -12,6 +12,8 @@ import tiny
 
 from bequest.cli.main import main
 
+pytestmark = pytest.mark.slow
+
 GUIDE = (Path(__file__).parent.parent / "docs" / "shipping.md").read_text(encoding="utf-8")
 BLOCKS = re.findall(r"^```(sh|python)\n(.*?)^```$", GUIDE, re.M | re.S)
 

@@ -13,6 +13,8 @@ from typing import Any
 import pytest
 from processes import free_port
 
+pytestmark = pytest.mark.slow
+
 Bequest = Callable[..., tuple[int, str, str]]
 
 

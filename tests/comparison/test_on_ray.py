@@ -22,6 +22,8 @@ from bequest.core.errors import DataError, RunError
 from bequest.core.observe import Silent
 from bequest.sources import from_module
 
+pytestmark = pytest.mark.slow
+
 ray = pytest.importorskip("ray")
 
 SETTINGS = {"full": {"epochs": 2, "learning_rate": 1e-3}, "lora": {"epochs": 2}}

@@ -37,6 +37,8 @@ from bequest.sources import Source, from_module
 from bequest.sources.preprocess import ImagePreprocess
 from bequest.sources.taps import named_taps
 
+pytestmark = pytest.mark.slow
+
 parquet = pytest.importorskip("pyarrow.parquet")
 
 BAD = b"no image at all"
