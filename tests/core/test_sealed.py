@@ -10,8 +10,9 @@ import numpy as np
 import pytest
 import torch
 
+from bequest.comparison.comparing import compare
 from bequest.comparison.entries import Entry
-from bequest.comparison.protocol import Protocol, compare
+from bequest.comparison.protocol import Protocol
 from bequest.core.errors import MethodError
 from bequest.core.observe import Silent
 from bequest.core.plan import Plan

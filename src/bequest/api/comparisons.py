@@ -23,13 +23,13 @@ from bequest.api.inputs import (
 )
 from bequest.api.runs import Run
 from bequest.api.teachers import Teacher, read_teaching
+from bequest.comparison.comparing import compare as run_comparison
 from bequest.comparison.entries import check_modality, enter, with_teacher
 from bequest.comparison.folder import REPORT_FILE, RunFolder
 from bequest.comparison.groups import check_select_by
 from bequest.comparison.local import Runner, in_process
 from bequest.comparison.on_ray import on_ray
 from bequest.comparison.protocol import Protocol
-from bequest.comparison.protocol import compare as run_comparison
 from bequest.comparison.tuning import Budget
 from bequest.core.checks import (
     check_count,

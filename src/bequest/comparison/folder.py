@@ -370,3 +370,16 @@ def locked(file: IO[bytes]) -> bool:
         if error.errno not in (errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP):
             raise
     return True
+
+
+def disk_error(error: OSError, out: Path, cache: Path) -> RunError:
+    """What to tell of a file that could not be read or written."""
+    file = Path(error.filename or out)
+    if file.is_relative_to(cache):
+        expected, another = f"a cache that can be read and written, with room, in {cache}", "name another: --cache"
+    else:
+        expected, another = "a folder that can be written, with room for the run", "choose another --out"
+    return RunError(
+        f"Cannot read or write {file} ({error.strerror or error}); expected {expected}. Check permissions, free space, "
+        f"or {another}. Finished trials are kept, and the same command goes on with them."
+    )

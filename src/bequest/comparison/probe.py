@@ -15,8 +15,8 @@ from torch import nn
 
 from bequest.comparison.describing import describe_source, describe_task, environment
 from bequest.comparison.entries import check_modality
-from bequest.comparison.folder import RunFolder
-from bequest.comparison.protocol import Protocol, disk_error
+from bequest.comparison.folder import RunFolder, disk_error
+from bequest.comparison.protocol import Protocol
 from bequest.core.errors import BequestError, DataError, SourceError
 from bequest.core.observe import Observer
 from bequest.core.plan import Features
