@@ -23,7 +23,7 @@ from bequest.nn.network import Network, fingerprint
 _LEAST_SHARE = 0.1
 """Frozen share of the forward pass below which reading what is kept costs about what it spares."""
 
-_MAX_GRAPHS = 32
+_MAX_GRAPHS = 64
 _graphs: dict[Any, Graphs | CutError] = {}
 
 
