@@ -178,6 +178,24 @@ def test_no_room_in_the_store(tiny_tasks: Any, tmp_path: Path, monkeypatch: pyte
     assert any("but computed anew in every epoch: what it makes would take" in text for text in notes.texts)
 
 
+def test_another_rate_is_the_same_graph_and_another_head_is_not(
+    context_of: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    exported: list[str] = []
+    analyse = engine_cut.analyse
+    monkeypatch.setattr(engine_cut, "_graphs", {})
+    monkeypatch.setattr(engine_cut, "analyse", lambda net, *a, **k: exported.append(repr(net)) or analyse(net, *a, **k))
+    for settings in ({}, {"learning_rate": 3e-3, "epochs": 2}, {"head": "mlp"}):
+        context = context_of("text")
+        tried = get_method("freeze").build({"epochs": 1, "batch_size": 8, "patience": 0, **settings})
+        draw = context.task.draw(0, train_size=18, test_size=9)
+        found = run(context, tried, draw, seed=0)
+        plain = run(replace(context, cut=False), tried, draw, seed=0)
+        assert found.frozen_shares
+        torch.testing.assert_close(found.test, plain.test, rtol=1e-4, atol=1e-4)
+    assert len(exported) == 2
+
+
 def test_another_image_size_is_another_graph(tmp_path: Path) -> None:
     """Padding as TensorFlow pads depends on the size, and a graph has it baked in."""
     settings = {"from_depth": "blocks.6.0", "epochs": 1, "batch_size": 8, "patience": 0, "head_init": "random"}

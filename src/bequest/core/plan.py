@@ -66,6 +66,11 @@ class Recipe:
         """Widths of the head's hidden layers; empty where `head_layers` is."""
         return tuple(int(width) for width in self.head_layers.split(",") if width.strip())
 
+    @property
+    def structural(self) -> Recipe:
+        """What of it says which network is trained; all else says how."""
+        return Recipe(head=self.head, head_layers=self.head_layers, batch_norm=self.batch_norm)
+
     def over(self, defaults: Recipe) -> Recipe:
         """This recipe with the fields left None taken from `defaults`, checked for range.
 
