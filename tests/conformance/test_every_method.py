@@ -22,7 +22,10 @@ from bequest.engine.run import Outcome, _Trial, make_plan, restore, run
 
 KINDS = ("image", "text")
 NAMES = tuple(methods())
-QUICK = {"epochs": 3, "batch_size": 8, "patience": 0, "learning_rate": 1e-2, "fit_on": "train", "target": 16}
+QUICK = {
+    **{"epochs": 3, "batch_size": 8, "patience": 0, "learning_rate": 1e-2},
+    **{"fit_on": "train", "target": 16, "folds": 2, "refits": 2},
+}
 
 # All tests of a method one after another: its graphs are exported once for them.
 pytestmark = [
