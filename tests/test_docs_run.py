@@ -44,8 +44,13 @@ SHORTER: dict[str, str] = {
 }
 """What is appended to a command; `compare` and `adapt` also train each method for one epoch."""
 
-REPLACED = {"--init-width 192": "--init-width 16", "--train-sizes 25,50,100,200,400": "--train-sizes 12,20"}
-"""What is replaced in a command, for the stand-ins are 32 units wide and the data few; each is found on some page."""
+REPLACED = {
+    "--init-width 192": "--init-width 16",
+    "--train-sizes 25,50,100,200,400": "--train-sizes 12,20",
+    "--methods full,galore,lora --measure-memory": "--methods galore --measure-memory",
+}
+"""What is replaced in a command, for the stand-ins are 32 units wide, the data few, and to measure memory takes a
+process a method; each is found on some page."""
 
 SHORTER_PROGRAMS = {
     'source="minilm_l6", train_size=200': 'source="minilm_l6", methods=["linear_probe"], seeds=1, train_size=20',

@@ -159,7 +159,7 @@ def test_what_a_first_seed_that_fails_does_not_tell_the_next_one_does(
 
 
 def test_folds_on_ray_are_those_of_this_process(cluster: Any, tmp_path: Path) -> None:
-    folds = {"seeds": 1, "folds": 3, "test_size": 0.25}
+    folds = {"seeds": 1, "folds": 2, "test_size": 0.25}
     here, there = (
         compare(tmp_path / name, ["linear_probe", "full"], on=on, **folds)
         for name, on in (("here", None), ("there", "ray"))
