@@ -1,6 +1,8 @@
 """The Python functions: `compare`, `adapt`, `distill`, `probe`, `replay`, `suggest_learning_rate`, and more."""
 
-from bequest.api.comparisons import adapt, compare, distill
+from bequest.api.adaptations import adapt
+from bequest.api.comparisons import compare
+from bequest.api.distillations import distill
 from bequest.api.exports import export
 from bequest.api.feature_files import FeatureFile, features
 from bequest.api.predictions import PredictionFile, predict_each, predict_file

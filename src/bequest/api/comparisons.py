@@ -1,4 +1,4 @@
-"""`compare`, and its two special cases `adapt` and `distill`."""
+"""Several methods on one task: `compare`. What else trains is a special case of it."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ from bequest.core.checks import (
     check_train_size,
     check_train_sizes,
 )
-from bequest.core.distillation import DISTILLATION, check_temperatures
+from bequest.core.distillation import check_temperatures
 from bequest.core.errors import DataError, RunError
 from bequest.core.observe import Observer
 from bequest.core.processes import alone, launched
@@ -126,8 +126,8 @@ def compare(
     Args:
         data: A path: a folder of class folders (images or .txt files), a table (.csv, .tsv, .jsonl, .json, .parquet),
             a folder or a list of tables, or a Hugging Face dataset (`hf:NAME`), all as `load_task` takes them; a task
-            from `load_task`, `task_from_arrays` or `task_from_dataset`; a pair (inputs, labels); or a Hugging Face or
-            PyTorch dataset.
+            from `load_task`, `task_from_arrays` or `task_from_dataset`; a pair (inputs, labels); a DataFrame; or a
+            Hugging Face or PyTorch dataset.
         source: A source's name (`bequest ls sources`), a `Source`, or an `nn.Module`.
         methods: Names (`bequest ls methods`); None for linear_probe, full, freeze and lora, as far as they apply.
         settings: Hyperparameters by method, e.g. `{"lora": {"rank": 4}}`.
@@ -238,7 +238,7 @@ def compare(
     )
     check_modality(loaded, source)
     loaded = divided(loaded, source)
-    methods = _default_methods(loaded) if methods is None else methods
+    methods = default_methods(loaded) if methods is None else methods
     protocol = Protocol(
         chosen,
         train_size,
@@ -317,7 +317,7 @@ def compare(
     return Run(folder, board, source, loaded)
 
 
-def _default_methods(task: Task) -> list[str]:
+def default_methods(task: Task) -> list[str]:
     """Those of the default methods that have something to fit on the task."""
     return [name for name in DEFAULT_METHODS if task.kind != "causal-lm" or get_method(name).trains]
 
@@ -379,279 +379,3 @@ def _write_report(board: Leaderboard, folder: Path) -> None:
     from bequest.report.html import write
 
     write(board, folder / REPORT_FILE, RunFolder(folder).examples())
-
-
-def adapt(
-    data: Any,
-    source: str | Source | nn.Module,
-    method: str | None = None,
-    *,
-    seed: int = 0,
-    out: str | Path | None = None,
-    train_size: int | None = None,
-    test_size: int | float = DEFAULT_TEST_SIZE,
-    split_seed: int = 0,
-    source_data: Any = None,
-    task: TaskChoice = "auto",
-    text_column: str | None = None,
-    image_column: str | None = None,
-    label_column: str | Sequence[str] | None = None,
-    split_column: str | None = None,
-    group_column: str | None = None,
-    encoding: str = "utf-8",
-    skip_bad: bool = False,
-    max_tokens: int | None = None,
-    image_size: int | None = None,
-    source_head: str | None = None,
-    pooling: str | None = None,
-    cut_at: str | None = None,
-    adapter: str | Path | None = None,
-    init_from: str | None = None,
-    init_layers: int | None = None,
-    init_width: int | None = None,
-    selection: Selection | None = None,
-    precision: Precision = "auto",
-    views: int | str | None = None,
-    augment: str | None = None,
-    cut: bool = True,
-    track: str | Sequence[str] | None = None,
-    cache: str | Path | None = None,
-    observer: Observer | None = None,
-    progress: bool = True,
-    **hyperparameters: Any,
-) -> Run:
-    """Adapt a source by one method: a comparison with one row and one seed.
-
-    Args:
-        data: As for `compare`.
-        source: As for `compare`.
-        method: The method's name; None for linear_probe, or full where there are no labels to solve for.
-        seed: Redraws labels, initialisation and order.
-        out: As for `compare`.
-        train_size: As for `compare`.
-        test_size: As for `compare`.
-        split_seed: As for `compare`.
-        source_data: As for `compare`.
-        task: As for `compare`.
-        text_column: As for `compare`.
-        image_column: As for `compare`.
-        label_column: As for `compare`.
-        split_column: As for `compare`.
-        group_column: As for `compare`.
-        encoding: As for `compare`.
-        skip_bad: As for `compare`.
-        max_tokens: As for `compare`.
-        image_size: As for `compare`.
-        source_head: As for `compare`.
-        pooling: As for `compare`.
-        cut_at: As for `compare`.
-        adapter: As for `compare`.
-        init_from: As for `compare`.
-        init_layers: As for `compare`.
-        init_width: As for `compare`.
-        selection: As for `compare`.
-        precision: As for `compare`.
-        views: As for `compare`.
-        augment: As for `compare`.
-        cut: As for `compare`.
-        track: As for `compare`.
-        cache: As for `compare`.
-        observer: As for `compare`.
-        progress: As for `compare`.
-        **hyperparameters: Of the method, e.g. `rank=4`.
-
-    Returns:
-        The run; `run.best` is the adapted model.
-
-    Raises:
-        bequest.core.errors.BequestError: One of its kinds, as for `compare`.
-    """
-    # Before the data are read for a method's sake; `compare` does what remains.
-    check_seed("--seed", seed)
-    check_train_size(train_size)
-    check_test_size(test_size)
-    if method is None:
-        names = ("text_column", "image_column", "label_column", "split_column", "group_column")
-        columns = dict(zip(names, (text_column, image_column, label_column, split_column, group_column), strict=True))
-        data = read_task(data, task, {**columns, "encoding": encoding, "skip_bad": skip_bad})
-        method = _default_methods(data)[0]
-    get_method(method)
-    return compare(
-        data,
-        source,
-        [method],
-        settings={method: hyperparameters},
-        seeds=[seed],
-        train_size=train_size,
-        test_size=test_size,
-        split_seed=split_seed,
-        source_data=source_data,
-        out=out,
-        task=task,
-        text_column=text_column,
-        image_column=image_column,
-        label_column=label_column,
-        split_column=split_column,
-        group_column=group_column,
-        encoding=encoding,
-        skip_bad=skip_bad,
-        max_tokens=max_tokens,
-        image_size=image_size,
-        source_head=source_head,
-        pooling=pooling,
-        cut_at=cut_at,
-        adapter=adapter,
-        init_from=init_from,
-        init_layers=init_layers,
-        init_width=init_width,
-        selection=selection,
-        precision=precision,
-        views=views,
-        augment=augment,
-        cut=cut,
-        track=track,
-        cache=cache,
-        observer=observer,
-        progress=progress,
-    )
-
-
-def distill(
-    data: Any,
-    teacher: Teacher | Sequence[Teacher],
-    student: str | Source | nn.Module,
-    method: str = "full",
-    *,
-    temperatures: str | Sequence[float] | None = None,
-    unlabelled: Any = None,
-    seeds: int | Sequence[int] = 3,
-    train_size: int | None = None,
-    test_size: int | float = DEFAULT_TEST_SIZE,
-    split_seed: int = 0,
-    out: str | Path | None = None,
-    task: TaskChoice = "auto",
-    text_column: str | None = None,
-    image_column: str | None = None,
-    label_column: str | Sequence[str] | None = None,
-    split_column: str | None = None,
-    group_column: str | None = None,
-    encoding: str = "utf-8",
-    skip_bad: bool = False,
-    max_tokens: int | None = None,
-    image_size: int | None = None,
-    source_head: str | None = None,
-    pooling: str | None = None,
-    cut_at: str | None = None,
-    adapter: str | Path | None = None,
-    init_from: str | None = None,
-    init_layers: int | None = None,
-    init_width: int | None = None,
-    selection: Selection | None = None,
-    precision: Precision = "auto",
-    views: int | str | None = None,
-    augment: str | None = None,
-    cut: bool = True,
-    track: str | Sequence[str] | None = None,
-    on: str | None = None,
-    resources: str | None = None,
-    cache: str | Path | None = None,
-    observer: Observer | None = None,
-    progress: bool = True,
-    **settings: Any,
-) -> Run:
-    """Train a student with a teacher, and the same student without: a comparison with these two rows.
-
-    Args:
-        data: As for `compare`.
-        teacher: As for `compare`; may also be a `Run`, an `AdaptedModel` or a `Source`.
-        student: As the source of `compare`.
-        method: How the student is trained: any method that trains by gradient descent.
-        temperatures: As for `compare`: a sweep over ρ.
-        unlabelled: As for `compare`.
-        seeds: As for `compare`.
-        train_size: As for `compare`.
-        test_size: As for `compare`.
-        split_seed: As for `compare`.
-        out: As for `compare`.
-        task: As for `compare`; a classification, or a causal language model.
-        text_column: As for `compare`.
-        image_column: As for `compare`.
-        label_column: As for `compare`.
-        split_column: As for `compare`.
-        group_column: As for `compare`.
-        encoding: As for `compare`.
-        skip_bad: As for `compare`.
-        max_tokens: As for `compare`, of the student.
-        image_size: As for `compare`, of the student.
-        source_head: As for `compare`, of the student.
-        pooling: As for `compare`, of the student.
-        cut_at: As for `compare`, of the student.
-        adapter: As for `compare`, of the student.
-        init_from: As for `compare`: the student may begin with some of a larger network's weights, e.g. its teacher's.
-        init_layers: As for `compare`, of the student.
-        init_width: As for `compare`, of the student.
-        selection: As for `compare`, of the student.
-        precision: As for `compare`.
-        views: As for `compare`; the teacher sees the same ones.
-        augment: As for `compare`.
-        cut: As for `compare`.
-        track: As for `compare`.
-        on: As for `compare`.
-        resources: As for `compare`.
-        cache: As for `compare`.
-        observer: As for `compare`.
-        progress: As for `compare`.
-        **settings: Of the distillation (`temperature=2.0`, `hard_weight`, `soft_weight`, `soft_loss`, …: all fields of
-            `bequest.core.distillation.Distillation`), and hyperparameters of the method.
-
-    Returns:
-        The run; `run.best` is the better of the two, as `run.board` tells.
-
-    Raises:
-        bequest.core.errors.BequestError: One of its kinds, as for `compare`; the teacher does not fit the task.
-    """
-    get_method(method)
-    own = {h.name for h in DISTILLATION.hyperparameters}
-    return compare(
-        data,
-        student,
-        [method],
-        settings={method: {name: value for name, value in settings.items() if name not in own}},
-        teacher=teacher,
-        distillation={name: value for name, value in settings.items() if name in own},
-        temperatures=temperatures,
-        unlabelled=unlabelled,
-        seeds=seeds,
-        train_size=train_size,
-        test_size=test_size,
-        split_seed=split_seed,
-        out=out,
-        task=task,
-        text_column=text_column,
-        image_column=image_column,
-        label_column=label_column,
-        split_column=split_column,
-        group_column=group_column,
-        encoding=encoding,
-        skip_bad=skip_bad,
-        max_tokens=max_tokens,
-        image_size=image_size,
-        source_head=source_head,
-        pooling=pooling,
-        cut_at=cut_at,
-        adapter=adapter,
-        init_from=init_from,
-        init_layers=init_layers,
-        init_width=init_width,
-        selection=selection,
-        precision=precision,
-        views=views,
-        augment=augment,
-        cut=cut,
-        track=track,
-        on=on,
-        resources=resources,
-        cache=cache,
-        observer=observer,
-        progress=progress,
-    )

@@ -15,15 +15,13 @@ from bequest.core.errors import DataError
 from bequest.core.observe import Observer, Silent
 from bequest.core.processes import launched
 from bequest.core.task import Task
-from bequest.data.frames import is_frame
-from bequest.data.hub import is_dataset
 from bequest.data.labels import TaskChoice
+from bequest.data.loading import is_table
 from bequest.engine.cluster import Resources
 from bequest.engine.cluster import resources as read_resources
 from bequest.sources import Source, resolve
 
 Precision = Literal["auto", "float32", "bfloat16"]
-
 
 DEFAULT_TEST_SIZE = 0.25
 """Share of the samples that is tested on where nothing else is asked for."""
@@ -42,7 +40,7 @@ def read_task(data: Any, task: TaskChoice, options: Mapping[str, Any]) -> Task:
         inputs, labels = data
         return bequest_data.from_arrays(inputs, labels, task=task)
     paths = data if isinstance(data, list) else [data]
-    if all(isinstance(path, str | os.PathLike) for path in paths) or is_dataset(data) or is_frame(data):
+    if all(isinstance(path, str | os.PathLike) for path in paths) or is_table(data):
         return bequest_data.load(data, task=task, **options)
     return bequest_data.from_dataset(data, task=task)
 

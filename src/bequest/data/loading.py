@@ -19,7 +19,15 @@ from bequest.data.hub import PREFIX, dataset_name, dataset_table, is_dataset, is
 from bequest.data.labels import TaskChoice, check_task
 from bequest.data.tables import Wanted, read_tables, table_files, table_task
 
+_TABLES = ((is_dataset, dataset_table, "dataset"), (is_frame, frame_table, "frame"))
+"""Objects from Python that have columns: how each is told, how it is read, and what it is called."""
+
 _EXPECTED = "a folder of class folders, or a table ({})".format(", ".join(suffix for suffix in READERS if suffix))
+
+
+def is_table(data: Any) -> bool:
+    """Whether an object from Python is a table that `load` takes: a Hugging Face dataset or a DataFrame."""
+    return any(is_one(data) for is_one, _, _ in _TABLES)
 
 
 def load(
@@ -85,10 +93,9 @@ def load(
     check_task(task)
     columns = Columns(text_column, image_column, label_column, split_column, group_column)
     wanted = Wanted(columns, task, skip_bad)
-    if is_dataset(path):
-        return table_task(dataset_table(path, "the dataset"), "dataset", wanted)
-    if is_frame(path):
-        return table_task(frame_table(path, "the frame"), "frame", wanted)
+    for is_one, read, name in _TABLES:
+        if is_one(path):
+            return table_task(read(path, f"the {name}"), name, wanted)
     origin: dict[str, Any] = {
         "path": _whole(path),
         "task": task,

@@ -16,6 +16,7 @@ import bequest
 from bequest.core.errors import RunError, SourceError
 from bequest.core.results import atomic_open, write_json
 from bequest.core.task import Kind
+from bequest.data.frames import is_frame
 from bequest.engine.card import model_card
 from bequest.engine.runtime import Precision, choose_runtime
 from bequest.nn.head import describe_head
@@ -252,6 +253,8 @@ def _values(named: dict[str, float]) -> ValuesPrediction:
 def _samples(inputs: Iterable[Any]) -> Iterable[Any]:
     if isinstance(inputs, (str, Path)):
         raise TypeError(f"predict takes a list of samples; put {inputs!r} into one: predict([{inputs!r}])")
+    if is_frame(inputs):  # as an iterable it gives the names of its columns
+        raise TypeError("predict takes samples, not a DataFrame; give its column of them, e.g. predict(frame['text'])")
     return inputs
 
 
