@@ -156,6 +156,22 @@ def test_dropout_behind_a_trained_weight_that_is_read_and_not_called_stays_on() 
     assert "body.blocks.1.dropout1" not in quiet
 
 
+def test_a_constant_that_depends_on_the_mode_is_that_of_each_mode() -> None:
+    class Scaled(nn.Linear):
+        def forward(self, input: Tensor) -> Tensor:
+            return super().forward(input) * (torch.tensor(2.0) if self.training else torch.tensor(3.0))
+
+    def make() -> tuple[Network, tuple[Tensor, ...]]:
+        return Network(nn.Sequential(nn.Linear(5, 16), nn.Linear(16, 8)), Scaled(8, 3)), (torch.randn(4, 5),)
+
+    network, inputs = prepared(make, ["head."])
+    halves = cut(network, analyse(network, inputs, ragged=False))
+    kept = halves.prefix(*inputs)
+    for half, mode in ((halves.training, True), (halves.scoring, False)):
+        network.train(mode)
+        torch.testing.assert_close(half(*kept), network(*inputs))
+
+
 def test_frozen_normalisation_keeps_its_statistics_in_both_modes() -> None:
     network, inputs = prepared(conv_network, ["body.2.conv", "head."])
     graphs = analyse(network, inputs, ragged=False)

@@ -25,7 +25,7 @@ from torch import Tensor, fx, nn
 from torch.fx.node import map_aggregate, map_arg
 from torch.utils.flop_counter import FlopCounterMode
 
-from bequest.nn.network import set_modes, trainable_state
+from bequest.nn.network import fingerprint, set_modes, trainable_state
 
 _HEAVY = {
     *("linear", "matmul", "mm", "bmm", "addmm", "baddbmm", "einsum", "bilinear", "scaled_dot_product_attention"),
@@ -177,8 +177,21 @@ def _export(network: nn.Module, inputs: tuple[Tensor, ...], ragged: bool) -> tup
     module = exported.module(check_guards=False)
     assert isinstance(module, fx.GraphModule)
     owned = {name for name, _ in [*network.named_parameters(), *network.named_buffers()]}
-    targets = {str(node.target) for node in module.graph.nodes if node.op == "get_attr"} - owned
-    return module.graph, {target: _attribute(module, target) for target in targets}
+    constants: dict[str, Any] = {}
+    for node in module.graph.nodes:
+        if node.op == "get_attr" and node.target not in owned:
+            value = _attribute(module, str(node.target))
+            # Export numbers constants graph by graph: the same number is another constant in the other mode's graph.
+            node.target = f"constant_{_content(value)}"
+            constants[node.target] = value
+    return module.graph, constants
+
+
+def _content(constant: Any) -> str:
+    """A digest of a tensor, or of a part of the graph that export keeps as a module of its own."""
+    if isinstance(constant, fx.GraphModule):
+        return hashlib.blake2b((constant.code + fingerprint(constant)).encode(), digest_size=16).hexdigest()
+    return fingerprint(nn.ParameterList([nn.Parameter(constant, requires_grad=False)]))
 
 
 def _attribute(module: Any, path: str) -> Any:
