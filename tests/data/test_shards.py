@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import os
 import tarfile
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ from typing import Any
 import pytest
 
 from bequest.core.errors import DataError, RunError
+from bequest.core.observe import Silent
 from bequest.data.shards import Columns, Item, find_shards, read_items
 
 pyarrow = pytest.importorskip("pyarrow")
@@ -26,7 +28,7 @@ def tar_of(members: dict[str, bytes], mode: str = "w") -> bytes:
 
 
 def items_at(address: Any, modality: Any = "image", size: int = 4, columns: Columns | None = None) -> list[Item]:
-    shards = find_shards(address, modality, size)
+    shards = find_shards(address, modality, size, Silent())
     assert len({shard.name for shard in shards}) == len(shards)
     return [item for shard in shards for item in read_items(shard, modality, columns or Columns())]
 
@@ -50,14 +52,11 @@ def test_names_of_shards_depend_on_what_lies_in_the_data_not_on_where_they_lie(t
         (tmp_path / place).mkdir()
         for i in range(5):
             (tmp_path / place / f"{i}.png").write_bytes(b"x" * i)
-    one, two = ([s.name for s in find_shards(tmp_path / place, "image", 2)] for place in ("one", "two"))
+    one, two = ([s.name for s in find_shards(tmp_path / place, "image", 2, Silent())] for place in ("one", "two"))
     assert one == two and len(one) == 3
     (tmp_path / "two/3.png").write_bytes(b"longer")
-    assert [a == b for a, b in zip(one, [s.name for s in find_shards(tmp_path / "two", "image", 2)], strict=True)] == [
-        True,
-        False,
-        True,
-    ]
+    changed = [s.name for s in find_shards(tmp_path / "two", "image", 2, Silent())]
+    assert [a == b for a, b in zip(one, changed, strict=True)] == [True, False, True]
 
 
 def test_tars_hold_samples_of_several_members(tmp_path: Path):
@@ -95,7 +94,7 @@ def test_rows_of_parquet_files_by_runs_of_row_groups(tmp_path: Path):
     table_at(tmp_path / "a.parquet", {"n": list(range(10)), "image": cells, "label": [i % 2 for i in range(10)]})
     (tmp_path / "b").mkdir()
     table_at(tmp_path / "b/c.parquet", {"image": [{"bytes": b"in a struct", "path": "p"}, None]})
-    assert [s.groups for s in find_shards(tmp_path, "image", 4)] == [(0, 2), (2, 4), (0, 1)]
+    assert [s.groups for s in find_shards(tmp_path, "image", 4, Silent())] == [(0, 2), (2, 4), (0, 1)]
     found = items_at(tmp_path)
     assert [item.key for item in found] == [*(f"a.parquet#{i}" for i in range(10)), "b/c.parquet#0", "b/c.parquet#1"]
     assert [item.read() for item in found[:11]] == [*cells, b"in a struct"]
@@ -123,6 +122,9 @@ def test_other_places(tmp_path: Path):
     assert [item.key for item in items_at(f"memory://{tmp_path.name}")] == ["a.tar/1"]
     with pytest.raises(RunError, match="a protocol that fsspec knows"):
         items_at("nowhere://bucket/a.tar")
+    fsspec.filesystem("memory").pipe(f"/{tmp_path.name}-2/x/1.png", b"one")
+    [item] = items_at(f"memory://{tmp_path.name}-2")
+    assert (item.key, item.label, item.read()) == ("x/1.png", "x", b"one")
     with pytest.raises(DataError, match="There is nothing at"):
         items_at(tmp_path / "*.tar")
     with pytest.raises(DataError, match="expected data there"):
@@ -136,6 +138,62 @@ def test_one_kind_of_data(tmp_path: Path):
     (tmp_path / "1.png").write_bytes(b"x")
     (tmp_path / "a.tar").write_bytes(tar_of({"1.png": b"one"}))
     with pytest.raises(DataError, match=r"several kinds: files, tar; .*pattern"):
+        items_at(tmp_path)
+
+
+class Noted(Silent):
+    """Keeps what it is told."""
+
+    def __init__(self) -> None:
+        self.notes: list[str] = []
+
+    def note(self, text: str) -> None:
+        self.notes.append(text)
+
+
+def test_links_that_lead_out_and_pipes_are_left_out(tmp_path: Path):
+    data, outside = tmp_path / "data", tmp_path / "outside"
+    for folder in (data / "a", outside):
+        folder.mkdir(parents=True)
+        (folder / "1.png").write_bytes(b"one")
+    (data / "a/inside.png").symlink_to(data / "a/1.png")
+    (data / "a/out.png").symlink_to(outside / "1.png")
+    (data / "a/gone.png").symlink_to(outside / "none.png")
+    (data / "b").symlink_to(outside)
+    (data / "a/back").symlink_to(data)
+    os.mkfifo(data / "a/pipe.png")
+    told = Noted()
+    [shard] = find_shards(data, "image", 9, told)
+    assert shard.keys == ("a/1.png", "a/inside.png")
+    assert told.notes == [f"Did not follow 1 link that leads out of {data}, e.g. a/out.png: copy there what is meant."]
+    assert find_shards(data / "*/*.png", "image", 9, told)[0].keys == shard.keys and len(told.notes) == 2
+    (data / "a/1.png").unlink()
+    (data / "a/inside.png").unlink()
+    with pytest.raises(DataError, match=r"holds no data; .* Did not follow 1 link that leads out .*out\.png"):
+        items_at(data)
+    [item] = items_at(data / "a/out.png")
+    assert (item.key, item.read()) == ("out.png", b"one"), "one that is named is meant"
+    (outside / "x.tar").write_bytes(tar_of({"1.png": b"in a tar"}))
+    (tmp_path / "tars").mkdir()
+    (tmp_path / "tars/linked.tar").symlink_to(outside / "x.tar")
+    assert [item.key for item in items_at(tmp_path / "tars")] == ["linked.tar/1"]
+
+
+def test_a_folder_that_cannot_be_listed_is_no_empty_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    from fsspec.implementations.local import LocalFileSystem
+
+    for name in ("a/1.png", "b/2.png"):
+        (tmp_path / name).parent.mkdir()
+        (tmp_path / name).write_bytes(b"x")
+    honest = LocalFileSystem.ls
+
+    def ls(self: Any, path: str, **options: Any) -> Any:
+        if path.endswith("/b"):
+            raise PermissionError(13, "Permission denied", path)
+        return honest(self, path, **options)
+
+    monkeypatch.setattr(LocalFileSystem, "ls", ls)
+    with pytest.raises(DataError, match="Permission denied"):
         items_at(tmp_path)
 
 

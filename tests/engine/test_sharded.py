@@ -91,7 +91,7 @@ def work_of(source: Source, out: Path, **options: Any) -> FeaturePass:
 
 
 def extraction(source: Source, data: Any, out: Path, size: int = 6, **options: Any) -> Extraction:
-    return Extraction(work_of(source, out, **options), find_shards(data, "image", size), Silent())
+    return Extraction(work_of(source, out, **options), find_shards(data, "image", size, Silent()), Silent())
 
 
 def rows(out: Path) -> dict[str, np.ndarray]:
@@ -278,7 +278,9 @@ def test_what_the_user_can_mend_comes_back_from_workers_as_it_is(cluster: Any, t
 def test_a_worker_with_another_source_is_refused(tmp_path: Path):
     wrong = replace(work_of(small(), tmp_path / "out"), fingerprint="0" * 32)
     with pytest.raises(SourceError, match=r"'small' has other weights or preprocessing on"):
-        Extraction(wrong, find_shards(folder_of(tmp_path / "data"), "image", 6), Silent()).carry_out(made_here)
+        Extraction(wrong, find_shards(folder_of(tmp_path / "data"), "image", 6, Silent()), Silent()).carry_out(
+            made_here
+        )
 
 
 @pytest.mark.parametrize(("kind", "views"), [("text", None), ("image", 2)])

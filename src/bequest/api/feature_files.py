@@ -225,7 +225,7 @@ def _shards_of_features(
 ) -> FeatureFile:
     if not isinstance(data, str | Path):
         raise DataError("For a folder of shards the data are one address; expected a folder, a file or a pattern.")
-    extraction = Extraction(work, find_shards(data, source.modality, size), watcher)
+    extraction = Extraction(work, find_shards(data, source.modality, size, watcher), watcher)
     if on is None:
         manifest = extraction.carry_out(made_here)
     else:

@@ -17,7 +17,7 @@ from bequest.core.task import IntArray, Samples, Task
 from bequest.data.assemble import PARTS, Labelled, assemble
 from bequest.data.images import SUFFIXES, image_files, sound_image_files
 from bequest.data.labels import LabelColumns, no_labels, read_labels, sorted_names
-from bequest.data.messages import counted, listed, tally
+from bequest.data.messages import counted, listed, tally, told_links
 from bequest.data.spool import Lazy, picked, spool_columns
 from bequest.data.tables import skipped_note
 from bequest.data.text import Texts, read_sound_texts, read_texts
@@ -55,10 +55,7 @@ class _Found:
     @property
     def told_links(self) -> str:
         """What to say of links that were not followed; empty where there are none."""
-        if not self.links:
-            return ""
-        lead = counted(len(self.links), "link that leads", "links that lead")
-        return f"Did not follow {lead} out of {self.root}, e.g. {min(self.links)}: copy there what is meant."
+        return told_links(self.root, self.links)
 
     @property
     def num(self) -> int:

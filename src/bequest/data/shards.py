@@ -19,15 +19,17 @@ from itertools import accumulate
 from pathlib import Path, PurePosixPath
 from typing import IO, Any, Literal
 
-from bequest.core.errors import DataError, RunError
+from bequest.core.errors import DataError
+from bequest.core.observe import Observer
 from bequest.core.task import Modality
+from bequest.data.addresses import Listing, filesystem, list_files, reason
 from bequest.data.images import SUFFIXES
-from bequest.data.messages import counted, listed
+from bequest.data.messages import counted, listed, told_links
 
 Kind = Literal["files", "tar", "parquet"]
 
+_CHOOSE = "Name another folder, or choose with a pattern, e.g. 'folder/*.tar'."
 _TARS = (".tar", ".tar.gz", ".tgz")
-_MAGIC = re.compile(r"[*?\[]")
 _LISTERS = 16
 """Threads that read the ends of Parquet files, to see their row groups."""
 _READ_ROWS = 64
@@ -62,16 +64,22 @@ class InputShard:
     Attributes:
         name: Tells it from all others; fit for a file's name.
         kind: How they are kept.
-        urls: Of the files.
-        keys: Their paths from the data's root.
+        base: What stands before a file's path in its address.
+        keys: The files' paths.
         groups: Of a Parquet file, the first row group and the one after the last; (0, 0) of others.
     """
 
     name: str
     kind: Kind
-    urls: tuple[str, ...]
+    base: str
     keys: tuple[str, ...]
     groups: tuple[int, int] = (0, 0)
+
+    @property
+    def only(self) -> tuple[str, str]:
+        """Address and path of the one file."""
+        [key] = self.keys
+        return self.base + key, key
 
 
 @dataclass(frozen=True)
@@ -89,7 +97,7 @@ class Item:
     read: Callable[[], Any]
 
 
-def find_shards(address: str | Path, modality: Modality, size: int) -> list[InputShard]:
+def find_shards(address: str | Path, modality: Modality, size: int, observer: Observer) -> list[InputShard]:
     """The shards of the data at an address.
 
     Args:
@@ -97,27 +105,32 @@ def find_shards(address: str | Path, modality: Modality, size: int) -> list[Inpu
             with `*`; local, or of any protocol that fsspec knows.
         modality: What is looked for among a folder's files.
         size: Samples in a shard, about: files of a run, least rows of row groups. A tar is one shard.
+        observer: Told of links to images or texts that lead out of the data, which are not followed.
 
     Raises:
         DataError: There are no data, or data of several kinds.
         RunError: The package for the address's protocol is not installed.
     """
-    files = _listing(str(address))
+    files = list_files(str(address))
     wanted = SUFFIXES if modality == "image" else {".txt"}
-    found = {path: kind for path in files if (kind := _kind(path, wanted)) is not None}
-    kinds = sorted({kind for kind in found.values()})
+    found = {path: kind for path in files.num_bytes if (kind := _kind(path, wanted)) is not None}
+    linked = {path for path in files.leading_out if found.get(path) == "files"}
+    told = told_links(files.root, linked)
+    kinds = sorted({kind for path, kind in found.items() if path not in linked})
     if len(kinds) != 1:
         what = f"holds data of several kinds: {', '.join(kinds)}" if kinds else "holds no data"
         raise DataError(
             f"{address} {what}; expected tars, Parquet files, or {'images' if modality == 'image' else '.txt files'}. "
-            "Name another folder, or choose with a pattern, e.g. 'folder/*.tar'."
+            f"{told or _CHOOSE}"
         )
-    paths = sorted(found)
+    if told:
+        observer.note(told)
+    paths = sorted(found.keys() - linked)
     if kinds == ["tar"]:
         return [_shard("tar", [path], files) for path in paths]
     if kinds == ["parquet"]:
         with ThreadPoolExecutor(_LISTERS) as pool:
-            parts = pool.map(lambda path: _row_groups(files[path].url, size), paths)
+            parts = pool.map(lambda path: _row_groups(files.base + path, size), paths)
             return [_shard("parquet", [p], files, run) for p, runs in zip(paths, parts, strict=True) for run in runs]
     return [_shard("files", paths[start : start + size], files) for start in range(0, len(paths), size)]
 
@@ -137,52 +150,6 @@ def read_items(shard: InputShard, modality: Modality, columns: Columns) -> Itera
         yield item
 
 
-@dataclass(frozen=True)
-class _File:
-    url: str
-    num_bytes: int
-
-
-def _listing(address: str) -> dict[str, _File]:
-    """All files at an address, by their paths from its root."""
-    system, path = filesystem(address)
-    try:
-        if _MAGIC.search(path):
-            root = path[: path.index(_MAGIC.search(path).group())].rpartition("/")[0]  # pyright: ignore[reportOptionalMemberAccess]
-            found = system.glob(path, detail=True)
-            found = {name: about for name, about in found.items() if about["type"] == "file"}
-        elif _kind(path, SUFFIXES) is not None and not system.isdir(path):
-            root, found = path.rpartition("/")[0], {path: system.info(path)}
-        else:
-            root, found = path.rstrip("/"), system.find(path, detail=True)
-    except OSError as error:
-        raise DataError(f"Cannot list {address} ({_reason(error)}); expected data there. Correct its name.") from error
-    if not found:
-        raise DataError(f"There is nothing at {address}; expected a folder, a file, or a pattern. Correct its name.")
-    relative = {name[len(root) :].lstrip("/"): name for name in found}
-    seen = {short: name for short, name in relative.items() if not any(p.startswith(".") for p in short.split("/"))}
-    return {
-        short: _File(system.unstrip_protocol(name), int(found[name].get("size") or 0)) for short, name in seen.items()
-    }
-
-
-def filesystem(address: str) -> tuple[Any, str]:
-    """The file system of an address, and the path in it.
-
-    Raises:
-        RunError: fsspec does not know the protocol, or the package for it is not installed.
-    """
-    from fsspec.core import url_to_fs
-
-    try:
-        return url_to_fs(address)
-    except (ImportError, ValueError) as error:
-        raise RunError(
-            f"Cannot read {address}: {error}. Expected a local path, or a protocol that fsspec knows, with its package "
-            "installed."
-        ) from error
-
-
 def _kind(path: str, wanted: frozenset[str] | set[str]) -> Kind | None:
     name = path.lower()
     if name.endswith(_TARS):
@@ -192,13 +159,11 @@ def _kind(path: str, wanted: frozenset[str] | set[str]) -> Kind | None:
     return "files" if PurePosixPath(name).suffix in wanted else None
 
 
-def _shard(
-    kind: Kind, paths: Sequence[str], files: Mapping[str, _File], groups: tuple[int, int] = (0, 0)
-) -> InputShard:
-    described = repr([(path, files[path].num_bytes) for path in paths]) + repr(groups)
+def _shard(kind: Kind, paths: Sequence[str], files: Listing, groups: tuple[int, int] = (0, 0)) -> InputShard:
+    described = repr([(path, files.num_bytes[path]) for path in paths]) + repr(groups)
     digest = hashlib.blake2b(described.encode(errors="surrogatepass"), digest_size=8).hexdigest()
     stem = re.sub(r"[^A-Za-z0-9_-]+", "-", paths[0])[-60:].strip("-")
-    return InputShard(f"{stem}-{digest}", kind, tuple(files[p].url for p in paths), tuple(paths), groups)
+    return InputShard(f"{stem}-{digest}", kind, files.base, tuple(paths), groups)
 
 
 def _row_groups(url: str, size: int) -> list[tuple[int, int]]:
@@ -215,8 +180,8 @@ def _row_groups(url: str, size: int) -> list[tuple[int, int]]:
 
 
 def _files(shard: InputShard, modality: Modality, _: Columns) -> Iterator[Item]:
-    for url, key in zip(shard.urls, shard.keys, strict=True):
-        yield Item(key, PurePosixPath(key).parent.name, partial(_whole_file, url, modality))
+    for key in shard.keys:
+        yield Item(key, PurePosixPath(key).parent.name, partial(_whole_file, shard.base + key, modality))
 
 
 def _whole_file(url: str, modality: Modality) -> Any:
@@ -226,7 +191,7 @@ def _whole_file(url: str, modality: Modality) -> Any:
 
 
 def _tar(shard: InputShard, modality: Modality, columns: Columns) -> Iterator[Item]:
-    [url], [key] = shard.urls, shard.keys
+    url, key = shard.only
     last = "none"
     with _opened(url) as file:
         try:
@@ -235,7 +200,7 @@ def _tar(shard: InputShard, modality: Modality, columns: Columns) -> Iterator[It
                     yield _tar_item(f"{key}/{last}", members, modality, columns)
         except (tarfile.TarError, EOFError, OSError) as error:
             raise DataError(
-                f"{url} cannot be read as a tar after its sample {last} ({_reason(error)}); expected a whole one. "
+                f"{url} cannot be read as a tar after its sample {last} ({reason(error)}); expected a whole one. "
                 "Replace it."
             ) from error
 
@@ -285,7 +250,7 @@ def _tar_sample(key: str, members: Mapping[str, Any], found: Sequence[str], moda
 
 
 def _parquet(shard: InputShard, modality: Modality, columns: Columns) -> Iterator[Item]:
-    [url], [key] = shard.urls, shard.keys
+    url, key = shard.only
     first, end = shard.groups
     with _parquet_file(url) as file, _as_parquet(url):
         sample, label = _column(file.schema_arrow, url, modality, columns)
@@ -349,7 +314,7 @@ def _opened(url: str) -> Iterator[IO[bytes]]:
     try:
         file = system.open(path, "rb")
     except OSError as error:
-        raise DataError(f"Cannot open {url} ({_reason(error)}); expected a file that can be read.") from error
+        raise DataError(f"Cannot open {url} ({reason(error)}); expected a file that can be read.") from error
     with file:
         yield file
 
@@ -376,9 +341,4 @@ def _as_parquet(url: str) -> Iterator[None]:
     try:
         yield
     except (ArrowException, OSError) as error:
-        raise DataError(f"{url} cannot be read as a Parquet file: {_reason(error)}. Replace it.") from error
-
-
-def _reason(error: BaseException) -> str:
-    told = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
-    return told.strip().rstrip(".") or type(error).__name__
+        raise DataError(f"{url} cannot be read as a Parquet file: {reason(error)}. Replace it.") from error

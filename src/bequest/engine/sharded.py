@@ -30,10 +30,11 @@ from bequest.core import errors
 from bequest.core.errors import BequestError, DataError, RunError, SourceError
 from bequest.core.observe import Observer
 from bequest.core.results import atomic_open
+from bequest.data.addresses import filesystem
 from bequest.data.feature_files import MANIFEST, SUFFIX, FeatureWriter, read_end
 from bequest.data.images import decode_image
 from bequest.data.messages import counted, listed
-from bequest.data.shards import Columns, InputShard, Item, filesystem, read_items
+from bequest.data.shards import Columns, InputShard, Item, read_items
 from bequest.data.text import Texts
 from bequest.engine.cluster import Resources
 from bequest.engine.features import Work, circumstances, frozen_copy, run_frozen, tap_key
@@ -286,7 +287,7 @@ class _Actor:
 
 def _input_shard(content: dict[str, Any]) -> InputShard:
     first, end = content["groups"]
-    return InputShard(content["name"], content["kind"], tuple(content["urls"]), tuple(content["keys"]), (first, end))
+    return InputShard(content["name"], content["kind"], content["base"], tuple(content["keys"]), (first, end))
 
 
 def _record(content: Record) -> Record:
