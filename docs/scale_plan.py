@@ -144,7 +144,7 @@ def breaks(a: Assumed, m: Measured) -> list[str]:
     """Where each gives way first, with the numbers."""
     forward = a.images / m.images_s / 3600
     index, memory = a.images * m.index_bytes, a.machine_memory_gb * 1e9
-    boards = a.trials**2 / 2 * m.trial_record_bytes
+    outcomes = a.trials * m.body_bytes
     per_machine = a.machine_cores * m.images_s * a.image_bytes * 8 / 1e9
     shards = a.images / m.shard_images
     steps = 32 * a.cores / a.machine_cores
@@ -156,17 +156,19 @@ def breaks(a: Assumed, m: Measured) -> list[str]:
         f"{duration(a.trials * m.trial_s / 3600)}. Memory comes next: the store's index takes "
         f"{m.index_bytes} bytes a record, {size(index)} of {size(memory)}, so it holds "
         f"{memory / m.index_bytes / 1e9:.1f}·10⁹ records at most.",
-        f"**Ray trials** give way at the process that collects them. It writes leaderboard.json anew with every trial: "
-        f"{size(boards)} in all, {duration(boards / a.disk_mb_s / 1e6 / 3600)} at {a.disk_mb_s:g} MB/s, beside "
-        f"{duration(a.trials * m.trial_s / 3600 / min(a.cores, a.trials))} of trials; beyond about "
-        f"{crossing(a, m):,.0f} trials writing takes longer than trying. Scheduling does not matter: "
+        f"**Ray trials** give way at the process that collects them. It alone writes what trials trained, "
+        f"{size(m.body_bytes)} each: {duration(outcomes / a.disk_mb_s / 1e6 / 3600)} at {a.disk_mb_s:g} MB/s, beside "
+        f"{duration(a.trials * m.trial_s / 3600 / min(a.cores, a.trials))} of trials; with more than about "
+        f"{crossing(a, m):,.0f} cores they end faster than they are written. The leaderboard of "
+        f"{a.trials:,.0f} trials is {size(a.trials * m.trial_record_bytes)}, so that between trials it is made for a "
+        f"tenth of the time at most. Scheduling does not matter: "
         f"{m.task_s * 1e3:.1f} ms a task. Each machine also makes the frozen passes that it needs into its "
         f"own store, so what is shared is computed once a machine: 10⁹ images are for the pass, not for trials.",
         f"**Ray Data passes** give way by the network last: {a.machine_cores:g} cores at {m.images_s:g} images/s read "
         f"{per_machine:.1f} Gbit/s of {a.link_gbit:g}. What breaks first is the list of files: loose images are listed "
         f"by one process, which holds a name and a size for each, about 300 bytes, {size(a.images * 300)} for all; so "
-        f"keep them in tars or Parquet files. {shards:,.0f} shards are as many tasks, "
-        f"{duration(shards * m.task_s / 3600)} of scheduling, and a manifest of about {size(shards * 150)}.",
+        f"keep them in tars or Parquet files. {shards:,.0f} shards are 4,096 tasks, about "
+        f"{shards / 4096:.0f} shards each, and a manifest of about {size(shards * 150)}.",
         f"**accelerate** gives way by the store: training everything keeps each encoded sample, "
         f"{size(m.encoded_bytes)} of it, {size(a.images * m.encoded_bytes)} in all, "
         f"{m.encoded_bytes / a.image_bytes:.1f} times the JPEGs. Gradients are no bottleneck at "
@@ -177,8 +179,8 @@ def breaks(a: Assumed, m: Measured) -> list[str]:
 
 
 def crossing(a: Assumed, m: Measured) -> float:
-    """Trials at which writing the leaderboard takes as long as the trials on all cores."""
-    return 2 * m.trial_s / a.cores * a.disk_mb_s * 1e6 / m.trial_record_bytes
+    """Cores at which trials end as fast as one process writes what they trained."""
+    return m.trial_s * a.disk_mb_s * 1e6 / m.body_bytes
 
 
 def duration(hours: float) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ import torch
 from killing import without_timings
 
 import bequest
+from bequest.comparison import comparing
 from bequest.comparison.folder import RunFolder
 from bequest.core.errors import DataError, MethodError, RunError, SourceError
 from bequest.core.observe import Silent
@@ -66,6 +68,32 @@ def test_the_folder_holds_everything(tiny_sources: Any, tiny_tasks: Any, tmp_pat
         "tokenizer.json",
     }
     assert run.predict(["goal ball the team", "soup salt"])[0].label in ("sport", "food", "music")
+
+
+def test_of_a_leaderboard_that_takes_long_few_are_made(
+    tiny_sources: Any, tiny_tasks: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    written: list[int] = []
+
+    def write_board(self: RunFolder, board: Leaderboard) -> None:
+        written.append(len(board.trials))
+        honest(self, board)
+
+    honest = RunFolder.write_board
+    monkeypatch.setattr(RunFolder, "write_board", write_board)
+    compare(tiny_sources, tiny_tasks, tmp_path / "each", methods=["linear_probe"], settings={}, seeds=3)
+    assert set(written) == {1, 2, 3}
+    written.clear()
+    monkeypatch.setattr(comparing, "_MOST_OF_THE_TIME", 1e-9)
+    run = compare(tiny_sources, tiny_tasks, tmp_path / "few", methods=["linear_probe"], settings={}, seeds=3)
+    assert set(written) == {1, 3} and len(run.board.trials) == 3
+
+
+def test_a_lock_that_is_no_file_is_named(tiny_sources: Any, tiny_tasks: Any, tmp_path: Path) -> None:
+    (tmp_path / "run").mkdir()
+    os.mkfifo(tmp_path / "run" / ".lock")
+    with pytest.raises(RunError, match=r"\.lock is no file; expected one, or none\. Remove it\."):
+        compare(tiny_sources, tiny_tasks, tmp_path / "run")
 
 
 def test_the_best_model_scores_what_its_trial_scored(tiny_sources: Any, tiny_tasks: Any, tmp_path: Path) -> None:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import tiny
 import torch
 from sklearn.linear_model import LogisticRegressionCV, RidgeCV
 from sklearn.metrics import f1_score, r2_score
@@ -17,6 +19,8 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 import bequest
+from bequest.core.errors import RunError
+from bequest.core.observe import Silent
 from bequest.core.per_class import class_scores
 from bequest.core.registry import get_method
 from bequest.engine.features import embeddings, encoded, forward
@@ -61,6 +65,24 @@ def test_records(finished: tuple[Any, bequest.Run]) -> None:
         assert row.test is not None and row.test.mean > 0.3, f"{row.method} learned nothing"
     again = type(run.board).from_json(run.board.to_json())
     assert again == run.board
+
+
+def test_scores_that_are_no_numbers_end_the_trial(tiny_sources: Any, tmp_path: Path) -> None:
+    """Values whose squares are beyond float32: an error in the row, and the other methods are tried."""
+    task = tiny.values_task()
+    huge = replace(task, labels=(task.labels / np.abs(task.labels).max() * 3e38).astype(task.labels.dtype))
+    told: list[str] = []
+
+    class Told(Silent):
+        def trial(self, record: Any, board: Any) -> None:
+            told.append(f"{record.method}: {record.error}")
+
+    with pytest.raises(RunError):
+        places = {"out": tmp_path / "run", "cache": tmp_path / "cache", "observer": Told()}
+        methods = ["linear_probe", "full"]
+        bequest.compare(huge, tiny_sources["image"], methods, seeds=1, train_size=60, test_size=30, **places)
+    assert [line.partition(":")[0] for line in told] == ["linear_probe", "full"]
+    assert "linear_probe: The scores are no finite numbers (" in told[0] and "in another unit" in told[0]
 
 
 def test_training_helps(finished: tuple[Any, bequest.Run]) -> None:

@@ -10,8 +10,8 @@ import pytest
 
 import bequest
 from bequest.comparison.local import advance
-from bequest.comparison.tuning import Budget, attempted, ranges, tune
-from bequest.core.errors import DataError, TrainingError
+from bequest.comparison.tuning import TUNING_FILE, Budget, attempted, ranges, tune
+from bequest.core.errors import DataError, RunError, TrainingError
 from bequest.core.registry import get_method
 
 LORA = get_method("lora")
@@ -142,3 +142,17 @@ def test_both_budgets_are_refused(tiny_sources: Any, tiny_tasks: Any, tmp_path: 
     ):
         with pytest.raises(DataError, match=message):
             bequest.compare(tiny_tasks["text"], tiny_sources["text"], out=tmp_path, progress=False, **given)
+
+
+@pytest.mark.parametrize("damage", [lambda data: data[: len(data) // 2], lambda data: b"\xff" * len(data)])
+def test_a_damaged_file_of_trials_is_named(tmp_path: Path, damage: Any) -> None:
+    searched = ranges(LORA.hyperparameters, RESOLVED, {})
+
+    def search() -> Any:
+        return carried_out(tune(tmp_path, "a", searched, RESOLVED, Budget(trials=2)), bowl)
+
+    search()
+    file = tmp_path / TUNING_FILE
+    file.write_bytes(damage(file.read_bytes()))
+    with pytest.raises(RunError, match=r"tuning\.db cannot be read or written \(.*Restore the file, or remove it"):
+        search()

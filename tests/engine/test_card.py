@@ -100,3 +100,12 @@ def test_an_unknown_licence_is_not_dressed_up(tiny_sources: dict[str, Any]) -> N
 )
 def test_the_hubs_name_of_a_source(tiny_sources: dict[str, Any], name: str, expected: str | None) -> None:
     assert hub_name(replace(tiny_sources["text"], request={"name": name})) == expected
+
+
+def test_names_of_somebody_else_stay_text(tiny_sources: dict[str, Any]) -> None:
+    evil = ("a\n# Owned\n<script>x</script>", "![x](http://evil/?q)", "[y](http://evil)", "`z`")
+    record = {**RECORD, "task": evil[0], "evidence": {**EVIDENCE, "groups": {evil[1]: 0.5}, "by_class": None}}
+    text = str(model_card(tiny_sources["text"], "classification", evil, record))
+    body = re.sub(r"^---\n.*?\n---\n", "", text, flags=re.S)
+    assert not re.search(r"^# Owned|(?<!\\)<script|(?<!\\)!\[|(?<!\\)\[[xy]|(?<!\\)`z", body, re.M)
+    assert "\\# Owned \\<script\\>" in body

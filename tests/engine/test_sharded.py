@@ -26,6 +26,7 @@ from bequest.data.arrays import read_samples
 from bequest.data.feature_files import read_features
 from bequest.data.shards import Columns, InputShard, find_shards
 from bequest.data.views import choose_views
+from bequest.engine import workers
 from bequest.engine.cluster import Resources
 from bequest.engine.context import Context
 from bequest.engine.runtime import choose_runtime
@@ -242,37 +243,44 @@ def test_ray_makes_the_same_shards(cluster: Any, tmp_path: Path):
     source, data = small(), folder_of(tmp_path / "data", 24)
     here = extraction(source, data, tmp_path / "here").carry_out(made_here)
     there = extraction(source, data, tmp_path / "there")
-    elsewhere = there.carry_out(OnRay(cluster, Resources(), Silent()))
+    elsewhere = there.carry_out(OnRay(cluster, Resources()))
     assert elsewhere == here  # digests of all that is in the files among it
 
 
-def test_a_worker_that_dies_leaves_every_sample_once(cluster: Any, tmp_path: Path):
+@pytest.mark.parametrize("once", [True, False], ids=["once", "each time"])
+def test_a_worker_that_dies(once: bool, cluster: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     killed = tmp_path / "killed"
 
     class Deadly(ImagePreprocess):
-        """Ends its process, once, in the midst of the third shard."""
+        """Ends its process in the midst of the third shard."""
 
         def encode(self, sample: Any) -> Any:
             from bequest.engine import sharded  # where the worker is
 
-            if len(list((tmp_path / "out").glob("*.parquet"))) >= 2 and not killed.exists():
+            if len(list((tmp_path / "out").glob("*.parquet"))) >= 2 and not (once and killed.exists()):
                 killed.touch()
                 os._exit(1)
             assert sharded is not None
             return super().encode(sample)
 
+    monkeypatch.setattr(workers, "RESTARTED", {"max_restarts": 1, "max_task_retries": 1})
     plain: Any = small().preprocess
     source = replace(small(), preprocess=Deadly(plain.size, plain.mean, plain.std))
-    data = folder_of(tmp_path / "data", 24)
-    extraction(source, data, tmp_path / "out").carry_out(OnRay(cluster, Resources(), Silent()))
+    passed, on_ray = extraction(source, folder_of(tmp_path / "data", 24), tmp_path / "out"), OnRay(cluster, Resources())
+    if once:
+        passed.carry_out(on_ray)
+        assert sorted(rows(tmp_path / "out")) == sorted(f"{'ab'[i % 2]}/{i:02}.png" for i in range(24))
+    else:
+        with pytest.raises(RunError, match=r"A worker died 2 times \(.*--resources memory=8GB"):
+            passed.carry_out(on_ray)
+        assert len(list((tmp_path / "out").glob("*.parquet"))) == 2, "what was made is kept"
     assert killed.exists()
-    assert sorted(rows(tmp_path / "out")) == sorted(f"{'ab'[i % 2]}/{i:02}.png" for i in range(24))
 
 
 def test_what_the_user_can_mend_comes_back_from_workers_as_it_is(cluster: Any, tmp_path: Path):
     data = folder_of(tmp_path / "data", 6, bad=3)
     with pytest.raises(DataError, match=r"^Cannot decode the image b/03.png.*--skip-bad\.$"):
-        extraction(small(), data, tmp_path / "out").carry_out(OnRay(cluster, Resources(), Silent()))
+        extraction(small(), data, tmp_path / "out").carry_out(OnRay(cluster, Resources()))
 
 
 def test_a_worker_with_another_source_is_refused(tmp_path: Path):

@@ -179,6 +179,31 @@ def test_a_forged_seal_does_not_help(run: Path, tmp_path: Path) -> None:
             bequest.replay(tmp_path / "run", out=tmp_path / "again", progress=False)
 
 
+RECORDED = {
+    **dict.fromkeys(("source", "data", "methods", "settings", "augment", "precision", "teacher", "source_data"), 5),
+    **{name: ["x"] for name in ("seeds", "train_sizes", "temperatures")},
+    **{"train_size": "x", "test_size": [], "folds": {}, "cut": 1, "distillation": [], "unlabelled": {}},
+}
+
+
+@pytest.mark.parametrize("name", [*RECORDED, "source.name", "source.max_tokens", "data.path", "data.more"])
+def test_settings_of_another_kind_are_named(run: Path, tmp_path: Path, name: str) -> None:
+    shutil.copytree(run, tmp_path / "run")
+    file = tmp_path / "run" / "run.json"
+    content = json.loads(file.read_text())
+    del content["digest"]
+    scalars = dict.fromkeys(("text_column", "image_column", "label_column", "split_column", "group_column"))
+    data = {"path": "a.csv", "task": "auto", **scalars, "encoding": "utf-8", "skip_bad": False}
+    sealed = {**content["settings"], "data": data, "replayable": True}
+    field, _, inner = name.partition(".")
+    wrong = {**sealed, field: {**sealed[field], inner: {}} if inner else RECORDED[field]}
+    for settings, told in ((wrong, inner or field), ({k: v for k, v in sealed.items() if k != field}, field)):
+        forged = {**content, "settings": settings}
+        file.write_text(json.dumps({**forged, "digest": digest(forged)}))
+        with pytest.raises(RunError, match=rf"run\.json is not as bequest wrote it: .*{told}"):
+            bequest.replay(tmp_path / "run", out=tmp_path / "again", progress=False)
+
+
 HEADERS: dict[str, bytes] = {
     "a length of 2⁶³": (2**63).to_bytes(8, "little") + b"{}",
     "a length of all there is": (10**9).to_bytes(8, "little") + b"{}",

@@ -349,7 +349,7 @@ def _budget(tune: int | None, budget: str | float | None) -> Budget | None:
 def _teach_elsewhere(context: Context, protocol: Protocol, on: str, asked: Resources) -> None:
     """Have workers compute what teachers make, before training begins; it is found in the store then."""
     draws = [draw for seed in protocol.seeds for draw in protocol.draws(context.task, seed)]
-    with connected(on) as ray, closing(Workers(ray, asked)) as workers:
+    with connected(on, asked) as ray, closing(Workers(ray, asked)) as workers:
         taught = replace(context, workers=workers)
         teach_ahead(taught, [draw.train for draw in draws], protocol.tested(context.task))
 
@@ -359,7 +359,7 @@ def _runner(on: str | None, asked: Resources) -> Iterator[Runner]:
     if on is None:
         yield in_process
         return
-    with connected(on) as ray:
+    with connected(on, asked) as ray:
         yield partial(on_ray, ray, asked)
 
 

@@ -229,8 +229,8 @@ def _shards_of_features(
     if on is None:
         manifest = extraction.carry_out(made_here)
     else:
-        with connected(on) as ray:
-            manifest = extraction.carry_out(OnRay(ray, asked, watcher))
+        with connected(on, asked) as ray:
+            manifest = extraction.carry_out(OnRay(ray, asked))
     place = work.out if "://" in work.out else Path(work.out)
     return FeatureFile(place, manifest["num_samples"], tuple(column_names(work.taps)))
 

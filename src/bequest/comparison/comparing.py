@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import time
 from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import asdict, dataclass, field, replace
@@ -30,12 +32,13 @@ from bequest.comparison.statistics import RANKING, make_row, rank
 from bequest.comparison.teacher import Taught, measure_teacher
 from bequest.comparison.tuning import Attempted, Budget, Tuned, attempted, ranges, tune
 from bequest.comparison.weights import examine
-from bequest.core.errors import RunError, TrainingError
+from bequest.core.errors import MethodError, RunError, TrainingError
 from bequest.core.observe import Observer, Silent
 from bequest.core.registry import Hyperparameter
 from bequest.core.results import WORST_GROUP, Leaderboard, Row, TrialRecord
 from bequest.core.sealed import SealedLabels
 from bequest.core.task import Draw, IntArray, Task
+from bequest.data.messages import listed
 from bequest.engine.adapted import AdaptedModel
 from bequest.engine.context import Context
 from bequest.engine.run import Outcome, make_plan, prepare, restore
@@ -94,7 +97,7 @@ def compare(
     begin = partial(_Comparison.begin, context, task, sealed, entries, runner=runner, team=team)
     parts = [begin(part, RunFolder(out / SIZES / str(part.train_size)), is_part=True) for part in _parts(protocol)]
     comparison = begin(protocol, RunFolder(out), measure=measure)
-    team.meet()
+    team.meet({"data": task.fingerprint, "source": source.fingerprint})
     if not team.ranks.is_main:
         return team.follow(comparison.context_of)
     for note in task.notes:
@@ -125,6 +128,12 @@ def _context(
         source_task=protocol.source_task,
         teaching=protocol.teaching,
     )
+
+
+_MOST_OF_THE_TIME = 0.1
+"""That leaderboards between trials may take."""
+_AT_ONCE_S = 1.0
+"""A shorter wait for the next one is none."""
 
 
 @dataclass(frozen=True)
@@ -228,6 +237,8 @@ class _Comparison:
     scores: dict[str, dict[int, Scores]] = field(default_factory=dict[str, dict[int, Scores]])
     taught: Taught | None = None
     prepared: int = 0
+    last: Leaderboard | None = None
+    due: float = 0.0
     environment: dict[str, Any] = field(init=False)
 
     def __post_init__(self) -> None:
@@ -312,10 +323,18 @@ class _Comparison:
             is_new |= looked_at is not first
             self.enter(looked_at)
             record = looked_at if looked_at.seed == record.seed else record
-        board = self.board()
-        if is_new:
-            self.folder.write_board(board)
-        self.context.observer.trial(record, board)
+        self.context.observer.trial(record, self.latest(is_new=is_new))
+
+    def latest(self, *, is_new: bool) -> Leaderboard:
+        """The leaderboard, or an earlier one: of thousands of trials it takes seconds, and records hold what counts."""
+        began = time.monotonic()
+        if self.last is None or began >= self.due:
+            self.last = self.board()
+            if is_new:
+                self.folder.write_board(self.last)
+            ended = time.monotonic()
+            self.due = ended + max(0.0, (ended - began) / _MOST_OF_THE_TIME - _AT_ONCE_S)
+        return self.last
 
     def enter(self, record: TrialRecord) -> None:
         """Put a record in its place among the trials, or in that of the one that stood there."""
@@ -480,6 +499,7 @@ class _Comparison:
         if self.protocol.select_by == "worst-group":
             score = worst(group_scores(context.task, indices, outcome.validation)) or 0.0
         loss = float(objective.loss(outcome.validation, labels))
+        _check_finite({objective.metric: score, "loss": loss})
         return (score if objective.higher_is_better else -score), loss
 
     def trial(self, name: str, seed: int) -> TrialRecord:
@@ -491,16 +511,18 @@ class _Comparison:
             with PeakMemory(self.context.runtime.device) as memory:
                 for draw, folder in zip(self.draws[seed], folders, strict=True):
                     folds.append(self.fold(entry, seed, draw, folder, identity))
+            outputs, kept = self.test_outputs(folds), folds[0].outcome
+            record = self.record(entry, seed, folds, outputs)
         except ENDS_A_TRIAL as error:
             reason = str(error) or type(error).__name__
             if isinstance(error, TrainingError):
                 kept = self.folder.keep_last_good(name, seed, folders[len(folds)])
                 reason += f" The weights kept: {kept.relative_to(self.folder.path)}."
-            asked, computed = np.sum([*(fold.passes for fold in folds), self.passes()], axis=0).tolist()
+            unfinished = [self.passes()] if len(folds) < len(folders) else []
+            asked, computed = np.sum([*(fold.passes for fold in folds), *unfinished], axis=0).tolist()
             return replace(self.blank(entry, seed), error=reason, asked_samples=asked, frozen_samples=computed)
-        outputs, kept = self.test_outputs(folds), folds[0].outcome
         taken = {"added_memory_bytes": memory.added_bytes, "accelerator_memory_bytes": memory.accelerator_bytes}
-        record = replace(self.record(entry, seed, folds, outputs), **taken)
+        record = replace(record, **taken)
         self.folder.finish(record, identity, kept.trained, kept.head, outputs, self.tested)
         return record
 
@@ -544,6 +566,10 @@ class _Comparison:
         with self.sealed.opened() as task:
             groups = group_scores(task, self.tested, outputs)
         worst_group = worst(groups)
+        tested, metric = objective.score(outputs, test), objective.metric
+        losses = {"validation loss": validation_loss, "test loss": float(objective.loss(outputs, test))}
+        scores = {f"validation {metric}": validation, f"test {metric}": tested, **losses}
+        _check_finite({**scores, **{name: value for name, value in further.items() if value is not None}})
         is_first = seed == next(iter(self.draws))
         inference = _inference(self.context, outcome.network, draw.test) if is_first else {}
         return replace(
@@ -551,8 +577,8 @@ class _Comparison:
             **inference,
             validation=validation,
             validation_loss=validation_loss,
-            test=objective.score(outputs, test),
-            test_loss=float(objective.loss(outputs, test)),
+            test=tested,
+            test_loss=losses["test loss"],
             metrics={
                 **{name: value for name, value in further.items() if value is not None},
                 **({} if worst_group is None else {WORST_GROUP: worst_group}),
@@ -739,6 +765,16 @@ class _Comparison:
             "divided": _divided(self.entries),
             "source_task": self.protocol.source_task and self.protocol.source_task.fingerprint,
         }
+
+
+def _check_finite(scores: Mapping[str, float]) -> None:
+    """Raise what ends a trial where predictions are so far off, or labels so large, that scores are no numbers."""
+    wrong = [f"{name} {value}" for name, value in scores.items() if not math.isfinite(value)]
+    if wrong:
+        raise MethodError(
+            f"The scores are no finite numbers ({listed(wrong, 3)}). Lower the learning rate; values that are to be "
+            "predicted must be such that their squares are numbers: give them in another unit."
+        )
 
 
 def _job(method: str, seed: int) -> Job:

@@ -4,18 +4,18 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import torch
 
-from bequest.comparison.folder import RunFolder
+from bequest.comparison.folder import BOARD_FILE, RunFolder
 from bequest.core.distillation import taught_by, untaught
 from bequest.core.errors import RunError, nearest
 from bequest.core.plan import Plan
 from bequest.core.registry import get_method
 from bequest.core.results import Leaderboard, TrialRecord
-from bequest.core.task import Task
+from bequest.core.task import Kind, Task
 from bequest.engine.adapted import AdaptedModel, load
 from bequest.engine.formats import TOLERANCE, Check, ship
 from bequest.engine.formats.format import Format
@@ -106,7 +106,7 @@ def _trained(
     kept = RunFolder(run)
     board = kept.board()
     source = _source(kept, run, source)
-    task = replace(task, classes=tuple(board.task["classes"]), kind=board.task.get("kind", "classification"))
+    task = replace(task, **_classes_and_kind(board, run))
     for name in _candidates(board, run, method):
         plan = _plan(_trial(board, run, name, None), source, task)
         if not form.merged and not adapted_layers(plan.network.body):
@@ -124,6 +124,16 @@ def _trained(
         f"The run in {run} cannot be exported as an adapter: {told} no low-rank layers; expected a method that adds "
         "some, e.g. lora. Other formats hold whole networks: bequest export RUN model.onnx."
     )
+
+
+def _classes_and_kind(board: Leaderboard, run: Path) -> dict[str, Any]:
+    classes, kind = board.task.get("classes"), board.task.get("kind")
+    if kind not in get_args(Kind) or not isinstance(classes, list) or not all(isinstance(c, str) for c in classes):
+        raise RunError(
+            f"{run / BOARD_FILE} does not say what the task is; expected its kind, and the names of its classes. "
+            "Restore the file, or run again."
+        )
+    return {"classes": tuple(classes), "kind": kind}
 
 
 def _candidates(board: Leaderboard, run: Path, method: str | None) -> list[str]:

@@ -72,6 +72,8 @@ class RunFolder:
                 "empty folder. Choose another --out, or restore the file."
             )
         self.path.mkdir(parents=True, exist_ok=True)
+        if (self.path / _LOCK).exists() and not (self.path / _LOCK).is_file():
+            raise RunError(f"{self.path / _LOCK} is no file; expected one, or none. Remove it.")
         with (self.path / _LOCK).open("ab") as lock:
             if not locked(lock):
                 raise RunError(
@@ -284,7 +286,11 @@ class RunFolder:
         Raises:
             RunError: The file that holds it is missing or damaged.
         """
-        return self._run_file()["identity"]["weights"]
+        found = self._run_file()["identity"].get("weights")
+        if not isinstance(found, str):
+            file, remedy = self.path / RUN_FILE, "Restore it, or choose another --out and run again."
+            raise RunError(_changed(file, "it does not name the source's weights", remedy))
+        return found
 
     def _run_file(self) -> dict[str, Any]:
         file, remedy = self.path / RUN_FILE, "Restore it, or choose another --out and run again."

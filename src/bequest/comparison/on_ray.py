@@ -12,7 +12,7 @@ from __future__ import annotations
 import re
 import time
 from collections.abc import Generator, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -46,8 +46,8 @@ def on_ray(ray: Any, asked: Resources, work: Work, jobs: Sequence[Job]) -> Gener
         A job's number and what it came to, as they end.
 
     Raises:
-        RunError: No machine has what a task asks for, the work cannot be sent, a worker's versions are others, or
-            workers died at a part each time that it was carried out; all else has ended then.
+        RunError: The work cannot be sent, a worker's versions are others, the cluster is gone, or workers died at a
+            part each time that it was carried out; all else has ended then.
         BequestError: Whatever a part raises.
     """
     tasks = _Tasks(ray, asked, work, jobs)
@@ -56,9 +56,15 @@ def on_ray(ray: Any, asked: Resources, work: Work, jobs: Sequence[Job]) -> Gener
             yield from tasks.advance(number)
         while tasks.pending:
             yield from tasks.next()
+    except ConnectionError as error:  # an OSError, but none of a disk
+        raise RunError(
+            f"The connection to Ray's cluster was lost ({_first_line(error)}); expected one until the end. Finished "
+            "trials are kept, and the same command goes on with them."
+        ) from error
     finally:
-        for ref in tasks.pending:
-            ray.cancel(ref, force=True)
+        with suppress(ConnectionError):
+            for ref in tasks.pending:
+                ray.cancel(ref, force=True)
     if tasks.lost:
         raise RunError("\n".join(tasks.lost))
 
@@ -85,11 +91,6 @@ class _Tasks:
 
     def __init__(self, ray: Any, asked: Resources, work: Work, jobs: Sequence[Job]) -> None:
         self.ray, self.asked, self.work, self.jobs = ray, asked, work, jobs
-        if not asked.fit(ray):
-            raise RunError(
-                f"--resources asks for {asked} a task, which no machine of the cluster has; expected at "
-                "most what one has. State less, or add such a machine first."
-            )
         try:
             self.parcel = ray.put(work.parcel())
         except (TypeError, AttributeError, ValueError) as error:

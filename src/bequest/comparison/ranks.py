@@ -6,7 +6,8 @@ others wait for a trial to begin, take part in it, and wait for the next one.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import platform
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -69,11 +70,21 @@ class Team:
     ranks: Ranks = field(default_factory=Ranks)
     _apart: bool = False
 
-    def meet(self) -> None:
-        """Before a comparison begins: what went wrong in any process until here is raised in all."""
+    def meet(self, fingerprints: Mapping[str, str]) -> None:
+        """Before a comparison begins: what went wrong in any process until here is raised in all.
+
+        Args:
+            fingerprints: Of what must be the same in all of them; one on another machine may have read other files.
+
+        Raises:
+            RunError: They are not.
+        """
         global _have_met
         _have_met = True
         self.ranks.exchange(None)
+        expected = self.ranks.from_main(lambda: dict(fingerprints))
+        differing = [name for name, found in fingerprints.items() if expected[name] != found]
+        self.ranks.exchange(_differs(differing) if differing else None)
 
     def run(self, context: Context, part: Part, folder: Path | None = None, identity: Any = None) -> Outcome:
         """In the main process: carry out a part, all together; its errors are those of `engine.run`.
@@ -145,6 +156,13 @@ def to_tell(error: BequestError) -> BequestError | None:
 def _is_everywhere(error: BaseException) -> bool:
     """Whether all processes come to the same error, so that none of them is left alone in the trial."""
     return isinstance(error, ENDS_A_TRIAL) or is_shared(error)
+
+
+def _differs(names: Sequence[str]) -> RunError:
+    return RunError(
+        f"The {' and the '.join(names)} that the processes of this run have read differ, those on {platform.node()} "
+        "from those of the main one; expected the same files on every machine. Copy them there."
+    )
 
 
 def _raise(error: Exception) -> None:

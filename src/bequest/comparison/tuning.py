@@ -8,12 +8,13 @@ it. The first setting of a method is its own defaults, the others come from Optu
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Generator, Mapping
+from collections.abc import Callable, Generator, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from bequest.core.errors import MethodError, TrainingError
+from bequest.core.errors import MethodError, RunError, TrainingError
 from bequest.core.registry import Hyperparameter
 
 if TYPE_CHECKING:
@@ -141,13 +142,21 @@ def tune(
 
     Raises:
         MethodError: Optuna is not installed.
+        RunError: The file of its trials is damaged, or cannot be written.
     """
-    study = _study(folder, name)
+    _require_optuna()
+    with _undamaged(folder):
+        study = _study(folder, name)
+        done = _attempts(study)
     distributions = {key: _distribution(*found) for key, found in searched.items()}
     first = {key: defaults[key] for key in searched}
-    while not budget.is_spent(len(done := _attempts(study)), sum(t.user_attrs[_SECONDS] for t in done)):
-        trial = _ask(study, distributions, first if not done else None, len(done))
-        _tell(study, trial, (yield dict(trial.params)))
+    while not budget.is_spent(len(done), sum(t.user_attrs[_SECONDS] for t in done)):
+        with _undamaged(folder):
+            trial = _ask(study, distributions, first if not done else None, len(done))
+        found = yield dict(trial.params)
+        with _undamaged(folder):
+            _tell(study, trial, found)
+            done = _attempts(study)
     best = max((t for t in done if _SCORE in t.user_attrs), key=_goodness, default=None)
     return Tuned(
         settings=first if best is None else dict(best.params),
@@ -159,7 +168,23 @@ def tune(
     )
 
 
-def _study(folder: Path, name: str) -> Study:
+@contextmanager
+def _undamaged(folder: Path) -> Iterator[None]:
+    """Turns what the database raises into a message for the user."""
+    from optuna.exceptions import StorageInternalError
+    from sqlalchemy.exc import SQLAlchemyError
+
+    try:
+        yield
+    except (SQLAlchemyError, StorageInternalError) as error:
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise RunError(
+            f"{folder / TUNING_FILE} cannot be read or written ({reason}); expected what bequest wrote, and room on "
+            "the disk. Restore the file, or remove it and run again: settings are then chosen anew."
+        ) from error
+
+
+def _require_optuna() -> None:
     try:
         import optuna
     except ImportError as error:
@@ -168,6 +193,11 @@ def _study(folder: Path, name: str) -> Study:
             "pip install 'bequest[tune]'. Or leave --tune and --budget out."
         ) from error
     optuna.logging.set_verbosity(optuna.logging.WARNING)
+
+
+def _study(folder: Path, name: str) -> Study:
+    import optuna
+
     folder.mkdir(parents=True, exist_ok=True)
     storage = f"sqlite:///{folder / TUNING_FILE}"
     return optuna.create_study(storage=storage, study_name=name, direction="maximize", load_if_exists=True)

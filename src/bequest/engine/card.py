@@ -97,8 +97,9 @@ def _what(source: Source, kind: Kind, classes: tuple[str, ...], record: Mapping[
         "causal-lm": "It continues texts.",
     }[kind]
     how = f" by `{method}`" if method else ""
+    told, name = _plain(task or "An adapted model"), source.name.replace("`", "'")
     return (
-        f"# {task or 'An adapted model'}\n\n`{source.name}`, adapted{how}{f' to {task}' if task else ''}. {does} "
+        f"# {told}\n\n`{name}`, adapted{how}{f' to {told}' if task else ''}. {does} "
         f"It takes samples of kind {source.modality}."
     )
 
@@ -132,7 +133,7 @@ def _training(record: Mapping[str, Any], evidence: Mapping[str, Any]) -> str:
         if evidence.get("tuning"):
             tuning = evidence["tuning"]
             lines.append(
-                f"{_listed(tuple(f'`{name}`' for name in tuning['settings']))} were chosen among {tuning['tried']} "
+                f"{', '.join(f'`{name}`' for name in tuning['settings'])} were chosen among {tuning['tried']} "
                 "settings that were tried on held-out labels of another seed."
             )
         lines.append(f"| setting | value |\n| --- | --- |\n{rows}")
@@ -196,7 +197,7 @@ def _limits(kind: Kind, evidence: Mapping[str, Any]) -> str:
             )
     if evidence.get("groups"):
         name, low = min(evidence["groups"].items(), key=lambda group: group[1])
-        lines.append(f"Of the groups in the test part {name} fares worst, with an accuracy of {low:.4g}.")
+        lines.append(f"Of the groups in the test part {_plain(name)} fares worst, with an accuracy of {low:.4g}.")
     if kind in ("classification", "multi-label"):
         lines.append("It knows no other classes: a sample of none of them is given one of them all the same.")
     lines.append("What its source learned, good and bad, it has inherited.")
@@ -220,12 +221,16 @@ def _share(value: float | None) -> str:
 
 
 def _listed(names: tuple[str, ...], most: int = 20) -> str:
-    return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")
+    return ", ".join(map(_plain, names[:most])) + (f" and {len(names) - most} more" if len(names) > most else "")
 
 
 def _cell(value: Any) -> str:
-    """On one line, and no end of a table's cell."""
-    return " ".join(str(value).split()).replace("|", "\\|") or "none"
+    return _plain(value) or "none"
+
+
+def _plain(value: Any) -> str:
+    """Text of somebody's data on one line, in which Markdown finds no heading, link, image, HTML or end of a cell."""
+    return re.sub(r"([\\`*_\[\]<>|#!&~$])", r"\\\1", " ".join(str(value).split()))
 
 
 def _slug(name: str) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -13,6 +14,8 @@ from bequest.core.errors import DataError, RunError
 from bequest.core.processes import launched
 
 _UNITS = {"": 1, "B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12}
+_LEAST = 0.0001
+"""Share of a core or an accelerator: what Ray counts in."""
 _EXPECTED = "expected cpus, gpus and memory, each with an amount, e.g. cpus=2,gpus=0.5,memory=4GB"
 
 
@@ -58,6 +61,14 @@ class Resources:
         """Whether some machine of the cluster has as much, free or not."""
         return any(self.times_in(node["Resources"]) for node in ray.nodes() if node["Alive"])
 
+    def require(self, ray: Any) -> None:
+        """Raise `RunError` where no machine of the cluster has as much: what asks for it would wait for ever."""
+        if not self.fit(ray):
+            raise RunError(
+                f"--resources asks for {self} a task, which no machine of the cluster has; expected at "
+                "most what one has. State less, or add such a machine first."
+            )
+
 
 def resources(text: str | None) -> Resources:
     """Resources from text such as `cpus=2,gpus=0.5,memory=4GB`; None for one core.
@@ -67,33 +78,41 @@ def resources(text: str | None) -> Resources:
     """
     amounts: dict[str, float] = {}
     for part in text.split(",") if text else ():
-        found = re.fullmatch(r"\s*(cpus|gpus|memory)\s*=\s*([0-9.]+)\s*([KMGT]?B)?\s*", part, re.IGNORECASE)
+        found = re.fullmatch(r"\s*(cpus|gpus|memory)\s*=\s*(\d+(?:\.\d*)?|\.\d+)\s*([KMGT]?B)?\s*", part, re.IGNORECASE)
         name = found and found[1].lower()
-        if not found or name in amounts or (found[3] and name != "memory") or found[2].count(".") > 1:
+        if not found or name in amounts or (found[3] and name != "memory"):
             raise DataError(f"--resources is {text!r}; {_EXPECTED}.")
         amounts[str(name)] = float(found[2]) * _UNITS[(found[3] or "").upper()]
     chosen = Resources(amounts.get("cpus", 1), amounts.get("gpus", 0), int(amounts.get("memory", 0)))
-    if not chosen.cpus > 0:
-        raise DataError(f"--resources is {text!r}; {_EXPECTED}, and more than 0 cpus.")
+    if chosen.cpus < _LEAST or 0 < chosen.gpus < _LEAST:
+        raise DataError(f"--resources is {text!r}; {_EXPECTED}, of cpus {_LEAST} at least.")
+    if chosen.gpus > 1 and chosen.gpus % 1:
+        raise DataError(f"--resources is {text!r}; {_EXPECTED}, of gpus a whole number or a part of one.")
     return chosen
 
 
+def _is_address(text: str) -> bool:
+    found = re.fullmatch(r"ray://(?:\[[0-9a-fA-F:.]+\]|[^/\s:\[\]]+):(\d{1,5})", text)
+    return found is not None and 0 < int(found[1]) < 2**16
+
+
 @contextmanager
-def connected(address: str) -> Iterator[Any]:
+def connected(address: str, asked: Resources) -> Iterator[Any]:
     """Ray, connected; what is not ours is left as it was.
 
     Args:
         address: `ray` for the cluster that this machine is part of, or else one of this machine alone that ends with
             the context; `ray://HOST:PORT` for one elsewhere.
+        asked: What some machine of it must have.
 
     Yields:
         The module `ray`.
 
     Raises:
         DataError: The address is none, or this process is one of several that were launched.
-        RunError: Ray is not installed, or nothing answers there.
+        RunError: Ray is not installed, nothing answers there, or no machine has what is asked for.
     """
-    if address != "ray" and not re.fullmatch(r"ray://[^/\s]+", address):
+    if address != "ray" and not _is_address(address):
         raise DataError(f"--on is {address!r}; expected ray, or ray://HOST:PORT of a cluster.")
     if launched().number > 1:
         raise DataError(
@@ -112,11 +131,14 @@ def connected(address: str) -> Iterator[Any]:
         try:
             ray.init(address if address != "ray" else None, log_to_driver=False, logging_level=logging.WARNING)
         except (ConnectionError, OSError, RuntimeError) as error:
+            place = os.environ.get("RAY_ADDRESS", "this machine") if address == "ray" else address
+            reason = (str(error).strip() or repr(error)).splitlines()[0]
             raise RunError(
-                f"No cluster of Ray answers at {address} ({str(error).strip().splitlines()[0]}); expected one whose "
-                "versions of Ray and Python are those here. Start it (`ray start --head`), or leave the address out."
+                f"No cluster of Ray answers at {place} ({reason}); expected one whose versions of Ray and Python are "
+                "those here. Start it (`ray start --head`), or name none: --on ray, with RAY_ADDRESS unset."
             ) from error
     try:
+        asked.require(ray)
         yield ray
     finally:
         if own:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import json
 import os
 import re
 import shutil
@@ -231,9 +230,10 @@ def _files(shelf: Path) -> list[StoredFile]:
 
 def _key(shelf: Path) -> dict[str, Any]:
     try:
-        return read_json(shelf / KEY_FILE)
-    except (RunError, json.JSONDecodeError):
+        key = read_json(shelf / KEY_FILE)
+    except RunError:
         return {}
+    return key if isinstance(key, dict) else {}
 
 
 def _remove(path: Path) -> bool:

@@ -131,6 +131,8 @@ def choose_runtime(precision: Precision = "auto", *, channels_last: bool = True)
             "expected as many. Launch them by `accelerate launch --multi_gpu` or torchrun."
         )
     parts = accelerator.gradient_accumulation_steps
+    if parts < 1:
+        raise RunError(f"ACCELERATE_GRADIENT_ACCUMULATION_STEPS is {parts}; expected 1 or more. Unset it.")
     spares = precision == "auto" and hardware and not on_gpu
     return Runtime(accelerator, frozen, trained, channels_last, parts, sharding, spares)
 

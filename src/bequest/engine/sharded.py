@@ -36,11 +36,11 @@ from bequest.data.images import decode_image
 from bequest.data.messages import counted, listed
 from bequest.data.shards import Columns, InputShard, Item, read_items
 from bequest.data.text import Texts
+from bequest.engine import workers
 from bequest.engine.cluster import Resources
 from bequest.engine.features import Work, circumstances, frozen_copy, run_frozen, tap_key
 from bequest.engine.memory import release
 from bequest.engine.runtime import Precision, choose_runtime
-from bequest.engine.workers import num_workers
 from bequest.nn.taps import Apart, Tap, Tapped
 from bequest.sources import Source, get
 
@@ -236,33 +236,32 @@ class OnRay:
     Attributes:
         ray: The module, connected.
         asked: What each worker has for itself.
-        observer: Told where the cluster lacks it.
     """
 
     ray: Any
     asked: Resources
-    observer: Observer
 
     def __call__(self, work: FeaturePass, todo: list[InputShard]) -> Iterator[Record]:
         """The shards' records as they are made."""
         if not todo:
             return
-        if not self.asked.fit(self.ray):
-            self.observer.note(f"No machine of the cluster has {self.asked} now; waiting for one.")
         from ray import data
 
         with _quiet(data.DataContext.get_current()):
             rows = [{"shard": json.dumps(asdict(shard))} for shard in todo]
-            stated: dict[str, Any] = self.asked.describe()
+            stated: dict[str, Any] = {**self.asked.describe(), **workers.RESTARTED}
             made = data.from_items(rows, override_num_blocks=min(len(rows), _MOST_BLOCKS)).map_batches(
                 _Actor,
                 fn_constructor_args=(work, self.asked.threads),
                 batch_size=1,
-                compute=data.ActorPoolStrategy(size=num_workers(self.ray, self.asked, len(todo))),
+                compute=data.ActorPoolStrategy(size=workers.num_workers(self.ray, self.asked, len(todo))),
                 **stated,
             )
-            for row in made.iter_rows():
-                yield _record(json.loads(row["record"]))
+            try:
+                for row in made.iter_rows():
+                    yield _record(json.loads(row["record"]))
+            except self.ray.exceptions.RayActorError as error:
+                raise workers.died(error) from error
 
 
 class _Actor:

@@ -24,7 +24,8 @@ Array = np.ndarray[Any, Any]
 
 _AHEAD = 2
 """Parts of a pass that lie with each worker, one of which it computes: what bounds the memory of both sides."""
-_RESTARTS = 3
+RESTARTED = {"max_restarts": 3, "max_task_retries": 3}
+"""How often a worker that died is replaced: one that dies at something each time may well die of it."""
 
 
 def num_workers(ray: Any, asked: Resources, most: int) -> int:
@@ -80,7 +81,7 @@ class Workers:
 
     def _start(self) -> None:
         if not self._actors:
-            remote = self.ray.remote(**self.asked.describe(), max_restarts=_RESTARTS, max_task_retries=_RESTARTS)
+            remote = self.ray.remote(**self.asked.describe(), **RESTARTED)
             made = remote(_Worker)
             num = num_workers(self.ray, self.asked, most=2**10)
             self._actors = [made.remote(self.asked.threads) for _ in range(num)]
@@ -93,10 +94,16 @@ class Workers:
                 raise error.cause from None
             raise
         except self.ray.exceptions.RayActorError as error:
-            raise RunError(
-                f"A worker died {_RESTARTS + 1} times ({str(error).strip().splitlines()[0]}); expected one that stays. "
-                "It may lack memory: state what it needs, e.g. --resources memory=8GB, or run without --on."
-            ) from error
+            raise died(error) from error
+
+
+def died(error: Exception) -> RunError:
+    """What to say of a worker that died each time."""
+    times, reason = RESTARTED["max_restarts"] + 1, str(error).strip().splitlines()[0]
+    return RunError(
+        f"A worker died {times} times ({reason}); expected one that stays. It may lack memory: state what it needs, "
+        "e.g. --resources memory=8GB, or run without --on."
+    )
 
 
 class _Worker:

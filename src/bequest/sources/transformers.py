@@ -20,6 +20,7 @@ from bequest.nn.language import IGNORED, LanguageModel, Vocabulary
 from bequest.nn.network import Network, Origin
 from bequest.nn.pooling import TEXT_POOLINGS, pool_tokens
 from bequest.sources.checks import check_image_size, embedding_width, explained, refuse
+from bequest.sources.gguf_header import check_gguf
 from bequest.sources.head import split
 from bequest.sources.image_processor import image_preprocess
 from bequest.sources.language import LanguagePreprocess
@@ -277,6 +278,7 @@ def _files(spelling: str, name: str) -> Files:
             f"The source {spelling!r} is a GGUF file, and the package that reads them is not installed; expected gguf. "
             "Install it: pip install 'bequest[gguf]'"
         )
+    check_gguf(found[0])
     return {"pretrained_model_name_or_path": str(found[0].parent), "gguf_file": found[0].name, **_NO_CODE}
 
 
