@@ -20,6 +20,7 @@ from bequest.comparison import on_ray
 from bequest.comparison.local import Call
 from bequest.core.errors import DataError, RunError
 from bequest.core.observe import Silent
+from bequest.engine.cluster import Resources
 from bequest.sources import from_module
 
 pytestmark = pytest.mark.slow
@@ -279,6 +280,32 @@ def test_what_cannot_be_done_is_told_before_anything_is(cluster: Any, tmp_path: 
 def test_resources_need_a_place(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"--resources is 'cpus=2', but .*Say where: --on ray\."):
         compare(tmp_path, ["linear_probe"], resources="cpus=2")
+
+
+def test_a_cluster_that_is_gone_is_no_full_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def gone(*_: Any, **__: Any) -> Any:
+        raise ConnectionError("The channel is closed.\nmore")
+
+    monkeypatch.setattr(on_ray._Tasks, "next", gone)
+    found = type("Ray", (), {"put": lambda self, value: value, "remote": lambda self, task: Task(), "cancel": gone})()
+    work: Any = type("Work", (), {"parcel": lambda self: None})()
+    with pytest.raises(RunError, match=r"^The connection to Ray's cluster was lost \(The channel is closed\.\)"):
+        list(on_ray.on_ray(found, Resources(), work, [iter_of(Call("full", 0))]))
+
+
+def iter_of(call: Call) -> Any:
+    """A job of one part."""
+    yield call
+
+
+class Task:
+    """A task of Ray that never ends."""
+
+    def options(self, **_: Any) -> Task:
+        return self
+
+    def remote(self, *_: Any) -> str:
+        return "a reference"
 
 
 def test_a_worker_of_other_versions_does_nothing() -> None:
