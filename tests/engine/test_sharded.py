@@ -220,6 +220,24 @@ def test_features_are_a_task_of_arrays(tmp_path: Path):
     np.testing.assert_array_equal(task.samples[3], rows(out)[task.samples.describe(3)])
 
 
+def test_features_of_the_same_data_by_two_sources_are_two_tasks(tmp_path: Path):
+    source, data = small(), folder_of(tmp_path / "data", 40)
+    torch.manual_seed(4)
+    body = torch.nn.Sequential(torch.nn.Conv2d(3, 6, 3), torch.nn.AdaptiveAvgPool2d(1), torch.nn.Flatten())
+    preprocess: Any = source.preprocess
+    other = from_module(body, name="other", head="", preprocess=preprocess, example=torch.zeros(2, 3, 8, 8))
+    for name, made_by in (("one", source), ("again", source), ("two", other)):
+        extraction(made_by, data, tmp_path / name).carry_out(made_here)
+    one, again, two = (bequest.load_task(tmp_path / name) for name in ("one", "again", "two"))
+    assert one.fingerprint == again.fingerprint != two.fingerprint
+    settings: dict[str, Any] = {"seeds": [0], "progress": False, "precision": "float32", "cache": tmp_path / "cache"}
+    runs = [
+        bequest.compare(task, torch.nn.Identity(), ["linear_probe"], out=tmp_path / f"run {i}", **settings)
+        for i, task in enumerate((one, two, again))
+    ]
+    assert [run.board.trials[0].frozen_samples for run in runs] == [40, 40, 0]
+
+
 def test_an_address_elsewhere(tmp_path: Path):
     import fsspec
 
