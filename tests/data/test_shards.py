@@ -73,7 +73,10 @@ def test_tars_hold_samples_of_several_members(tmp_path: Path):
     assert [found[i].read() for i in (0, 1, 3)] == [b"one", b"two", b"other"]
     with pytest.raises(DataError, match=r"sample a.tar/3 has the members seg.txt; expected one image"):
         found[2].read()
-    assert [item.label for item in items_at(tmp_path / "*.tar", columns=Columns(None, "json"))] == ["{}", "", ""]
+    found = items_at(tmp_path / "*.tar", columns=Columns(None, "json"))
+    assert (found[0].label, found[0].read()) == ("{}", b"one")
+    with pytest.raises(DataError, match=r"sample a.tar/2 has the members png; expected the label json among them"):
+        found[1].read()
 
 
 def test_a_tar_that_is_cut_short_says_where(tmp_path: Path):
@@ -83,10 +86,57 @@ def test_a_tar_that_is_cut_short_says_where(tmp_path: Path):
         items_at(tmp_path / "a.tar")
 
 
+@pytest.mark.parametrize("compression", ["", "gz", "bz2", "xz"])
+def test_a_tar_that_ends_early_or_has_a_damaged_header_is_no_shorter_one(tmp_path: Path, compression: str):
+    import bz2
+    import gzip
+    import lzma
+
+    content = tar_of({f"{i}.png": b"x" * 512 for i in range(4)})
+    header = 2 * 1024  # of the third member; a member is a header and a block
+    flipped = bytearray(content)
+    flipped[header + 3] ^= 1
+    zeros = content[:header] + bytes(1024) + content[header:]
+    pack = {"": bytes, "gz": gzip.compress, "bz2": bz2.compress, "xz": lzma.compress}[compression]
+    for damaged, told in (
+        (content[:header], "ends without a tar's end mark"),
+        (content[: 4 * 1024], "ends without a tar's end mark"),
+        (content[: header + 200], "header is damaged: truncated header"),
+        (bytes(flipped), "header is damaged: bad checksum"),
+        (zeros, "more follows after its end mark"),
+        (content + content, "more follows after its end mark"),
+    ):
+        (tmp_path / "a.tar").write_bytes(pack(damaged))
+        with pytest.raises(DataError, match=rf"a\.tar cannot be read as a tar after its sample \d \(.*{told}"):
+            items_at(tmp_path / "a.tar")
+    (tmp_path / "a.tar").write_bytes(pack(content[: 4 * 1024 + 512]))
+    assert len(items_at(tmp_path)) == 4, "one block of zeros is an end mark"
+
+
 def test_a_name_that_is_there_twice_is_refused(tmp_path: Path):
     (tmp_path / "a.tar").write_bytes(tar_of({"1.png": b"a", "2.png": b"b", "1.jpg": b"c"}))
     with pytest.raises(DataError, match=r"a.tar/1 is there twice"):
         items_at(tmp_path)
+    with tarfile.open(tmp_path / "a.tar", "w") as archive:
+        for name in ("0.png", "0.cls", "0.png", "0.cls"):
+            archive.addfile(tarfile.TarInfo(name))
+    with pytest.raises(DataError, match=r"0.png is there twice"):
+        items_at(tmp_path)
+
+
+@pytest.mark.parametrize("kind", [tarfile.LNKTYPE, tarfile.SYMTYPE, tarfile.CHRTYPE])
+def test_links_in_tars_are_no_samples_that_were_never_there(tmp_path: Path, kind: bytes):
+    with tarfile.open(tmp_path / "a.tar", "w") as archive:
+        for name, its in (("x", tarfile.DIRTYPE), ("x/1.png", tarfile.REGTYPE), ("x/2.png", kind), ("x/3.cls", kind)):
+            member = tarfile.TarInfo(name)
+            member.type, member.linkname = its, "x/1.png"
+            archive.addfile(member)
+        archive.addfile(tarfile.TarInfo("x/3.png"))
+    found = items_at(tmp_path)
+    assert [item.key for item in found] == ["a.tar/x/1", "a.tar/x/2", "a.tar/x/3"] and found[0].read() == b""
+    for item, name in ((found[1], "png"), (found[2], "cls")):
+        with pytest.raises(DataError, match=rf"member {name} of the sample {item.key} is a link or a device"):
+            item.read()
 
 
 def test_rows_of_parquet_files_by_runs_of_row_groups(tmp_path: Path):
