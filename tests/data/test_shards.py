@@ -165,6 +165,41 @@ def test_columns_that_cannot_be_told_are_to_be_named(tmp_path: Path):
     assert item.read() == "t"
 
 
+def test_labels_are_never_the_samples(tmp_path: Path):
+    texts = pyarrow.array(["one", "two", "one"])
+    table_at(tmp_path / "a.parquet", {"text": texts.dictionary_encode(), "label": ["x", "y", "z"]})
+    assert [(item.read(), item.label) for item in items_at(tmp_path, "text")] == [
+        ("one", "x"),
+        ("two", "y"),
+        ("one", "z"),
+    ]
+    table_at(tmp_path / "a.parquet", {"n": [1], "label": ["x"]})
+    with pytest.raises(DataError, match=r"0 columns of texts \(none\).*--text-column"):
+        items_at(tmp_path, "text")
+    table_at(tmp_path / "a.parquet", {"n": [1], "text": ["a label's name"]})
+    with pytest.raises(DataError, match=r"0 columns of texts"):
+        items_at(tmp_path, "text", columns=Columns(None, "text"))
+    table_at(tmp_path / "a.parquet", {"target": [b"mask"], "n": [1]})
+    with pytest.raises(DataError, match=r"0 columns of images' bytes"):
+        items_at(tmp_path)
+
+
+@pytest.mark.parametrize(("modality", "kind"), [("text", "string_view"), ("image", "binary_view")])
+def test_columns_of_views(tmp_path: Path, modality: Any, kind: str):
+    told = "one" if modality == "text" else b"one"
+    table_at(tmp_path / "a.parquet", {"x": pyarrow.array([told], getattr(pyarrow, kind)()), "label": ["a"]})
+    [item] = items_at(tmp_path, modality)
+    assert (item.read(), item.label) == (told, "a")
+
+
+def test_parquet_without_rows_is_no_data(tmp_path: Path):
+    table_at(tmp_path / "a.parquet", {"text": pyarrow.array([], pyarrow.string())})
+    with pytest.raises(DataError, match=r"holds no rows \(a.parquet\)"):
+        items_at(tmp_path, "text")
+    table_at(tmp_path / "b.parquet", {"text": ["one"]})
+    assert [item.key for item in items_at(tmp_path, "text")] == ["b.parquet#0"]
+
+
 def test_other_places(tmp_path: Path):
     import fsspec
 

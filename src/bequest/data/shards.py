@@ -111,7 +111,7 @@ def find_shards(address: str | Path, modality: Modality, size: int, observer: Ob
         observer: Told of links to images or texts that lead out of the data, which are not followed.
 
     Raises:
-        DataError: There are no data, or data of several kinds.
+        DataError: There are no data, data of several kinds, or Parquet files without rows.
         RunError: The package for the address's protocol is not installed.
     """
     files = list_files(str(address))
@@ -134,7 +134,10 @@ def find_shards(address: str | Path, modality: Modality, size: int, observer: Ob
     if kinds == ["parquet"]:
         with ThreadPoolExecutor(_LISTERS) as pool:
             parts = pool.map(lambda path: _row_groups(files.base + path, size), paths)
-            return [_shard("parquet", [p], files, run) for p, runs in zip(paths, parts, strict=True) for run in runs]
+            shards = [_shard("parquet", [p], files, run) for p, runs in zip(paths, parts, strict=True) for run in runs]
+        if not shards:
+            raise DataError(f"{address} holds no rows ({listed(paths, 3)}); expected a sample a row. {_CHOOSE}")
+        return shards
     return [_shard("files", paths[start : start + size], files) for start in range(0, len(paths), size)]
 
 
@@ -309,7 +312,8 @@ def _column(schema: Any, url: str, modality: Modality, columns: Columns) -> tupl
     for given in (columns.sample, columns.label):
         if given is not None and given not in schema.names:
             raise DataError(f"{url} has no column {given!r}; there are: {listed(schema.names, 20)}.")
-    fitting = [field.name for field in schema if _fits(field.type, modality)]
+    labels = {*_LABEL_NAMES, columns.label}
+    fitting = [field.name for field in schema if field.name not in labels and _fits(field.type, modality)]
     named = [name for name in _NAMES[modality] if name in fitting]
     sample = columns.sample or next(iter(named or (fitting if len(fitting) == 1 else [])), None)
     if sample is None:
@@ -325,11 +329,13 @@ def _column(schema: Any, url: str, modality: Modality, columns: Columns) -> tupl
 def _fits(kind: Any, modality: Modality) -> bool:
     from pyarrow import types
 
+    if types.is_dictionary(kind):
+        return _fits(kind.value_type, modality)
     if modality == "text":
-        return types.is_string(kind) or types.is_large_string(kind)
+        return types.is_string(kind) or types.is_large_string(kind) or types.is_string_view(kind)
     if types.is_struct(kind):
         return any(field.name == "bytes" for field in kind)
-    return types.is_binary(kind) or types.is_large_binary(kind)
+    return types.is_binary(kind) or types.is_large_binary(kind) or types.is_binary_view(kind)
 
 
 def _cell(cell: Any, key: str, modality: Modality, url: str) -> Any:
