@@ -12,6 +12,7 @@ import pytest
 
 from bequest.core.errors import DataError, RunError
 from bequest.core.observe import Silent
+from bequest.data.addresses import takes_from
 from bequest.data.shards import Columns, Item, find_shards, read_items
 
 pyarrow = pytest.importorskip("pyarrow")
@@ -214,6 +215,48 @@ def test_other_places(tmp_path: Path):
         items_at(tmp_path / "*.tar")
     with pytest.raises(DataError, match="expected data there"):
         items_at(tmp_path / "none.tar")
+
+
+def test_names_that_look_like_patterns_or_chains(tmp_path: Path):
+    folder = tmp_path / "photos [2020]"
+    for name in ("a::b.png", "c*.png", "d[1].png"):
+        (folder / "cat").mkdir(parents=True, exist_ok=True)
+        (folder / "cat" / name).write_bytes(name.encode())
+    for address in (folder, f"file://{folder}"):
+        found = {item.key: item.read() for item in items_at(address)}
+        assert found == {f"cat/{name}": name.encode() for name in ("a::b.png", "c*.png", "d[1].png")}
+    [item] = items_at(folder / "cat/d[1].png")
+    assert item.key == "d[1].png"
+    for address in (f"zip://*.png::file://{tmp_path}/a.zip", f"simplecache::memory://{tmp_path}", "zip://x::/a.zip"):
+        with pytest.raises(RunError, match=r"is a chain of addresses\. Expected one"):
+            items_at(address)
+    with pytest.raises(DataError, match=r"Cannot list .*Invalid pattern"):
+        items_at(tmp_path / "**.tar")
+
+
+def test_names_with_colons_elsewhere(tmp_path: Path):
+    import fsspec
+
+    fsspec.filesystem("memory").pipe(f"/{tmp_path.name}-3/x/a::b.png", b"one")
+    [item] = items_at(f"memory://{tmp_path.name}-3")
+    assert (item.key, item.read()) == ("x/a::b.png", b"one")
+
+
+def test_folders_that_data_are_taken_from(tmp_path: Path):
+    data = tmp_path / "data"
+    data.mkdir()
+    (data / "a.tar").touch()
+    (tmp_path / "link").symlink_to(data)
+    for address in (data, f"file://{data}", tmp_path / "link", tmp_path, data / "**/*.parquet", data / "*.parquet"):
+        assert takes_from(str(address), str(data))
+    for out in (data / "features", tmp_path / "link/a/b", f"file://{data}/x"):
+        assert takes_from(str(data), str(out))
+    for address in (data / "a.tar", data / "*.tar", data / "x", tmp_path / "dat"):
+        assert not takes_from(str(address), str(data / "features"))
+    assert not takes_from(str(data), str(tmp_path / "data features"))
+    assert not takes_from(str(data), f"memory://{data}")
+    assert takes_from("memory://bucket", "memory://bucket/out")
+    assert not takes_from("memory://bucket/*.tar", "memory://bucket/out")
 
 
 def test_one_kind_of_data(tmp_path: Path):
