@@ -151,6 +151,10 @@ def test_a_folder_of_shards(bequest: Bequest, bert: Path, tmp_path: Path):
     [
         (("--out", "f.parquet", "--on", "ray"), "--on given, but --out is one file, f.parquet; expected a folder"),
         (("--out", "folder", "--cache", "c"), "--cache given, but --out is a folder"),
+        (("--out", "folder", "--task", "regression", "--encoding", "latin-1"), "--task and --encoding given, but"),
+        (("--out", "folder", "--label-column", "a,b"), "--label-column names 2 columns (a, b), but --out is a folder"),
+        (("--out", "folder", "--image-column", "a"), "--image-column is given, but the source takes samples of kind"),
+        (("--out", "s3://bucket/f.parquet"), "s3://bucket/f.parquet; expected a local file, or the address of a fol"),
         (("--out", "folder", "--resources", "cpus=2"), "--resources is 'cpus=2', but the work is done in this process"),
         (("--out", "folder", "--on", "spark"), "--on is 'spark'; expected ray"),
     ],
@@ -161,3 +165,13 @@ def test_what_does_not_fit_a_folder_or_a_file_is_refused(
     (tmp_path / "1.txt").write_text("ball")
     status, _, err = bequest("features", tmp_path, "--source", f"hf:{bert}", *given)
     assert status == 1 and told in err
+    assert not (tmp_path / "folder").exists() and not Path("s3:").exists()
+
+
+@pytest.mark.parametrize("out", ["", "features", "a/features"])
+def test_features_within_the_data_are_refused(bert: Path, tmp_path: Path, out: str):
+    (tmp_path / "a").mkdir()
+    (tmp_path / "a/1.txt").write_text("ball")
+    with pytest.raises(DataError, match=r"lies within the data, .*expected a folder elsewhere"):
+        library.features(tmp_path, f"hf:{bert}", tmp_path / out, progress=False)
+    assert sorted(path.name for path in tmp_path.rglob("*")) == ["1.txt", "a"]

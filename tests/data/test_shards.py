@@ -12,6 +12,7 @@ import pytest
 
 from bequest.core.errors import DataError, RunError
 from bequest.core.observe import Silent
+from bequest.data.addresses import takes_from
 from bequest.data.shards import Columns, Item, find_shards, read_items
 
 pyarrow = pytest.importorskip("pyarrow")
@@ -73,7 +74,10 @@ def test_tars_hold_samples_of_several_members(tmp_path: Path):
     assert [found[i].read() for i in (0, 1, 3)] == [b"one", b"two", b"other"]
     with pytest.raises(DataError, match=r"sample a.tar/3 has the members seg.txt; expected one image"):
         found[2].read()
-    assert [item.label for item in items_at(tmp_path / "*.tar", columns=Columns(None, "json"))] == ["{}", "", ""]
+    found = items_at(tmp_path / "*.tar", columns=Columns(None, "json"))
+    assert (found[0].label, found[0].read()) == ("{}", b"one")
+    with pytest.raises(DataError, match=r"sample a.tar/2 has the members png; expected the label json among them"):
+        found[1].read()
 
 
 def test_a_tar_that_is_cut_short_says_where(tmp_path: Path):
@@ -83,10 +87,57 @@ def test_a_tar_that_is_cut_short_says_where(tmp_path: Path):
         items_at(tmp_path / "a.tar")
 
 
+@pytest.mark.parametrize("compression", ["", "gz", "bz2", "xz"])
+def test_a_tar_that_ends_early_or_has_a_damaged_header_is_no_shorter_one(tmp_path: Path, compression: str):
+    import bz2
+    import gzip
+    import lzma
+
+    content = tar_of({f"{i}.png": b"x" * 512 for i in range(4)})
+    header = 2 * 1024  # of the third member; a member is a header and a block
+    flipped = bytearray(content)
+    flipped[header + 3] ^= 1
+    zeros = content[:header] + bytes(1024) + content[header:]
+    pack = {"": bytes, "gz": gzip.compress, "bz2": bz2.compress, "xz": lzma.compress}[compression]
+    for damaged, told in (
+        (content[:header], "ends without a tar's end mark"),
+        (content[: 4 * 1024], "ends without a tar's end mark"),
+        (content[: header + 200], "header is damaged: truncated header"),
+        (bytes(flipped), "header is damaged: bad checksum"),
+        (zeros, "more follows after its end mark"),
+        (content + content, "more follows after its end mark"),
+    ):
+        (tmp_path / "a.tar").write_bytes(pack(damaged))
+        with pytest.raises(DataError, match=rf"a\.tar cannot be read as a tar after its sample \d \(.*{told}"):
+            items_at(tmp_path / "a.tar")
+    (tmp_path / "a.tar").write_bytes(pack(content[: 4 * 1024 + 512]))
+    assert len(items_at(tmp_path)) == 4, "one block of zeros is an end mark"
+
+
 def test_a_name_that_is_there_twice_is_refused(tmp_path: Path):
     (tmp_path / "a.tar").write_bytes(tar_of({"1.png": b"a", "2.png": b"b", "1.jpg": b"c"}))
     with pytest.raises(DataError, match=r"a.tar/1 is there twice"):
         items_at(tmp_path)
+    with tarfile.open(tmp_path / "a.tar", "w") as archive:
+        for name in ("0.png", "0.cls", "0.png", "0.cls"):
+            archive.addfile(tarfile.TarInfo(name))
+    with pytest.raises(DataError, match=r"0.png is there twice"):
+        items_at(tmp_path)
+
+
+@pytest.mark.parametrize("kind", [tarfile.LNKTYPE, tarfile.SYMTYPE, tarfile.CHRTYPE])
+def test_links_in_tars_are_no_samples_that_were_never_there(tmp_path: Path, kind: bytes):
+    with tarfile.open(tmp_path / "a.tar", "w") as archive:
+        for name, its in (("x", tarfile.DIRTYPE), ("x/1.png", tarfile.REGTYPE), ("x/2.png", kind), ("x/3.cls", kind)):
+            member = tarfile.TarInfo(name)
+            member.type, member.linkname = its, "x/1.png"
+            archive.addfile(member)
+        archive.addfile(tarfile.TarInfo("x/3.png"))
+    found = items_at(tmp_path)
+    assert [item.key for item in found] == ["a.tar/x/1", "a.tar/x/2", "a.tar/x/3"] and found[0].read() == b""
+    for item, name in ((found[1], "png"), (found[2], "cls")):
+        with pytest.raises(DataError, match=rf"member {name} of the sample {item.key} is a link or a device"):
+            item.read()
 
 
 def test_rows_of_parquet_files_by_runs_of_row_groups(tmp_path: Path):
@@ -115,6 +166,41 @@ def test_columns_that_cannot_be_told_are_to_be_named(tmp_path: Path):
     assert item.read() == "t"
 
 
+def test_labels_are_never_the_samples(tmp_path: Path):
+    texts = pyarrow.array(["one", "two", "one"])
+    table_at(tmp_path / "a.parquet", {"text": texts.dictionary_encode(), "label": ["x", "y", "z"]})
+    assert [(item.read(), item.label) for item in items_at(tmp_path, "text")] == [
+        ("one", "x"),
+        ("two", "y"),
+        ("one", "z"),
+    ]
+    table_at(tmp_path / "a.parquet", {"n": [1], "label": ["x"]})
+    with pytest.raises(DataError, match=r"0 columns of texts \(none\).*--text-column"):
+        items_at(tmp_path, "text")
+    table_at(tmp_path / "a.parquet", {"n": [1], "text": ["a label's name"]})
+    with pytest.raises(DataError, match=r"0 columns of texts"):
+        items_at(tmp_path, "text", columns=Columns(None, "text"))
+    table_at(tmp_path / "a.parquet", {"target": [b"mask"], "n": [1]})
+    with pytest.raises(DataError, match=r"0 columns of images' bytes"):
+        items_at(tmp_path)
+
+
+@pytest.mark.parametrize(("modality", "kind"), [("text", "string_view"), ("image", "binary_view")])
+def test_columns_of_views(tmp_path: Path, modality: Any, kind: str):
+    told = "one" if modality == "text" else b"one"
+    table_at(tmp_path / "a.parquet", {"x": pyarrow.array([told], getattr(pyarrow, kind)()), "label": ["a"]})
+    [item] = items_at(tmp_path, modality)
+    assert (item.read(), item.label) == (told, "a")
+
+
+def test_parquet_without_rows_is_no_data(tmp_path: Path):
+    table_at(tmp_path / "a.parquet", {"text": pyarrow.array([], pyarrow.string())})
+    with pytest.raises(DataError, match=r"holds no rows \(a.parquet\)"):
+        items_at(tmp_path, "text")
+    table_at(tmp_path / "b.parquet", {"text": ["one"]})
+    assert [item.key for item in items_at(tmp_path, "text")] == ["b.parquet#0"]
+
+
 def test_other_places(tmp_path: Path):
     import fsspec
 
@@ -129,6 +215,48 @@ def test_other_places(tmp_path: Path):
         items_at(tmp_path / "*.tar")
     with pytest.raises(DataError, match="expected data there"):
         items_at(tmp_path / "none.tar")
+
+
+def test_names_that_look_like_patterns_or_chains(tmp_path: Path):
+    folder = tmp_path / "photos [2020]"
+    for name in ("a::b.png", "c*.png", "d[1].png"):
+        (folder / "cat").mkdir(parents=True, exist_ok=True)
+        (folder / "cat" / name).write_bytes(name.encode())
+    for address in (folder, f"file://{folder}"):
+        found = {item.key: item.read() for item in items_at(address)}
+        assert found == {f"cat/{name}": name.encode() for name in ("a::b.png", "c*.png", "d[1].png")}
+    [item] = items_at(folder / "cat/d[1].png")
+    assert item.key == "d[1].png"
+    for address in (f"zip://*.png::file://{tmp_path}/a.zip", f"simplecache::memory://{tmp_path}", "zip://x::/a.zip"):
+        with pytest.raises(RunError, match=r"is a chain of addresses\. Expected one"):
+            items_at(address)
+    with pytest.raises(DataError, match=r"Cannot list .*Invalid pattern"):
+        items_at(tmp_path / "**.tar")
+
+
+def test_names_with_colons_elsewhere(tmp_path: Path):
+    import fsspec
+
+    fsspec.filesystem("memory").pipe(f"/{tmp_path.name}-3/x/a::b.png", b"one")
+    [item] = items_at(f"memory://{tmp_path.name}-3")
+    assert (item.key, item.read()) == ("x/a::b.png", b"one")
+
+
+def test_folders_that_data_are_taken_from(tmp_path: Path):
+    data = tmp_path / "data"
+    data.mkdir()
+    (data / "a.tar").touch()
+    (tmp_path / "link").symlink_to(data)
+    for address in (data, f"file://{data}", tmp_path / "link", tmp_path, data / "**/*.parquet", data / "*.parquet"):
+        assert takes_from(str(address), str(data))
+    for out in (data / "features", tmp_path / "link/a/b", f"file://{data}/x"):
+        assert takes_from(str(data), str(out))
+    for address in (data / "a.tar", data / "*.tar", data / "x", tmp_path / "dat"):
+        assert not takes_from(str(address), str(data / "features"))
+    assert not takes_from(str(data), str(tmp_path / "data features"))
+    assert not takes_from(str(data), f"memory://{data}")
+    assert takes_from("memory://bucket", "memory://bucket/out")
+    assert not takes_from("memory://bucket/*.tar", "memory://bucket/out")
 
 
 def test_one_kind_of_data(tmp_path: Path):

@@ -122,7 +122,10 @@ def test_a_pass_that_was_killed_goes_on_with_what_is_lacking(tmp_path: Path):
 
     with pytest.raises(KeyboardInterrupt):
         extraction(source, data, out).carry_out(killed)
-    (out / ".half.parquet.0000abcd.tmp").write_bytes(b"what a killed process leaves")
+    left, others = out / ".half.parquet.0000abcd.tmp", out / ".other.parquet.0000abce.tmp"
+    for path in (left, others):
+        path.write_bytes(b"half")
+    os.utime(left, (0, 0))
     before = {p.name: p.stat().st_mtime_ns for p in out.glob("*.parquet")}
     assert len(before) == 2 and not (out / "features.json").exists()
     asked: list[str] = []
@@ -133,6 +136,7 @@ def test_a_pass_that_was_killed_goes_on_with_what_is_lacking(tmp_path: Path):
 
     extraction(source, data, out).carry_out(noted)
     assert len(asked) == 2
+    assert not left.exists() and others.exists(), "what was written to of late may be another process's"
     assert {name: (out / name).stat().st_mtime_ns for name in before} == before
     assert sorted(rows(out)) == sorted(f"{'ab'[i % 2]}/{i:02}.png" for i in range(20))
     whole = tmp_path / "whole"
@@ -165,6 +169,33 @@ def test_one_folder_holds_one_pass(tmp_path: Path):
         extraction(third, data, out).carry_out(made_here)
     with pytest.raises(RunError, match=r"holds 4 files of other data.*another --out"):
         extraction(source, folder_of(tmp_path / "more", 5), out).carry_out(made_here)
+
+
+def test_one_folder_holds_what_was_made_of_the_same_columns(tmp_path: Path):
+    import pyarrow
+
+    (tmp_path / "data").mkdir()
+    images = [png(i) for i in range(3)]
+    table = {"image": images, "other": images[::-1], "label": list("abc"), "more": list("xyz")}
+    parquet.write_table(pyarrow.table(table), tmp_path / "data/a.parquet")
+    source, shards = small(), find_shards(tmp_path / "data", "image", 6, Silent())
+
+    def carried_out(columns: Columns, out: Path) -> Any:
+        work = replace(work_of(source, out), columns=columns)
+        return Extraction(work, shards, Silent()).carry_out(made_here)
+
+    first = Columns("image", "more")
+    manifest = carried_out(first, tmp_path / "out")
+    assert manifest["columns"] == {"sample": "image", "label": "more"}
+    assert list(read_features(tmp_path / "out")[1]) == ["x", "y", "z"]
+    for other, told in (
+        (Columns("image", "label"), "column of labels"),
+        (Columns("other", "more"), "column of samples"),
+        (Columns("other"), "column of samples, column of labels"),
+    ):
+        with pytest.raises(RunError, match=rf"made otherwise .*differs: {told}\).*another --out"):
+            carried_out(other, tmp_path / "out")
+    assert carried_out(first, tmp_path / "out") == manifest
 
 
 def test_unreadable_samples_are_named_or_left_out(tmp_path: Path):
@@ -219,6 +250,25 @@ def test_features_are_a_task_of_arrays(tmp_path: Path):
     assert (task.modality, task.classes, len(task.samples)) == ("array", ("a", "b"), 20)
     assert task.samples.describe(0) == "a/00.png"
     np.testing.assert_array_equal(task.samples[3], rows(out)[task.samples.describe(3)])
+
+
+def test_features_of_the_same_data_by_two_sources_are_two_tasks(tmp_path: Path):
+    source, data = small(), folder_of(tmp_path / "data", 40)
+    torch.manual_seed(4)
+    body = torch.nn.Sequential(torch.nn.Conv2d(3, 4, 3), torch.nn.AdaptiveAvgPool2d(1), torch.nn.Flatten())
+    preprocess: Any = source.preprocess
+    other = from_module(body, name="other", head="", preprocess=preprocess, example=torch.zeros(2, 3, 8, 8))
+    for name, made_by in (("one", source), ("again", source), ("two", other)):
+        extraction(made_by, data, tmp_path / name).carry_out(made_here)
+    one, again, two = (bequest.load_task(tmp_path / name) for name in ("one", "again", "two"))
+    assert one.fingerprint == again.fingerprint != two.fingerprint
+    settings: dict[str, Any] = {"seeds": [0], "progress": False, "precision": "float32", "cache": tmp_path / "cache"}
+    as_they_are = from_module(torch.nn.Identity(), head="", example=torch.zeros(2, 4))
+    runs = [
+        bequest.compare(task, as_they_are, ["linear_probe"], out=tmp_path / f"run {i}", **settings)
+        for i, task in enumerate((one, two, again))
+    ]
+    assert [run.board.trials[0].frozen_samples for run in runs] == [40, 40, 0]
 
 
 def test_an_address_elsewhere(tmp_path: Path):

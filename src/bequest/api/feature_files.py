@@ -16,8 +16,9 @@ from bequest.core.checks import check_count
 from bequest.core.errors import DataError
 from bequest.core.observe import Observer
 from bequest.core.task import Task
+from bequest.data.addresses import takes_from
 from bequest.data.labels import TaskChoice
-from bequest.data.output import FeatureTable, check_suffix, write_features
+from bequest.data.output import WRITERS, FeatureTable, check_suffix, write_features
 from bequest.data.shards import Columns as ShardColumns
 from bequest.data.shards import find_shards
 from bequest.engine.cluster import Resources, connected
@@ -96,7 +97,7 @@ def features(
         data: As for `compare`. For a folder of shards a folder or pattern of images, .txt files, Parquet files or
             WebDataset's tars, at any address that fsspec knows.
         source: As for `compare`.
-        out: A file that ends in .parquet, .csv or .npz; or a folder, or the address of one.
+        out: A file that ends in .parquet, .csv or .npz; or a folder, or the address of one, outside the data.
         layers: `last` for the embedding; `all` for every layer of depth and the embedding; or layers' names, with
             commas between or in a list (`bequest ls layers SOURCE --taps`).
         pool_to: Numbers to pool each layer's output to, about; 0 for the mean over its places.
@@ -131,9 +132,11 @@ def features(
         bequest.core.errors.BequestError: One of its kinds, as for `compare`; there is no such layer; the file cannot
             be written.
     """
-    path, is_folder = Path(out), not Path(out).suffix
+    path, is_folder = Path(out), _is_folder(out)
     if is_folder:
-        _refuse_for_shards({"--split-column": split_column, "--group-column": group_column, "--cache": cache})
+        given = {"--split-column": split_column, "--group-column": group_column, "--cache": cache}
+        given |= {"--task": task if task != "auto" else None, "--encoding": encoding if encoding != "utf-8" else None}
+        _refuse_for_shards(given)
     else:
         check_suffix(path)
         _refuse_for_file({"--on": on, "--resources": resources}, path)
@@ -141,7 +144,7 @@ def features(
     if is_folder:
         options = {"max_tokens": max_tokens, "image_size": image_size, "pooling": pooling, "cut_at": cut_at}
         source = _named_source(source, head=source_head, adapter=adapter, **options)
-        sample = image_column if source.modality == "image" else text_column
+        sample = _sample_column(source, text_column, image_column)
         with watching(observer, progress) as watcher:
             return _shards_of_features(
                 data,
@@ -149,7 +152,7 @@ def features(
                     source,
                     named_taps(source, layers, target=pool_to),
                     str(out) if "://" in str(out) else path.expanduser().absolute(),
-                    ShardColumns(sample, label_column if isinstance(label_column, str) else None),
+                    ShardColumns(sample, _one_label(label_column)),
                     batch_size=batch_size,
                     precision=precision,
                     skip_bad=skip_bad,
@@ -182,6 +185,37 @@ def features(
     table = FeatureTable(len(found), names, partial(_known, loaded), lambda start, stop: found[start:stop].stack())
     write_features(table, path)
     return FeatureFile(path, len(found), tuple(names))
+
+
+def _is_folder(out: str | Path) -> bool:
+    """Whether shards go there: into a name without a suffix, or an address."""
+    is_address, suffix = "://" in str(out), Path(out).suffix.lower()
+    if is_address and suffix in WRITERS:
+        raise DataError(
+            f"--out is {out}; expected a local file, or the address of a folder, into which shards of features are "
+            f"written. Leave out {suffix}, or write the file here and copy it there."
+        )
+    return is_address or not suffix
+
+
+def _sample_column(source: Source, text: str | None, image: str | None) -> str | None:
+    """The column that was named for samples of the source's kind."""
+    flags = {"image": ("--text-column", text, image), "text": ("--image-column", image, text)}
+    flag, wrong, right = flags.get(source.modality, ("", None, None))
+    if wrong is not None:
+        raise DataError(f"{flag} is given, but the source takes samples of kind {source.modality}. Leave it out.")
+    return right
+
+
+def _one_label(label: str | Sequence[str] | None) -> str | None:
+    names = [name for name in label.split(",") if name.strip()] if isinstance(label, str) else list(label or ())
+    if len(names) > 1:
+        raise DataError(
+            f"--label-column names {len(names)} columns ({', '.join(names)}), but --out is a folder, of whose shards "
+            "each sample has one label; expected one. Name one, or give a file that ends in .parquet, .csv or .npz as "
+            "--out."
+        )
+    return names[0] if names else None
 
 
 def _refuse_for_shards(given: Mapping[str, Any]) -> None:
@@ -225,6 +259,11 @@ def _shards_of_features(
 ) -> FeatureFile:
     if not isinstance(data, str | Path):
         raise DataError("For a folder of shards the data are one address; expected a folder, a file or a pattern.")
+    if takes_from(str(data), work.out):
+        raise DataError(
+            f"--out, {work.out}, lies within the data, {data}, so the next pass would take the features for data; "
+            "expected a folder elsewhere. Give another --out."
+        )
     extraction = Extraction(work, find_shards(data, source.modality, size, watcher), watcher)
     if on is None:
         manifest = extraction.carry_out(made_here)

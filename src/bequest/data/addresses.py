@@ -12,6 +12,7 @@ from typing import Any
 from bequest.core.errors import DataError, RunError
 
 _MAGIC = re.compile(r"[*?\[]")
+_CHAINED = re.compile(r"^[^/]*::|::(/|.*://)")
 _FILES = ("file", "link")
 
 
@@ -36,13 +37,26 @@ def filesystem(address: str) -> tuple[Any, str]:
     """The file system of an address, and the path in it.
 
     Raises:
-        RunError: fsspec does not know the protocol, or the package for it is not installed.
+        RunError: fsspec does not know the protocol, or the package for it is not installed; or the address is a chain
+            of several.
     """
+    import fsspec
     from fsspec.core import url_to_fs
 
+    if address.startswith("file://") or "://" not in address:
+        system: Any = fsspec.filesystem("file")
+        return system, system._strip_protocol(address)
+    if _CHAINED.search(address):
+        raise RunError(
+            f"Cannot read {address}: it is a chain of addresses. Expected one address. Unpack or copy what lies there, "
+            "and name that."
+        )
+    # fsspec takes what follows :: for another address; here it is part of a file's name.
+    start, mark, end = address.partition("::")
     try:
-        return url_to_fs(address)
-    except (ImportError, ValueError) as error:
+        system, path = url_to_fs(start)
+        return system, path + mark + end
+    except (ImportError, TypeError, ValueError) as error:
         raise RunError(
             f"Cannot read {address}: {error}. Expected a local path, or a protocol that fsspec knows, with its package "
             "installed."
@@ -72,7 +86,7 @@ def list_files(address: str) -> Listing:
             num_bytes[name] = int(entry.get("size") or 0)
             if entry.get("islink") and not Path(os.path.realpath(entry["name"])).is_relative_to(real_root):
                 leading_out.add(name)
-    except OSError as error:
+    except (OSError, ValueError) as error:
         raise DataError(f"Cannot list {address} ({reason(error)}); expected data there. Correct its name.") from error
     if not num_bytes:
         raise DataError(f"There is nothing at {address}; expected a folder, a file, or a pattern. Correct its name.")
@@ -81,11 +95,36 @@ def list_files(address: str) -> Listing:
 
 def _entries(system: Any, path: str) -> tuple[str, Iterator[dict[str, Any]]]:
     """The folder that paths are told from, and what fsspec knows of each file."""
-    if magic := _MAGIC.search(path):
-        return path[: magic.start()].rpartition("/")[0], iter(system.glob(path, detail=True).values())
+    if _is_pattern(system, path):
+        return _MAGIC.split(path)[0].rpartition("/")[0], iter(system.glob(path, detail=True).values())
     if system.isdir(path):
         return path.rstrip("/"), _walk(system, path)
     return path.rpartition("/")[0], iter([{**system.info(path), "islink": False}])
+
+
+def _is_pattern(system: Any, path: str) -> bool:
+    """Whether it stands for others; a file or a folder may have such characters in its name too."""
+    return bool(_MAGIC.search(path)) and not system.exists(path)
+
+
+def takes_from(address: str, folder: str) -> bool:
+    """Whether what lies in a folder would be, or be looked through for, data at an address.
+
+    Raises:
+        RunError: As for `filesystem`.
+    """
+    from fsspec.implementations.local import LocalFileSystem
+    from fsspec.utils import glob_translate
+
+    (system, path), (other, place) = filesystem(address), filesystem(folder)
+    if system != other:
+        return False
+    if _is_pattern(system, path):
+        inside = glob_translate(path.rpartition("/")[0] + "/")
+        return bool(re.match(glob_translate(path), place) or re.match(inside, f"{place}/"))
+    if isinstance(system, LocalFileSystem):
+        path, place = os.path.realpath(path), os.path.realpath(place)
+    return f"{place}/".startswith(f"{path.rstrip('/')}/") and not system.isfile(path)
 
 
 def _walk(system: Any, folder: str) -> Iterator[dict[str, Any]]:

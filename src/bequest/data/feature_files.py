@@ -29,7 +29,7 @@ from bequest.data.assemble import Labelled, assemble
 from bequest.data.labels import LabelColumns, TaskChoice, read_labels
 from bequest.data.mapped import map_file
 from bequest.data.messages import listed
-from bequest.data.spool import spool_texts
+from bequest.data.spool import spool_hashes, spool_texts
 
 Array = np.ndarray[Any, Any]
 
@@ -235,10 +235,12 @@ class FeatureRows:
     Attributes:
         groups: Of each run of samples, its row group in each layer.
         keys: Which sample each is.
+        made_by: What tells these features from others of the same contents: the layers, and what gave them.
     """
 
     groups: tuple[tuple[RowGroup, ...], ...]
     keys: Sequence[str]
+    made_by: str
 
     @property
     def modality(self) -> Modality:
@@ -257,11 +259,18 @@ class FeatureRows:
 
     @cached_property
     def hashes(self) -> HashArray:
-        """uint8 (samples, 16): of the contents that the features were made of."""
-        return np.concatenate([layers[0].hashes for layers in self.groups])
+        """uint8 (samples, 16): of what the features were made of and by, so those of two sources never count as one."""
+        salted = hashlib.blake2b(self.made_by.encode(), digest_size=16)
+
+        def of(content: Array) -> bytes:
+            digest = salted.copy()
+            digest.update(content.tobytes())
+            return digest.digest()
+
+        return spool_hashes(of(content) for layers in self.groups for content in layers[0].hashes)
 
     def content_hash(self, index: int) -> bytes:
-        """Of the content that the features were made of (16 bytes)."""
+        """Of what the features were made of and by (16 bytes)."""
         return self.hashes[index].tobytes()
 
     def describe(self, index: int) -> str:
@@ -312,7 +321,8 @@ def read_features(folder: Path) -> tuple[FeatureRows, Sequence[str]]:
     def column(name: str) -> Sequence[str]:
         return spool_texts(t for p in files for t in parquet.read_table(p, columns=[name]).column(0).to_pylist())
 
-    return FeatureRows(tuple(groups), column("key")), column("label")
+    made_by = json.dumps({"layers": list(manifest["layers"]), "keys": manifest["keys"]}, sort_keys=True)
+    return FeatureRows(tuple(groups), column("key"), made_by), column("label")
 
 
 def features_task(folder: Path, task: TaskChoice, origin: Mapping[str, Any]) -> Task:

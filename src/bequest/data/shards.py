@@ -17,7 +17,8 @@ from dataclasses import dataclass
 from functools import partial
 from itertools import accumulate
 from pathlib import Path, PurePosixPath
-from typing import IO, Any, Literal
+from tarfile import HeaderError, ReadError
+from typing import IO, Any, Literal, Self
 
 from bequest.core.errors import DataError
 from bequest.core.observe import Observer
@@ -42,6 +43,8 @@ _NAMES: Mapping[Modality, tuple[str, ...]] = {
 }
 _LABEL_NAMES = ("label", "class", "category", "target")
 _LABEL_MEMBERS = ("cls", "label")
+_END_MARK = tarfile.EOFHeaderError  # pyright: ignore[reportAttributeAccessIssue]
+_NO_HEADER = tarfile.EmptyHeaderError  # pyright: ignore[reportAttributeAccessIssue]
 
 
 @dataclass(frozen=True)
@@ -108,7 +111,7 @@ def find_shards(address: str | Path, modality: Modality, size: int, observer: Ob
         observer: Told of links to images or texts that lead out of the data, which are not followed.
 
     Raises:
-        DataError: There are no data, or data of several kinds.
+        DataError: There are no data, data of several kinds, or Parquet files without rows.
         RunError: The package for the address's protocol is not installed.
     """
     files = list_files(str(address))
@@ -131,7 +134,10 @@ def find_shards(address: str | Path, modality: Modality, size: int, observer: Ob
     if kinds == ["parquet"]:
         with ThreadPoolExecutor(_LISTERS) as pool:
             parts = pool.map(lambda path: _row_groups(files.base + path, size), paths)
-            return [_shard("parquet", [p], files, run) for p, runs in zip(paths, parts, strict=True) for run in runs]
+            shards = [_shard("parquet", [p], files, run) for p, runs in zip(paths, parts, strict=True) for run in runs]
+        if not shards:
+            raise DataError(f"{address} holds no rows ({listed(paths, 3)}); expected a sample a row. {_CHOOSE}")
+        return shards
     return [_shard("files", paths[start : start + size], files) for start in range(0, len(paths), size)]
 
 
@@ -195,9 +201,10 @@ def _tar(shard: InputShard, modality: Modality, columns: Columns) -> Iterator[It
     last = "none"
     with _opened(url) as file:
         try:
-            with tarfile.open(fileobj=file, mode="r|*") as archive:
+            with tarfile.open(fileobj=file, mode="r|*", tarinfo=_Member) as archive:
                 for last, members in _grouped(archive):
                     yield _tar_item(f"{key}/{last}", members, modality, columns)
+                _check_over(archive.fileobj)
         except (tarfile.TarError, EOFError, OSError) as error:
             raise DataError(
                 f"{url} cannot be read as a tar after its sample {last} ({reason(error)}); expected a whole one. "
@@ -205,11 +212,33 @@ def _tar(shard: InputShard, modality: Modality, columns: Columns) -> Iterator[It
             ) from error
 
 
+class _Member(tarfile.TarInfo):
+    """A tar's member; one whose header is damaged or lacking is a fault, which tarfile takes for the tar's end."""
+
+    @classmethod
+    def fromtarfile(cls, tarfile: tarfile.TarFile) -> Self:
+        try:
+            return super().fromtarfile(tarfile)
+        except _END_MARK:
+            raise
+        except _NO_HEADER as error:
+            raise ReadError("it ends without a tar's end mark") from error
+        except HeaderError as error:
+            raise ReadError(f"the next member's header is damaged: {error}") from error
+
+
+def _check_over(file: Any) -> None:
+    """Only zeros follow a tar's end mark; what else does, e.g. a second tar, would be left out."""
+    while block := file.read(_READ_BYTES):
+        if block.count(0) < len(block):
+            raise ReadError("more follows after its end mark")
+
+
 def _grouped(archive: tarfile.TarFile) -> Iterator[tuple[str, dict[str, Any]]]:
     """WebDataset's samples: the members side by side whose names are the same up to the first dot of the last part."""
     name, members = "", dict[str, Any]()
     for member in archive:
-        if not member.isfile():
+        if member.isdir():
             continue
         folder, _, last = member.name.rpartition("/")
         stem, _, extension = last.partition(".")
@@ -218,6 +247,11 @@ def _grouped(archive: tarfile.TarFile) -> Iterator[tuple[str, dict[str, Any]]]:
             yield name, members
             members = {}
         name = whole
+        if extension.lower() in members:
+            raise DataError(f"{member.name} is there twice; expected every member's name once. Rename or remove one.")
+        if not member.isfile():
+            members[extension.lower()] = DataError("is a link or a device, without content of its own")
+            continue
         if member.size > _LARGEST:
             members[extension.lower()] = DataError(f"is larger than {_LARGEST:,} bytes")
             continue
@@ -229,23 +263,32 @@ def _grouped(archive: tarfile.TarFile) -> Iterator[tuple[str, dict[str, Any]]]:
 
 
 def _tar_item(key: str, members: Mapping[str, Any], modality: Modality, columns: Columns) -> Item:
-    label = next((members[n] for n in ([columns.label] if columns.label else _LABEL_MEMBERS) if n in members), b"")
+    named = columns.label or next((name for name in _LABEL_MEMBERS if name in members), None)
+    label = members.get(named, b"") if named else b""
     text = label.decode(errors="replace").strip() if isinstance(label, bytes) else ""
     wanted = SUFFIXES if modality == "image" else {".txt"}
     found = [columns.sample] if columns.sample else [name for name in members if f".{name}" in wanted]
-    return Item(key, text, partial(_tar_sample, key, members, found, modality))
+    return Item(key, text, partial(_tar_sample, key, members, found, named, modality))
 
 
-def _tar_sample(key: str, members: Mapping[str, Any], found: Sequence[str], modality: Modality) -> Any:
+def _tar_sample(
+    key: str, members: Mapping[str, Any], found: Sequence[str], label: str | None, modality: Modality
+) -> Any:
+    if label is not None and label not in members:
+        raise DataError(
+            f"The sample {key} has the members {listed(sorted(members))}; expected the label {label} among them. Add "
+            "it, or name another: --label-column."
+        )
     if len(found) != 1 or found[0] not in members:
         flag = "--image-column" if modality == "image" else "--text-column"
         raise DataError(
             f"The sample {key} has the members {listed(sorted(members))}; expected one "
             f"{'image' if modality == 'image' else 'text'} among them. Name its extension: {flag}."
         )
+    for name in (found[0], label):
+        if name is not None and isinstance(members[name], DataError):
+            raise DataError(f"The member {name} of the sample {key} {members[name]}. Replace it with a file.")
     data = members[found[0]]
-    if isinstance(data, DataError):
-        raise DataError(f"The member {found[0]} of the sample {key} {data}. Remove it.")
     return data if modality == "image" else _text(data, f"{key}.{found[0]}")
 
 
@@ -269,7 +312,8 @@ def _column(schema: Any, url: str, modality: Modality, columns: Columns) -> tupl
     for given in (columns.sample, columns.label):
         if given is not None and given not in schema.names:
             raise DataError(f"{url} has no column {given!r}; there are: {listed(schema.names, 20)}.")
-    fitting = [field.name for field in schema if _fits(field.type, modality)]
+    labels = {*_LABEL_NAMES, columns.label}
+    fitting = [field.name for field in schema if field.name not in labels and _fits(field.type, modality)]
     named = [name for name in _NAMES[modality] if name in fitting]
     sample = columns.sample or next(iter(named or (fitting if len(fitting) == 1 else [])), None)
     if sample is None:
@@ -285,11 +329,13 @@ def _column(schema: Any, url: str, modality: Modality, columns: Columns) -> tupl
 def _fits(kind: Any, modality: Modality) -> bool:
     from pyarrow import types
 
+    if types.is_dictionary(kind):
+        return _fits(kind.value_type, modality)
     if modality == "text":
-        return types.is_string(kind) or types.is_large_string(kind)
+        return types.is_string(kind) or types.is_large_string(kind) or types.is_string_view(kind)
     if types.is_struct(kind):
         return any(field.name == "bytes" for field in kind)
-    return types.is_binary(kind) or types.is_large_binary(kind)
+    return types.is_binary(kind) or types.is_large_binary(kind) or types.is_binary_view(kind)
 
 
 def _cell(cell: Any, key: str, modality: Modality, url: str) -> Any:

@@ -15,7 +15,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -29,7 +29,7 @@ import torch
 from bequest.core import errors
 from bequest.core.errors import BequestError, DataError, RunError, SourceError
 from bequest.core.observe import Observer
-from bequest.core.results import atomic_open
+from bequest.core.results import atomic_open, is_temporary
 from bequest.data.addresses import filesystem
 from bequest.data.feature_files import MANIFEST, SUFFIX, FeatureWriter, read_end
 from bequest.data.images import decode_image
@@ -46,7 +46,7 @@ from bequest.sources import Source, get
 
 Array = np.ndarray[Any, Any]
 Record = dict[str, Any]
-"""Of a shard: `name`, `file`, `num_samples`, `digest`, `keys` and `bad` (pairs of a key and a reason)."""
+"""Of a shard: `name`, `file`, `num_samples`, `digest`, `keys`, `columns` and `bad` (pairs of a key and a reason)."""
 
 _DECODERS = 4
 """Threads that read and decode ahead of the network."""
@@ -54,6 +54,8 @@ _TEXT_BATCHES = 16
 """Of texts, that are sorted by length together."""
 _MOST_BLOCKS = 4096
 """Of Ray Data's; shards beyond it share one."""
+_ABANDONED_S = 24 * 3600
+"""A file that nobody has written to for so long is one that a killed process left; others may be at work beside us."""
 _T = TypeVar("_T")
 
 
@@ -153,12 +155,13 @@ class ShardWorker:
             for items, hashes, encoded in self._windows(shard, bad):
                 rows = [(item.key, item.label, content) for item, content in zip(items, hashes, strict=True)]
                 writer.write(rows, self._features(encoded))
-            about = {"name": shard.name, "keys": self._keys, "bad": bad, "versions": versions()}
+            own = {"keys": self._keys, "columns": asdict(self.work.columns), "bad": bad}
+            about = {"name": shard.name, **own, "versions": versions()}
             about["seconds"] = time.perf_counter() - began
             writer.finish(about)
         release()
         made = {"num_samples": writer.num_rows, "digest": writer.digest, "file": shard.name + SUFFIX}
-        return {"name": shard.name, **made, "keys": self._keys, "bad": bad}
+        return {"name": shard.name, **made, **own}
 
     def _features(self, encoded: list[Array]) -> Array:
         order = np.argsort([len(item) for item in encoded], kind="stable")
@@ -355,6 +358,7 @@ class Extraction:
                 f"{self.work.out} holds {counted(len(foreign), 'file')} of other data: {listed(foreign, 3)}; "
                 "expected a new folder, or one of a pass over these data. Give another --out."
             )
+        _remove_abandoned(self.work.out)
         with ThreadPoolExecutor(_DECODERS) as pool:
             for name, record in zip(names, pool.map(self._found, names), strict=True):
                 if record is None:
@@ -379,11 +383,13 @@ class Extraction:
         self.records[record["name"]] = record
 
     def _check_same(self, record: Record) -> None:
-        """Refuse what another source, preprocessing or device made."""
+        """Refuse what another source, preprocessing or device made, or what was made of other columns."""
         same = {"preprocess": self.work.preprocess, "torch": torch.__version__}
         asked = {name: {**tap_key(self.work.fingerprint, tap), **same} for name, tap in _named(self.work.taps)}
         first = next(iter(self.records.values()), record)["keys"]
         differing = sorted({*_differing(record["keys"], asked), *_differing(first, record["keys"])})
+        columns = asdict(self.work.columns)
+        differing += [f"column of {name}s" for name in columns if record["columns"].get(name) != columns[name]]
         if differing:
             raise RunError(
                 f"{record['file']} in {self.work.out} was made otherwise than this pass makes features (what differs: "
@@ -400,8 +406,9 @@ class Extraction:
             "num_samples": sum(record["num_samples"] for record in records),
             "layers": self.work.widths,
             "keys": records[0]["keys"],
+            "columns": records[0]["columns"],
             "versions": versions(),
-            "shards": [{k: v for k, v in record.items() if k not in ("keys", "name")} for record in records],
+            "shards": [{k: v for k, v in record.items() if k not in ("keys", "columns", "name")} for record in records],
         }
         with appearing(self.work.out, MANIFEST) as file:
             file.write((json.dumps(manifest, indent=1) + "\n").encode())
@@ -429,7 +436,21 @@ def finished(out: str, name: str) -> Record | None:
         end = read_end(file, path)
     about = end.about
     told = {"num_samples": sum(end.num_rows), "digest": about["digest"], "file": name + SUFFIX}
-    return {"name": name, **told, "keys": about["keys"], "bad": [tuple(pair) for pair in about["bad"]]}
+    own = {"keys": about["keys"], "columns": about.get("columns", {}), "bad": [tuple(pair) for pair in about["bad"]]}
+    return {"name": name, **told, **own}
+
+
+def _remove_abandoned(folder: str) -> None:
+    """What processes that were killed left half-written in a local folder."""
+    from fsspec.implementations.local import LocalFileSystem
+
+    system, path = filesystem(folder)
+    if not isinstance(system, LocalFileSystem):
+        return
+    for file in filter(is_temporary, list(Path(path).glob(".*"))):
+        with suppress(OSError):  # another process may remove it first
+            if time.time() - file.stat().st_mtime > _ABANDONED_S:
+                file.unlink()
 
 
 @contextmanager
