@@ -179,5 +179,9 @@ def test_a_pipe_is_not_read_for_ever(tmp_path: Path) -> None:
         for i in range(3):
             (tmp_path / label / f"{i}.txt").write_text(f"{label} {i}")
     os.mkfifo(tmp_path / "a" / "pipe.txt")
+    (tmp_path / "b" / "link.txt").symlink_to(tmp_path / "a" / "pipe.txt")
     task = load(tmp_path)
-    assert len(task.labels) == 6 and any("1 no file" in note for note in task.notes)
+    assert len(task.labels) == 6 and any("2 no file" in note for note in task.notes)
+    (tmp_path / "b" / "dangling.txt").symlink_to(tmp_path / "b" / "gone.txt")
+    with pytest.raises(DataError, match=r"dangling\.txt \(No such file"):
+        load(tmp_path)

@@ -217,7 +217,7 @@ def _scan_class(folder: Path, found: _Found) -> Iterator[str]:
         suffix = path.suffix.lower()
         if _is_hidden(path.relative_to(folder)):
             found.ignored.append("hidden")
-        elif not os.path.isfile(name) and not os.path.islink(name):  # a pipe would be read for ever
+        elif os.path.exists(name) and not os.path.isfile(name):  # a pipe would be read for ever
             found.ignored.append("no file")
         elif suffix in SUFFIXES or suffix == ".txt":
             found.num_images += suffix in SUFFIXES
