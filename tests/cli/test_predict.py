@@ -282,5 +282,5 @@ def test_standard_input_that_is_no_text(
     status, _, error = bequest("predict", folder, "-")
     assert status == 1 and "line 1" in error and "surrogates not allowed" in error
     given(b"[" * 200_000 + b"\ngoal\n")
-    status, out, _ = bequest("predict", folder, "-", "--out", tmp_path / "out.csv", "--quiet")
-    assert status == 0 and len(rows_of(tmp_path / "out.csv")) == 2
+    status, out, _ = bequest("predict", folder, "-", "--out", tmp_path / "out.jsonl", "--quiet")
+    assert status == 0 and len(rows_of(tmp_path / "out.jsonl")) == 2

@@ -187,6 +187,7 @@ def test_examples():
     assert example_inputs(FunctionPreprocess()) is None
 
 
+@pytest.mark.filterwarnings("ignore:invalid value encountered in cast")
 @pytest.mark.parametrize("kind", ["RGBA", "LA", "P", "I;16", "I", "F", "F and no number", "CMYK"])
 def test_large_images_are_converted_part_by_part(kind: str, monkeypatch: pytest.MonkeyPatch):
     rng = np.random.default_rng(3)
