@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -242,3 +243,44 @@ def test_cells_of_mixed_kinds_become_texts(tmp_path: Path) -> None:
         {"n": 1.0, "mixed": "a", "list": [1, 2], "none": None},
         {"n": 2.5, "mixed": "3", "list": [3], "none": None},
     ]
+
+
+def test_a_folder_does_not_lead_out_of_itself(seer: Any, photos: Path, bequest: Bequest, tmp_path: Path) -> None:
+    folder, _ = seer
+    outside = tmp_path / "outside"
+    outside.mkdir()
+    (photos / "c.jpg").rename(outside / "c.jpg")
+    (photos / "secret.jpg").symlink_to(outside / "c.jpg")
+    (photos / "all").symlink_to(outside, target_is_directory=True)
+    os.mkfifo(photos / "pipe.png")
+    (photos / "again.png").symlink_to(photos / "pipe.png")
+    (photos / os.fsdecode(b"\xe9.png")).write_bytes((photos / "b.png").read_bytes())
+    out = tmp_path / "out.csv"
+    status, _, error = bequest("predict", folder, photos, "--out", out)
+    assert status == 0 and "Did not follow 2 links that lead out of" in error
+    assert [Path(row["input"]).name for row in rows_of(out)] == ["b.png", "a.png", "\\udce9.png"]
+    (photos / "list.csv").write_text("file\nb.png\npipe.png\n")
+    status, _, error = bequest("predict", folder, photos / "list.csv", "--out", out)
+    assert status == 1 and "pipe.png: not a regular file" in error
+
+
+def test_standard_input_that_is_no_text(
+    reader: Any, bequest: Bequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder, _ = reader
+
+    def given(content: bytes) -> None:
+        monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(content), encoding="utf-8"))
+
+    given(b"goal ball\ncaf\xe9 one\n")
+    status, _, error = bequest("predict", folder, "-")
+    assert status == 1 and "Text 2 of standard input is not UTF-8: caf\\udce9 one. Expected UTF-8" in error
+    given(b"goal ball\ncaf\xe9 one\n")
+    status, out, _ = bequest("predict", folder, "-", "--skip-unreadable")
+    assert status == 0 and len(out.splitlines()) == 1
+    given(b'{"text": "caf\xe9"}\n')
+    status, _, error = bequest("predict", folder, "-")
+    assert status == 1 and "line 1" in error and "surrogates not allowed" in error
+    given(b"[" * 200_000 + b"\ngoal\n")
+    status, out, _ = bequest("predict", folder, "-", "--out", tmp_path / "out.jsonl", "--quiet")
+    assert status == 0 and len(rows_of(tmp_path / "out.jsonl")) == 2

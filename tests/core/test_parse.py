@@ -35,3 +35,11 @@ def test_half_a_character_is_none(text: str) -> None:
     for given in (text, text.encode()):
         with pytest.raises(ValueError, match="surrogates not allowed"):
             parse_json(given)
+
+
+@pytest.mark.parametrize("half", ["\ud800", "a\udce9"])
+@pytest.mark.parametrize("codec", ["utf-8", "utf-16", "utf-32-le"])
+def test_half_a_character_as_bytes_is_no_text(half: str, codec: str) -> None:
+    with pytest.raises(UnicodeDecodeError):
+        parse_json(f'["{half}"]'.encode(codec, "surrogatepass"))
+    assert parse_json('["é"]'.encode(codec)) == ["é"]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import os
 import zlib
 from pathlib import Path
 
@@ -186,3 +188,22 @@ def test_images_that_are_cut_off_are_skipped(tmp_path: Path) -> None:
     assert len(task.labels) == 2
     assert task.notes == (f"Left out 1 unreadable image: {tmp_path / 'a' / 'cut.jpg'} (--skip-bad).",)
     assert load(**task.origin).fingerprint == task.fingerprint
+
+
+def test_names_of_files_that_are_no_text_are_escaped_and_those_of_classes_refused(tmp_path: Path) -> None:
+    root = tmp_path / "data"
+    for label in ("a", "b"):
+        (root / label).mkdir(parents=True)
+        for i in range(3):
+            (root / label / os.fsdecode(b"\xe9%d.txt" % i)).write_text(f"{label} {i}")
+    (root / "a" / os.fsdecode(b"x.\xe9")).touch()
+    (root / "a" / "out.txt").symlink_to(tmp_path / os.fsdecode(b"\xe9.txt"))
+    task = load(root)
+    assert task.samples.describe(0) == f"{root}/a/\\udce90.txt"
+    assert json.dumps([task.name, task.notes, task.origin], ensure_ascii=False).encode()
+    (root / "b").rename(root / os.fsdecode(b"caf\xe9"))
+    with pytest.raises(DataError, match=r"1 name of classes or groups not in UTF-8: caf\\udce9\. Expected names"):
+        load(root)
+    root.rename(tmp_path / os.fsdecode(b"\xe9"))
+    with pytest.raises(DataError, match=r"The path .*/\\udce9 is not in UTF-8; expected a name that can be written"):
+        load(tmp_path / os.fsdecode(b"\xe9"))

@@ -167,3 +167,25 @@ def test_without_the_package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setattr(builtins, "__import__", without)
     with pytest.raises(DataError, match=r"expected datasets\. Install it: pip install 'bequest\[hub\]'"):
         load("hf:imdb")
+
+
+@pytest.mark.parametrize(
+    ("file", "content", "told"),
+    [
+        ("train/state.json", "[]", r"train/state\.json holds no JSON object"),
+        ("train/state.json", "{}", r"train/state\.json names 'None'; expected files and folders beside it"),
+        ("train/state.json", '{"_data_files": [{"filename": "../test/data.arrow"}]}', r"state\.json names '\.\./test"),
+        ("train/state.json", '{"_data_files": [{"filename": "/x.arrow"}]}', r"state\.json names '/x\.arrow'"),
+        ("train/state.json", '{"_data_files": []}', "Cannot load the Hugging Face dataset .*all"),
+        ("train/dataset_info.json", "[]", r"dataset_info\.json holds no JSON object"),
+        ("train/dataset_info.json", "[" * 10**5, r"dataset_info\.json cannot be read as JSON .*nested deeper"),
+        ("train/dataset_info.json", '{"features": []}', "Cannot load the Hugging Face dataset .*all"),
+        ("dataset_dict.json", '{"splits": ["train", "../all"]}', r"dataset_dict\.json names '\.\./all'"),
+        ("dataset_dict.json", '{"splits": 3}', r"dataset_dict\.json names '3'"),
+    ],
+)
+def test_saved_folders_that_nobody_saved(tmp_path: Path, file: str, content: str, told: str) -> None:
+    whole().save_to_disk(tmp_path / "all")
+    (tmp_path / "all" / file).write_text(content)
+    with pytest.raises(DataError, match=told):
+        load(tmp_path / "all")

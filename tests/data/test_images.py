@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +11,15 @@ import pytest
 from PIL import Image
 
 from bequest.core.errors import DataError
-from bequest.data.images import Pictures, Pixels, array_hash, image_files
+from bequest.data.images import (
+    Pictures,
+    Pixels,
+    array_hash,
+    encoded_images,
+    image_files,
+    open_image,
+    sound_image_files,
+)
 
 RNG = np.random.default_rng(0)
 NOISE = RNG.integers(0, 256, (40, 30, 3), np.uint8)
@@ -122,3 +131,30 @@ def test_array_hash_is_of_dtype_shape_and_bytes() -> None:
     assert array_hash(values) == array_hash(np.arange(12)[:6])
     assert array_hash(values[::2]) == array_hash(np.array([0, 2, 4]))
     assert len({array_hash(v) for v in (values, *others)}) == 5
+
+
+def test_an_image_that_changes_is_not_taken_for_what_was_loaded(tmp_path: Path) -> None:
+    """What is made of an image is kept under the hash that it had when it was loaded, for other runs too."""
+    path = tmp_path / "a.png"
+    Image.fromarray(NOISE).save(path)
+    content = path.read_bytes()
+    several = [image_files([path]), sound_image_files([path])[0]]
+    several += [encoded_images(lambda _: path.read_bytes(), ["row 0"])]
+    Image.fromarray(255 - NOISE).save(path)
+    for images in several:
+        with pytest.raises(DataError, match=r"The image .* has changed since it was loaded; expected data that stay"):
+            images[0]
+    path.write_bytes(content)
+    assert all(images[0].size == (30, 40) for images in several)
+
+
+def test_names_that_are_no_text_are_shown_escaped(tmp_path: Path) -> None:
+    path = tmp_path / os.fsdecode(b"\xe9.png")
+    Image.fromarray(NOISE).save(path)
+    assert image_files([path]).describe(0) == f"{tmp_path}/\\udce9.png"
+    assert open_image(path).size == (30, 40)
+    path.write_bytes(b"no image")
+    for read in (image_files, lambda paths: open_image(paths[0])):
+        with pytest.raises(DataError, match=r"/\\udce9\.png") as caught:
+            read([path])
+        assert str(caught.value).isascii()

@@ -86,3 +86,11 @@ def test_a_large_file_is_decoded_in_pieces(tmp_path: Path) -> None:
         fitting_codec(path, "utf-8")
     with opened(write(tmp_path / "c", b"\xef\xbb\xbfone\r\n"), "utf-8") as stream:
         assert stream.read() == "one\r\n"
+
+
+@pytest.mark.parametrize("name", ["utf-7", "unicode_escape", "utf-8,raw_unicode_escape"])
+def test_encodings_of_half_characters_are_refused(tmp_path: Path, name: str) -> None:
+    path = write(tmp_path / "a.txt", b"+2AA-")
+    for read in (lambda: read_texts([path], name), lambda: fitting_codec(path, name)):
+        with pytest.raises(DataError, match=r"can stand for half characters, .* expected one such as utf-8"):
+            read()

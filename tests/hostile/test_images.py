@@ -117,9 +117,9 @@ def test_a_jpeg_of_20_000_pixels_a_side_is_decoded_smaller_in_little_memory(tmp_
 
 
 @fault(
-    "an image of more than twice `PIL.Image.MAX_IMAGE_PIXELS`, or of many times its file's size",
-    happens="refused by its header, and named; a plain JPEG is decoded smaller, a slender image loses its ends",
-    outcome="memory stays bounded",
+    "an image of more than twice `PIL.Image.MAX_IMAGE_PIXELS`, or one of up to that in a small file",
+    happens="the first is refused by its header, and named, a plain JPEG decoded smaller; the other is taken",
+    outcome="about 12 bytes of memory at most for each pixel, 16 of a WebP: 2 or 3 GB at the limit",
 )
 @pytest.mark.parametrize("content", [png_of_zeros(20_000, 20_000), grey_jpeg(20_000, progressive=True)])
 def test_a_decompression_bomb_is_named_before_it_is_decoded(tmp_path: Path, content: bytes) -> None:
@@ -179,5 +179,20 @@ def test_a_pipe_is_not_read_for_ever(tmp_path: Path) -> None:
         for i in range(3):
             (tmp_path / label / f"{i}.txt").write_text(f"{label} {i}")
     os.mkfifo(tmp_path / "a" / "pipe.txt")
+    (tmp_path / "b" / "link.txt").symlink_to(tmp_path / "a" / "pipe.txt")
     task = load(tmp_path)
-    assert len(task.labels) == 6 and any("1 no file" in note for note in task.notes)
+    assert len(task.labels) == 6 and any("2 no file" in note for note in task.notes)
+    (tmp_path / "b" / "dangling.txt").symlink_to(tmp_path / "b" / "gone.txt")
+    with pytest.raises(DataError, match=r"dangling\.txt \(No such file"):
+        load(tmp_path)
+
+
+def test_an_image_of_floats_is_prepared_in_little_memory() -> None:
+    program = (
+        "import resource; from PIL import Image; from bequest.sources.preprocess import ImagePreprocess; "
+        "image = Image.new('F', (5000, 5000), 3.0); prepare = ImagePreprocess(8, (0.5,) * 3, (0.5,) * 3); "
+        "before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss; prepare.encode(image); "
+        "print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert int(done.stdout) < 300_000, "as RGB it takes 100 MB, as the numbers that it is scaled in 600 MB"

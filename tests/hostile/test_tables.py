@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +13,12 @@ import pytest
 from faulting import fault
 from hypothesis import example, given
 from hypothesis import strategies as st
+from PIL import Image
 
 from bequest.core.errors import DataError
 from bequest.data import load
+from bequest.data.columns import input_column
+from bequest.data.formats import Table
 
 CELLS = ["", "a", "b\0c", '"', '""', "=1+1", "@SUM(A1)", "<script>alert(1)</script>", "../../x", "1e999", "NaN", "[1]"]
 CELLS += ["\r", "\n", ",", "\t", "{}", "-1", "9" * 400, "\u202e", "\x1b[2J", "é", "😀", "[[[[", "None", "x" * 5000]
@@ -113,3 +117,28 @@ def test_objects_that_share_no_keys_do_not_fill_the_disk(tmp_path: Path) -> None
     path.write_text("".join(f'{{"k{i}": 1}}\n' for i in range(20_000)))
     with pytest.raises(DataError, match=r"sparse\.jsonl has 20,000 different keys in 20,000 objects"):
         load(path)
+
+
+def test_a_message_about_a_million_columns_to_predict_for_is_short() -> None:
+    names = tuple(f"c{i}" for i in range(10**6))
+    table = Table("wide.csv", Path(), names, tuple([["x"]] * len(names)), ["wide.csv line 2"])
+    with pytest.raises(DataError, match=r"Cannot tell which column of wide\.csv holds the texts") as caught:
+        input_column(table, "text", None)
+    assert "'c49' and 999950 more" in str(caught.value) and len(str(caught.value)) < 2000
+
+
+def test_paths_of_what_is_no_file(tmp_path: Path) -> None:
+    for i in range(4):
+        Image.new("RGB", (8, 8 + i)).save(tmp_path / f"{i}.png")
+    os.mkfifo(tmp_path / "pipe.png")
+    (tmp_path / "endless.png").symlink_to("/dev/zero")
+    path = tmp_path / "table.csv"
+    rows = "".join(f"{i}.png,{'xy'[i % 2]}\n" for i in range(4))
+    path.write_text(f"image,label\n{rows}pipe.png,x\nendless.png,y\n")
+    with pytest.raises(DataError, match=r"2 files of 6 .*pipe\.png \(not a regular file\), .*endless\.png \(not a reg"):
+        load(path)
+    path.write_text(f"image,label\n{rows}pipe.png,x\nendless.png,y\na\0b.png,x\n")
+    with pytest.raises(DataError, match=r"1 image file of 7 .* not there"):
+        load(path, image_column="image")
+    task = load(path, skip_bad=True)
+    assert len(task.labels) == 4 and any("Left out 3 unreadable images" in note for note in task.notes)

@@ -185,3 +185,36 @@ def test_examples():
     [pixels] = example_inputs(PLAIN) or ()
     assert pixels.shape == (3, 3, 8, 8)
     assert example_inputs(FunctionPreprocess()) is None
+
+
+@pytest.mark.filterwarnings("ignore:invalid value encountered in cast")
+@pytest.mark.parametrize("kind", ["RGBA", "LA", "P", "I;16", "I", "F", "F and no number", "CMYK"])
+def test_large_images_are_converted_part_by_part(kind: str, monkeypatch: pytest.MonkeyPatch):
+    rng = np.random.default_rng(3)
+    image = Image.fromarray(rng.integers(0, 256, (41, 37, 4), dtype=np.uint8), "RGBA")
+    if kind == "P":
+        image = image.convert("RGB").quantize(16)
+        image.info["transparency"] = bytes(range(0, 160, 10))
+    elif kind == "I;16":
+        image = Image.fromarray(rng.integers(0, 2**16, (41, 37), dtype=np.uint16))
+    elif kind[0] in "IF":
+        values = rng.integers(0, 2**16, (41, 37)).astype(np.int32 if kind == "I" else np.float32)
+        if kind == "F and no number":
+            values[5, 5] = np.nan
+        image = Image.fromarray(values)
+    else:
+        image = image.convert(kind)
+    whole = PLAIN.encode(image)
+    for pixels in (1, 20, 100):
+        monkeypatch.setattr("bequest.sources.preprocess._PART_PIXELS", pixels)
+        assert np.array_equal(PLAIN.encode(image), whole)
+
+
+@pytest.mark.parametrize("size", [(1, 10**6), (10**6, 1)])
+def test_a_slender_image_that_is_squashed_is_thinned_first(size: tuple[int, int], monkeypatch: pytest.MonkeyPatch):
+    sizes = list[tuple[int, int]]()
+    resize = Image.Image.resize
+    monkeypatch.setattr(Image.Image, "resize", lambda self, *given: sizes.append(self.size) or resize(self, *given))
+    squashed = ImagePreprocess(224, (0.5,) * 3, (0.5,) * 3, squash=True)
+    assert (squashed.encode(Image.new("RGB", size, "red")) == (255, 0, 0)).all()
+    assert max(sizes[0]) <= 2 * 4 * 256

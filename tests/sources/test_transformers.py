@@ -19,6 +19,7 @@ from torch import nn
 
 from bequest import sources
 from bequest.core.errors import SourceError
+from bequest.sources.checks import explained
 from bequest.sources.source import Source
 
 SIZES: dict[str, Any] = {
@@ -365,3 +366,46 @@ def test_images_smaller_than_a_window(save: Any):
     swin = save(IMAGES["Swin"](), "swin", tokenizer=False, preprocessor_config=processor)
     with pytest.raises(SourceError, match=r"does not take images of 16 px .*patches or windows"):
         sources.get(f"hf:{swin}")
+
+
+@pytest.mark.parametrize(
+    ("file", "content"),
+    [
+        ("model.safetensors", "no weights"),
+        ("config.json", "[]"),
+        ("config.json", '{"model_type": "bert", "hidden_size": "x", "vocab_size": 20}'),
+        ("config.json", '{"model_type": "bert", "hidden_size": 16, "num_attention_heads": 0}'),
+        ("config.json", '{"model_type": "bert", "vocab_size": 1e400}'),
+        ("tokenizer.json", "{}"),
+        ("tokenizer_config.json", "[]"),
+        ("1_Pooling/config.json", "[]"),
+        ("model.safetensors.index.json", '{"weight_map": {"a": "../given/model.safetensors"}}'),
+        ("model.safetensors.index.json", "[]"),
+    ],
+)
+def test_folders_that_nobody_saved_are_named(file: str, content: str, save: Any):
+    folder = save(T.BertModel(T.BertConfig(**TEXT)))
+    (folder / "1_Pooling").mkdir()
+    (folder / file).write_text(content)
+    with pytest.raises(SourceError, match=r"model"):
+        sources.get(f"hf:{folder}").network()
+
+
+def test_an_index_of_weights_names_files_of_its_folder_alone(save: Any):
+    given = save(T.BertModel(T.BertConfig(**TEXT)), "given")
+    names = [name for name, _ in T.BertModel(T.BertConfig(**TEXT)).named_parameters()]
+    folder = save(T.BertModel(T.BertConfig(**TEXT)))
+    index = {"metadata": {}, "weight_map": dict.fromkeys(names, "../given/model.safetensors")}
+    (folder / "model.safetensors.index.json").write_text(json.dumps(index))
+    (folder / "model.safetensors").unlink()
+    with pytest.raises(SourceError, match=r"index\.json names '\.\./given/model\.safetensors' as a file of weights"):
+        sources.get(f"hf:{folder}").network()
+    (given / "model.safetensors").rename(folder / "part.safetensors")
+    index["weight_map"] = dict.fromkeys(names, "part.safetensors")
+    (folder / "model.safetensors.index.json").write_text(json.dumps(index))
+    assert sources.get(f"hf:{folder}").network()
+
+
+def test_an_error_without_text_is_told_by_its_kind():
+    with pytest.raises(SourceError, match=r"cannot be loaded \(AssertionError\)"), explained("hf:x", "the hub"):
+        raise AssertionError

@@ -19,6 +19,8 @@ def parse_json(text: str | bytes) -> Any:
         ValueError: It is no JSON, is nested deeper than 100 levels, names a key twice in one object, or holds half of
             a character (a lone surrogate), which no file can.
     """
+    if isinstance(text, bytes):
+        text = text.decode(json.detect_encoding(text))  # the json module would let surrogates pass
     try:
         value = json.loads(text, object_pairs_hook=_object)
     except RecursionError:
@@ -35,7 +37,7 @@ def parse_item(text: str, at: int) -> tuple[Any, int]:
     return _checked(value, text[at:end]), end
 
 
-def _checked(value: Any, text: str | bytes) -> Any:
+def _checked(value: Any, text: str) -> Any:
     level = [value]
     for _ in range(_DEEPEST):
         level = [inner for outer in level for inner in _inner(outer) if isinstance(inner, list | dict)]
@@ -43,7 +45,7 @@ def _checked(value: Any, text: str | bytes) -> Any:
             break
     else:
         raise _too_deep()
-    if (rb"\ud" if isinstance(text, bytes) else r"\ud") in text.lower():  # pyright: ignore[reportOperatorIssue]
+    if r"\ud" in text.lower():
         json.dumps(value, ensure_ascii=False).encode()
     return value
 

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from bequest.core.errors import DataError
+from bequest.core.names import is_text, shown
 from bequest.core.task import HashArray, IntArray, Samples, Task
 from bequest.data.labels import Describe, Labels, class_name, is_missing, refuse_missing, sorted_names
 from bequest.data.messages import counted, listed
@@ -62,11 +63,12 @@ def assemble(found: Labelled, name: str, *, notes: Sequence[str] = (), origin: M
         origin: What they were loaded with.
 
     Raises:
-        DataError: Texts are empty, there are fewer than two classes, or a class or a given part has no samples
-            left.
+        DataError: Texts are empty, names are no text, there are fewer than two classes, or a class or a given part has
+            no samples left.
     """
     labels = found.labels
     _check_texts(found.samples)
+    _check_names((*labels.classes, *found.group_names))
     if labels.kind == "classification" and len(labels.classes) < 2:
         raise DataError(
             f"All {counted(len(labels.values), 'sample')} of {name!r} have one label, "
@@ -76,13 +78,13 @@ def assemble(found: Labelled, name: str, *, notes: Sequence[str] = (), origin: M
     _check_left(found, kept)
     whole = len(kept) == len(labels.values)
     return Task(
-        name=name,
+        name=shown(name),
         samples=found.samples if whole else Chosen(found.samples, kept),
         labels=labels.values if whole else labels.values[kept],
         classes=labels.classes,
         split=tuple(found.split[int(i)] for i in kept) if found.split else (),
         groups=None if found.groups is None else found.groups[kept],
-        notes=(*notes, *labels.notes, *_similar_names(labels.classes), *dropped),
+        notes=(*map(shown, notes), *labels.notes, *_similar_names(labels.classes), *dropped),
         origin=dict(origin or {}),
         kind=labels.kind,
         group_names=found.group_names,
@@ -111,6 +113,15 @@ def _check_texts(samples: Samples) -> None:
         raise DataError(
             f"{counted(len(empty), 'text')} without any content: {listed(empty)}. Expected more than white "
             "space. Fill or remove them."
+        )
+
+
+def _check_names(names: Sequence[str]) -> None:
+    wrong = [shown(name) for name in names if not is_text(name)]
+    if wrong:
+        raise DataError(
+            f"{counted(len(wrong), 'name')} of classes or groups not in UTF-8: {listed(wrong)}. Expected names that "
+            "can be written down. Rename the folders or labels."
         )
 
 

@@ -142,7 +142,7 @@ def input_column(table: Table, modality: Modality, name: str | None) -> int:
     if found is None:
         raise DataError(
             f"Cannot tell which column of {table.place} holds the {modality}s; there are: "
-            f"{', '.join(map(repr, table.columns))}. Expected a name such as {known[0]}. Name it: {option} NAME."
+            f"{_columns(table)}. Expected a name such as {known[0]}. Name it: {option} NAME."
         )
     return found
 

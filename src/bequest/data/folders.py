@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -13,6 +13,7 @@ from typing import Any, NoReturn
 import numpy as np
 
 from bequest.core.errors import DataError
+from bequest.core.names import shown
 from bequest.core.task import IntArray, Samples, Task
 from bequest.data.assemble import PARTS, Labelled, assemble
 from bequest.data.images import SUFFIXES, image_files, sound_image_files
@@ -157,8 +158,23 @@ def read_paragraphs(path: Path, *, encoding: str, origin: Mapping[str, Any]) -> 
     return assemble(found, path.stem, notes=[note], origin=origin)
 
 
+def find_files(root: Path, suffixes: Collection[str]) -> tuple[list[Path], str]:
+    """The files below a folder, and what to say of links that were not followed; empty where there are none.
+
+    Args:
+        root: The folder.
+        suffixes: Of the files, in lower case.
+
+    Raises:
+        DataError: A folder cannot be read.
+    """
+    found = _Found(root)
+    paths = [path for path in map(Path, _files_below(root, found)) if path.suffix.lower() in suffixes]
+    return sorted(p for p in paths if p.is_file() and not _is_hidden(p.relative_to(root))), found.told_links
+
+
 def _paragraph(path: Path, index: int) -> str:
-    return f"{path}, text {index + 1}"
+    return shown(f"{path}, text {index + 1}")
 
 
 def _scan_documents(root: Path, found: _Found) -> Iterator[tuple[str, str]]:
@@ -192,7 +208,7 @@ def _path(names: Sequence[str], index: int) -> Path:
 
 
 def _place(paths: Sequence[Path], kept: IntArray, index: int) -> str:
-    return str(paths[int(kept[index])])
+    return shown(paths[int(kept[index])])
 
 
 def _scan(root: Path, found: _Found) -> Iterator[tuple[str, str, str]]:
@@ -217,7 +233,7 @@ def _scan_class(folder: Path, found: _Found) -> Iterator[str]:
         suffix = path.suffix.lower()
         if _is_hidden(path.relative_to(folder)):
             found.ignored.append("hidden")
-        elif not os.path.isfile(name) and not os.path.islink(name):  # a pipe would be read for ever
+        elif os.path.exists(name) and not os.path.isfile(name):  # a pipe would be read for ever
             found.ignored.append("no file")
         elif suffix in SUFFIXES or suffix == ".txt":
             found.num_images += suffix in SUFFIXES

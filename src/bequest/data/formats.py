@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, TextIO, cast
 
 from bequest.core.errors import DataError
+from bequest.core.names import shown
 from bequest.core.parse import parse_item, parse_json
 from bequest.core.task import IntArray
 from bequest.data.messages import counted, listed
@@ -324,7 +325,7 @@ def _line_places(path: Path, lines: IntArray) -> Sequence[str]:
 
 
 def _place(name: str, unit: str, numbers: IntArray, index: int) -> str:
-    return f"{name} {unit} {numbers[index]}"
+    return f"{shown(name)} {unit} {numbers[index]}"
 
 
 READERS: Mapping[str, Callable[[Path, str], Table]] = {

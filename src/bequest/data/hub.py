@@ -12,7 +12,10 @@ from pathlib import Path
 from typing import Any, cast
 
 from bequest.core.errors import DataError
+from bequest.core.names import leads_out
+from bequest.core.parse import parse_json
 from bequest.data.assemble import PARTS
+from bequest.data.files import read_regular
 from bequest.data.formats import ImageColumn, Table
 from bequest.data.messages import listed
 from bequest.data.spool import Lazy, spool_columns
@@ -21,6 +24,7 @@ from bequest.data.tables import stacked
 PREFIX = "hf:"
 _BATCH_ROWS = 1000
 _SAVED_FILES = ("dataset_dict.json", "dataset_info.json")
+_STATE_FILE = "state.json"
 _LISTS = ("List", "LargeList", "Sequence")
 
 
@@ -32,7 +36,7 @@ def is_dataset(data: Any) -> bool:
 def is_saved(folder: Path) -> bool:
     """Whether `save_to_disk` made a folder."""
     return (folder / _SAVED_FILES[0]).is_file() or (
-        (folder / _SAVED_FILES[1]).is_file() and (folder / "state.json").is_file()
+        (folder / _SAVED_FILES[1]).is_file() and (folder / _STATE_FILE).is_file()
     )
 
 
@@ -44,6 +48,8 @@ def opened_dataset(name: str) -> Any:
     """
     datasets = _datasets(name)
     folder = Path(name).expanduser()
+    if is_saved(folder):
+        _check_saved(folder)
     try:
         if is_saved(folder):
             return datasets.load_from_disk(str(folder))
@@ -51,10 +57,11 @@ def opened_dataset(name: str) -> Any:
             return datasets.load_dataset(str(folder))
         base, _, configuration = name.partition(":")
         return datasets.load_dataset(base, configuration or None)
-    except (OSError, ValueError, datasets.exceptions.DatasetsError) as error:
+    except Exception as error:  # the library meets a stranger's files with whatever they lead it to
+        told = str(error).strip() or type(error).__name__
         raise DataError(
-            f"Cannot load the Hugging Face dataset {name!r}: {str(error).strip()} Expected the name of a dataset, with "
-            f"its configuration after a colon ({PREFIX}NAME:CONFIGURATION) if it has several, or a folder. Correct it."
+            f"Cannot load the Hugging Face dataset {name!r}: {told} Expected the name of a dataset, with its "
+            f"configuration after a colon ({PREFIX}NAME:CONFIGURATION) if it has several, or a folder. Correct it."
         ) from error
 
 
@@ -88,6 +95,47 @@ def dataset_table(data: Any, place: str) -> Table:
     others = [str(name) for name in splits if name not in parts]
     notes = (f"Ignored the splits {listed(others)}: they are not train, validation or test.",) if others else ()
     return replace(table, place=place, notes=(*table.notes, *notes))
+
+
+def _check_saved(folder: Path) -> None:
+    """Refuse what `save_to_disk` does not write: files of another shape, and names that lead out of the folder."""
+    splits = [folder]
+    if (folder / _SAVED_FILES[0]).is_file():
+        names = _described(folder / _SAVED_FILES[0]).get("splits")
+        splits += [folder / name for name in _inner_names(folder / _SAVED_FILES[0], names)]
+    for split in splits:
+        if (split / _SAVED_FILES[1]).is_file():
+            _described(split / _SAVED_FILES[1])
+        if (split / _STATE_FILE).is_file():
+            files = _described(split / _STATE_FILE).get("_data_files")
+            names = (
+                [f.get("filename") if isinstance(f, dict) else f for f in files] if isinstance(files, list) else files
+            )
+            _inner_names(split / _STATE_FILE, names)
+
+
+def _described(file: Path) -> dict[str, Any]:
+    try:
+        found = parse_json(file.read_bytes())
+    except ValueError as error:
+        raise DataError(
+            f"{file} cannot be read as JSON ({error}); expected what save_to_disk wrote. Save it again."
+        ) from error
+    if not isinstance(found, dict):
+        raise DataError(f"{file} holds no JSON object; expected what save_to_disk wrote. Save it again.")
+    return cast(dict[str, Any], found)
+
+
+def _inner_names(file: Path, names: Any) -> list[str]:
+    """The names of files or folders that a file tells, all within its folder."""
+    told = cast(list[Any], names) if isinstance(names, list) else [names]
+    wrong = [name for name in told if not isinstance(name, str) or leads_out(name)]
+    if wrong:
+        raise DataError(
+            f"{file} names {str(wrong[0])[:100]!r}; expected files and folders beside it, as save_to_disk writes them. "
+            "Save it again."
+        )
+    return told
 
 
 def _datasets(name: str) -> Any:
@@ -153,7 +201,7 @@ def _read_image(encoded: Any, name: str, index: int) -> bytes:
         raise OSError("no image")
     if cell["bytes"] is not None:
         return cell["bytes"]
-    return Path(cell["path"]).read_bytes()
+    return read_regular(Path(cell["path"]))
 
 
 def _kind(feature: Any) -> str:

@@ -14,7 +14,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from bequest.core.errors import DataError
+from bequest.core.names import shown
 from bequest.core.task import HashArray, IntArray, Modality
+from bequest.data.files import read_regular
 from bequest.data.messages import counted, listed
 from bequest.data.spool import picked, spool_hashes
 
@@ -53,15 +55,16 @@ class ImageFiles:
         return len(self.paths)
 
     def __getitem__(self, index: int) -> Image:
-        return _decoded(self.paths[index], str(self.paths[index]), self.remedy)
+        read = partial(read_regular, self.paths[index])
+        return decode_image(_unchanged(read, self, index), self.describe(index), self.remedy)
 
     def content_hash(self, index: int) -> bytes:
         """BLAKE2b of the file's bytes when it was loaded (16 bytes)."""
         return self.hashes[index].tobytes()
 
     def describe(self, index: int) -> str:
-        """The path."""
-        return str(self.paths[index])
+        """The path; bytes in it that are no UTF-8 are escaped."""
+        return shown(self.paths[index])
 
 
 @dataclass(frozen=True)
@@ -89,7 +92,8 @@ class EncodedImages:
         return len(self.places)
 
     def __getitem__(self, index: int) -> Image:
-        return _decoded(io.BytesIO(self.read(index)), self.places[index], self.remedy)
+        data = _unchanged(partial(self.read, index), self, index)
+        return decode_image(data, self.places[index], self.remedy)
 
     def content_hash(self, index: int) -> bytes:
         """BLAKE2b of the image's bytes (16 bytes)."""
@@ -195,6 +199,25 @@ def picture_hash(image: Image) -> bytes:
     return hashlib.blake2b(repr(kind).encode() + image.tobytes(), digest_size=16).digest()
 
 
+def _unchanged(read: Callable[[], bytes], images: ImageFiles | EncodedImages, index: int) -> bytes:
+    """An image's bytes, which must be those that were loaded: what is made of them is kept by their hash."""
+    place = images.describe(index)
+    try:
+        data = read()
+    except OSError as error:
+        raise _undecodable(place, error, images.remedy) from error
+    if _bytes_hash(data) != images.content_hash(index):
+        raise DataError(
+            f"The image {place} has changed since it was loaded; expected data that stay as they are until all is "
+            "done. Load them again."
+        )
+    return data
+
+
+def _bytes_hash(data: bytes) -> bytes:
+    return hashlib.blake2b(data, digest_size=16).digest()
+
+
 _SKIP_ONE = "Replace or remove it, or load with --skip-bad to leave out what cannot be decoded."
 
 
@@ -208,14 +231,14 @@ def image_files(paths: Sequence[Path], *, skippable: bool = False) -> ImageFiles
     Raises:
         DataError: Files cannot be read or are no images: all of them are named.
     """
-    hashes, faults = _checked(lambda i: paths[i].read_bytes(), len(paths), decode=False)
+    hashes, faults = _checked(lambda i: read_regular(paths[i]), len(paths), decode=False)
     _refuse(faults, paths, "file", skippable)
     return ImageFiles(paths, hashes, _SKIP_ONE) if skippable else ImageFiles(paths, hashes)
 
 
 def sound_image_files(paths: Sequence[Path]) -> tuple[ImageFiles, IntArray]:
     """Those image files that can be decoded, and their positions. Every one is decoded to find out."""
-    hashes, faults = _checked(lambda i: paths[i].read_bytes(), len(paths), decode=True)
+    hashes, faults = _checked(lambda i: read_regular(paths[i]), len(paths), decode=True)
     kept = _sound(faults, len(paths))
     return ImageFiles(picked(paths, kept) if faults else paths, hashes, _SKIP_ONE), kept
 
@@ -253,7 +276,7 @@ def _checked(read: Callable[[int], bytes], num: int, *, decode: bool) -> tuple[H
             if fault:
                 faults.append((i, fault))
             else:
-                yield hashlib.blake2b(data, digest_size=16).digest()
+                yield _bytes_hash(data)
 
     return spool_hashes(hashes()), faults
 
@@ -268,10 +291,10 @@ def _sound(faults: list[tuple[int, str]], num: int) -> IntArray:
 
 def _refuse(faults: list[tuple[int, str]], places: Sequence[object], noun: str, skippable: bool) -> None:
     if faults:
+        named = listed([f"{shown(places[i])} ({fault})" for i, fault in faults], 100)
         raise DataError(
-            f"{counted(len(faults), noun)} of {len(places):,} cannot be read as images: "
-            f"{listed([f'{places[i]} ({fault})' for i, fault in faults], 100)}. Expected whole image files. Replace or "
-            f"remove them{', or leave them out: --skip-bad' if skippable else ''}."
+            f"{counted(len(faults), noun)} of {len(places):,} cannot be read as images: {named}. Expected whole image "
+            f"files. Replace or remove them{', or leave them out: --skip-bad' if skippable else ''}."
         )
 
 
@@ -286,21 +309,34 @@ def decode_image(data: bytes, place: str, remedy: str = "Replace or remove it.")
     Raises:
         DataError: They cannot be decoded.
     """
-    return _decoded(io.BytesIO(data), place, remedy)
-
-
-def _decoded(file: Path | io.BytesIO, place: str, remedy: str) -> Image:
     try:
-        with _opened(file) as image:
+        with _opened(io.BytesIO(data)) as image:
             return upright(image)
     except Exception as error:  # PIL's decoders raise whatever a broken file leads them to
-        raise DataError(
-            f"Cannot decode the image {place}: {_reason(error)}. Expected a whole image file, not a truncated or "
-            f"corrupt one, nor one larger than the limit. {remedy}"
-        ) from error
+        raise _undecodable(place, error, remedy) from error
 
 
-def _opened(file: Path | io.BytesIO) -> Image:
+def open_image(path: Path) -> Image:
+    """An image file, decoded and upright.
+
+    Raises:
+        DataError: It cannot be read or decoded.
+    """
+    try:
+        data = read_regular(path)
+    except OSError as error:
+        raise _undecodable(shown(path), error, "Replace or remove it.") from error
+    return decode_image(data, shown(path))
+
+
+def _undecodable(place: str, error: BaseException, remedy: str) -> DataError:
+    return DataError(
+        f"Cannot decode the image {place}: {_reason(error)}. Expected a whole image file, not a truncated or "
+        f"corrupt one, nor one larger than the limit. {remedy}"
+    )
+
+
+def _opened(file: io.BytesIO) -> Image:
     """An image file, its pixels not yet decoded.
 
     PIL refuses what has more than twice `PIL.Image.MAX_IMAGE_PIXELS`. JPEG alone can be decoded smaller without the
@@ -311,8 +347,7 @@ def _opened(file: Path | io.BytesIO) -> Image:
     try:
         return Image.open(file, formats=_FORMATS)
     except Image.DecompressionBombError:
-        if isinstance(file, io.BytesIO):
-            file.seek(0)
+        file.seek(0)
         with suppress(SyntaxError):
             image = JpegImagePlugin.JpegImageFile(file)
             if "progressive" not in image.info:
@@ -330,7 +365,7 @@ def _reason(error: BaseException) -> str:
 
 def _decoding_fault(data: bytes) -> str:
     try:
-        _decoded(io.BytesIO(data), "", "")
+        decode_image(data, "")
     except DataError as error:
         return _reason(error.__cause__ or error)
     return ""

@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
+import io
 import json
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, TextIO
 
-import numpy as np
-
 from bequest.core.errors import DataError
+from bequest.core.names import is_text, shown
 from bequest.core.task import Modality
 from bequest.data.columns import input_column
+from bequest.data.folders import find_files
 from bequest.data.formats import READERS, Table, read_json_lines, read_table
-from bequest.data.images import SUFFIXES, ImageFiles
+from bequest.data.images import SUFFIXES, open_image
 from bequest.data.spool import Lazy, joined, spool_texts
 from bequest.data.text import fitting_codec, opened
 
@@ -50,10 +51,12 @@ class Inputs:
     Attributes:
         columns: Names of all that is kept of samples.
         items: The samples, in order.
+        notes: What finding them found.
     """
 
     columns: tuple[str, ...]
     items: Sequence[Input]
+    notes: tuple[str, ...] = ()
 
 
 def read_inputs(
@@ -89,7 +92,8 @@ def read_inputs(
     parts = [_part(str(name), modality, column, encoding, stdin) for name in names]
     if not parts:
         raise DataError("There is nothing to predict for; expected a file, a folder or -. Name one.")
-    return Inputs(tuple(dict.fromkeys(c for p in parts for c in p.columns)), joined([p.items for p in parts]))
+    columns = tuple(dict.fromkeys(c for p in parts for c in p.columns))
+    return Inputs(columns, joined([p.items for p in parts]), tuple(note for p in parts for note in p.notes))
 
 
 def _part(name: str, modality: Modality, column: str | None, encoding: str, stdin: TextIO | None) -> Inputs:
@@ -97,7 +101,7 @@ def _part(name: str, modality: Modality, column: str | None, encoding: str, stdi
         return _stream(stdin, modality, column, encoding)
     path = Path(name).expanduser()
     if path.is_dir():
-        return _files(_below(path, modality), modality, encoding)
+        return _below(path, modality, encoding)
     if path.suffix.lower() not in TABLES:
         return _files([path], modality, encoding)
     if not path.is_file():
@@ -105,27 +109,28 @@ def _part(name: str, modality: Modality, column: str | None, encoding: str, stdi
     return _rows(read_table(path, encoding), path.parent, modality, column)
 
 
-def _below(folder: Path, modality: Modality) -> list[Path]:
-    wanted = SUFFIXES if modality == "image" else {".txt"}
-    found = sorted(p for p in folder.rglob("*") if p.suffix.lower() in wanted and p.is_file())
-    found = [p for p in found if not any(part.startswith(".") for part in p.relative_to(folder).parts)]
+def _below(folder: Path, modality: Modality, encoding: str) -> Inputs:
+    found, told_links = find_files(folder, SUFFIXES if modality == "image" else {".txt"})
     if not found:
         kind = "images" if modality == "image" else ".txt files"
-        raise DataError(f"{folder} holds no {kind}, nor does a folder below it; expected some. Name another folder.")
-    return found
+        told = f"{folder} holds no {kind}, nor does a folder below it. {told_links}".rstrip()
+        raise DataError(f"{told} Expected some. Name another folder.")
+    return replace(_files(found, modality, encoding), notes=(shown(told_links),) if told_links else ())
 
 
 def _stream(stdin: TextIO | None, modality: Modality, column: str | None, encoding: str) -> Inputs:
     """Standard input: a table where its first line is a JSON object, else a sample a line."""
     if stdin is None:
         raise DataError("There is no standard input; expected files. Name some.")
+    if isinstance(stdin, io.TextIOWrapper):
+        stdin.reconfigure(errors="surrogateescape")  # names of files may be in any encoding, and one line of texts
     lines = spool_texts(line.rstrip("\r\n") for line in stdin if line.strip())
     if not len(lines):
         raise DataError("Standard input is empty; expected a text, an image's path or a JSON object a line.")
     if _is_object(lines[0]):
         with tempfile.TemporaryDirectory() as folder:
             file = Path(folder) / "standard input"
-            with file.open("w", encoding="utf-8", errors="surrogatepass") as written:
+            with file.open("w", encoding="utf-8", errors="backslashreplace") as written:
                 written.writelines(line + "\n" for line in lines)
             return _rows(read_json_lines(file, "utf-8"), Path(), modality, column)
     if modality == "image":
@@ -136,13 +141,22 @@ def _stream(stdin: TextIO | None, modality: Modality, column: str | None, encodi
 def _is_object(line: str) -> bool:
     try:
         return isinstance(json.loads(line), dict)
-    except ValueError:
+    except (ValueError, RecursionError):
         return False
 
 
 def _line(lines: Sequence[str], index: int) -> Input:
     text = lines[index]
-    return Input(text, {_PLACE: text}, lambda: text)
+    return Input(shown(text), {_PLACE: shown(text)}, partial(_whole_text, text, index))
+
+
+def _whole_text(text: str, index: int) -> str:
+    if not is_text(text):
+        raise DataError(
+            f"Text {index + 1} of standard input is not UTF-8: {shown(text)[:60]}. Expected UTF-8. Convert it, e.g. "
+            "with iconv -f latin1 -t utf8."
+        )
+    return text
 
 
 def _files(paths: Sequence[Path], modality: Modality, encoding: str) -> Inputs:
@@ -151,8 +165,8 @@ def _files(paths: Sequence[Path], modality: Modality, encoding: str) -> Inputs:
 
 def _file(paths: Sequence[Path], modality: Modality, encoding: str, index: int) -> Input:
     path = paths[index]
-    read = partial(_image, path) if modality == "image" else partial(_text_file, path, encoding)
-    return Input(str(path), {_PLACE: str(path)}, read)
+    read = partial(open_image, path) if modality == "image" else partial(_text_file, path, encoding)
+    return Input(shown(path), {_PLACE: shown(path)}, read)
 
 
 def _rows(table: Table, folder: Path, modality: Modality, column: str | None) -> Inputs:
@@ -164,12 +178,8 @@ def _row(table: Table, folder: Path, modality: Modality, column: int, index: int
     place, cell = table.places[index], table.values[column][index]
     cells = {name: values[index] for name, values in zip(table.columns, table.values, strict=True)}
     if modality == "image" and isinstance(cell, str) and cell.strip():
-        return Input(place, cells, partial(_image, folder / cell.strip()))
+        return Input(place, cells, partial(open_image, folder / cell.strip()))
     return Input(place, cells, partial(_cell_text, cell, place, table.columns[column]))
-
-
-def _image(path: Path) -> Any:
-    return ImageFiles([path], np.zeros((1, 16), np.uint8))[0]
 
 
 def _text_file(path: Path, encoding: str) -> str:

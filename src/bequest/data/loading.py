@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from bequest.core.errors import DataError, nearest
+from bequest.core.names import is_text, shown
 from bequest.core.task import Task
 from bequest.data.columns import Columns
 from bequest.data.feature_files import MANIFEST, features_task
@@ -190,6 +191,12 @@ def _whole(path: Any) -> Any:
     if not isinstance(path, str | os.PathLike):
         raise DataError(f"Cannot read labelled data from a {type(path).__name__}; expected a path: {_EXPECTED}.")
     text = os.fspath(path)
+    whole = os.path.abspath(text)
+    if not is_text(whole):
+        raise DataError(
+            f"The path {shown(whole)} is not in UTF-8; expected a name that can be written down. Rename the file, or "
+            "the folder that it lies in."
+        )
     if not text.startswith(PREFIX):
         return os.path.abspath(Path(text).expanduser())
     folder = Path(text.removeprefix(PREFIX)).expanduser()

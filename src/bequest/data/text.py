@@ -105,7 +105,8 @@ def read_texts(paths: Sequence[Path], encoding: str) -> Sequence[str]:
         encoding: A codec's name, or several with commas between: each file is read with the first that fits.
 
     Raises:
-        DataError: An encoding is unknown, or files cannot be read or decoded: all of them are named.
+        DataError: An encoding is unknown or not of whole characters, or files cannot be read or decoded: all of them
+            are named.
     """
     texts, faults = _read(paths, encoding)
     if faults.unread:
@@ -228,7 +229,20 @@ def _codecs(encoding: str) -> list[str]:
             ) from None
         except UnicodeDecodeError:
             pass  # a codec of two or four bytes a character
+        if _makes_halves(name):
+            raise DataError(
+                f"The text encoding {name!r} can stand for half characters, which no file can hold; expected one such "
+                "as utf-8 or latin-1. Convert the texts, or correct --encoding."
+            )
     return names
+
+
+def _makes_halves(codec: str) -> bool:
+    try:
+        "\ud800".encode(codec)
+    except UnicodeError:
+        return False
+    return True
 
 
 def _decode(data: bytes, names: list[str]) -> str:

@@ -268,8 +268,8 @@ def _decode(sample: Any, modality: str) -> Any:
         return sample
     from PIL import Image
 
-    from bequest.data.images import ImageFiles
+    from bequest.data.images import open_image
 
     if isinstance(sample, (str, Path)):
-        return ImageFiles([Path(sample)], np.zeros((1, 16), np.uint8))[0]
+        return open_image(Path(sample))
     return Image.fromarray(np.asarray(sample)) if not isinstance(sample, Image.Image) else sample

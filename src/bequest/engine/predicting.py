@@ -43,6 +43,8 @@ class Predictor:
         Raises:
             DataError: A sample cannot be read, and is not to be left out.
         """
+        for note in inputs.notes:
+            self.observer.note(note)
         size, total = self.batch_size * _BATCHES, len(inputs.items)
         for start in range(0, total, size):
             self.observer.progress("predicting", start, total)

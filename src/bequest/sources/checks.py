@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from pickle import UnpicklingError
-from typing import Any
+from pathlib import Path
+from typing import Any, cast
 
 import torch
 
-from bequest.core.errors import RunError, SourceError
+from bequest.core.errors import BequestError, RunError, SourceError
+from bequest.core.names import leads_out
+from bequest.core.parse import parse_json
 from bequest.nn.network import Network
 
 _SMALLEST = 32
@@ -42,7 +44,7 @@ def embedding_width(name: str, untrained: Callable[[], Network], size: int) -> i
             return untrained().body.eval()(torch.zeros(2, 3, size, size)).shape[1]
     except (RuntimeError, ValueError, AssertionError, TypeError) as error:
         raise SourceError(
-            f"{name!r} does not take images of {size} px ({str(error).strip().splitlines()[0]}); expected a size that "
+            f"{name!r} does not take images of {size} px ({first_line(error)}); expected a size that "
             "fits its patches or windows. Leave --image-size out, or choose a multiple of 32."
         ) from error
 
@@ -72,12 +74,38 @@ def explained(spelling: str, where: str) -> Iterator[None]:
     """Turns a library's failure to find or to understand files into a `SourceError` that says what to do."""
     try:
         yield
-    except (OSError, ValueError, RuntimeError, KeyError, ImportError, UnpicklingError) as error:
+    except BequestError:
+        raise
+    except Exception as error:  # libraries meet a stranger's files with whatever those lead them to
         raise SourceError(
-            f"The source {spelling!r} cannot be loaded ({str(error).strip().splitlines()[0]}); expected its files on "
-            f"{where}, in that library's cache, or in a folder. Check the name and the connection, or choose one that "
-            "installs as a package: `bequest ls sources`."
+            f"The source {spelling!r} cannot be loaded ({first_line(error)}); expected its files on "
+            f"{where}, in that library's cache, or in a folder. Check the name and the connection, or that the files "
+            "are whole, or choose one that installs as a package: `bequest ls sources`."
         ) from error
+
+
+def check_indexes(folder: Path) -> None:
+    """Refuse a folder of weights one of whose indexes names files outside of it.
+
+    Raises:
+        SourceError: One does.
+        ValueError: One is no JSON.
+    """
+    for file in sorted(folder.glob("*.index*.json")):
+        index = parse_json(file.read_bytes())
+        named = cast(dict[str, Any], index).get("weight_map") if isinstance(index, dict) else None
+        names = list(cast(dict[str, Any], named).values()) if isinstance(named, dict) else [named]
+        wrong = [name for name in names if not isinstance(name, str) or leads_out(name)]
+        if wrong:
+            raise SourceError(
+                f"{file} names {str(wrong[0])[:100]!r} as a file of weights; expected files in its folder. Copy the "
+                "model's folder again."
+            )
+
+
+def first_line(error: BaseException) -> str:
+    """The first line of what an error says, or its kind where it says nothing."""
+    return next(iter(str(error).strip().splitlines()), "")[:500] or type(error).__name__
 
 
 def refuse(source: str, flag: str, value: object) -> None:

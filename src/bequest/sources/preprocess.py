@@ -25,6 +25,9 @@ _MOST_SLENDER = 32
 """Longer over shorter side beyond which an image's ends are cut off before it is resized: a crop of its centre never
 sees them, and enlarging them may take more memory than there is."""
 
+_PART_PIXELS = 2**22
+"""Of an image that are made RGB at a time, which takes up to 30 bytes for each."""
+
 Augment = Callable[[Any, int | None], Any]
 """From an RGB image, and the pixels that its shorter side needs (None: all), to an augmented view of it."""
 
@@ -180,8 +183,8 @@ class ImagePreprocess:
         """uint8 (size, size, 3) of a PIL image of any mode."""
         from PIL import Image
 
-        image = _to_rgb(sample) if self.squash else _middle(_to_rgb(sample))
         shorter = self.resize or math.floor(self.size / self.crop)
+        image = _thinned(_to_rgb(sample), max(self.size, shorter)) if self.squash else _middle(_to_rgb(sample))
         sides = [max(self.size, int(shorter * side / min(image.size))) for side in image.size]
         width, height = [max(self.size, shorter)] * 2 if self.squash else sides
         image = image.resize((width, height), Image.Resampling[self.interpolation.upper()])
@@ -338,10 +341,40 @@ def _no_views(modality: str) -> SourceError:
 
 
 def _to_rgb(image: Any) -> Any:
-    if image.mode.startswith("I;16") or image.mode in ("I", "F"):
+    """RGB of an image of any mode, part by part: what is made on the way takes several times an image's room."""
+    from PIL import Image
+
+    boxes = _boxes(*image.size)
+    deep = boxes if _is_deep(image.mode) else []
+    largest = float(np.max([np.asarray(image.crop(box)).max() for box in deep], initial=0))  # NaN, if there is one
+    if len(boxes) == 1:
+        return _part_to_rgb(image, largest)
+    made = Image.new("RGB", image.size)
+    for box in boxes:
+        made.paste(_part_to_rgb(image.crop(box), largest), box[:2])
+    return made
+
+
+def _boxes(width: int, height: int) -> list[tuple[int, int, int, int]]:
+    """Left, top, right and bottom of the parts of an image, of at most `_PART_PIXELS` each."""
+    columns = min(width, _PART_PIXELS)
+    rows = max(1, _PART_PIXELS // columns)
+    return [
+        (left, top, min(left + columns, width), min(top + rows, height))
+        for top in range(0, height, rows)
+        for left in range(0, width, columns)
+    ]
+
+
+def _is_deep(mode: str) -> bool:
+    return mode.startswith("I;16") or mode in ("I", "F")
+
+
+def _part_to_rgb(image: Any, largest: float) -> Any:
+    if _is_deep(image.mode):
         from PIL import Image
 
-        image = Image.fromarray(_to_8_bits(np.asarray(image).astype(np.float64), image.mode))
+        image = Image.fromarray(_to_8_bits(np.asarray(image).astype(np.float64), image.mode, largest))
     if image.mode in ("La", "RGBa"):
         image = image.convert(image.mode.upper())
     if "A" in image.getbands() or "transparency" in image.info:
@@ -362,9 +395,17 @@ def _middle(image: Any) -> Any:
     return image.crop((left, top, left + width, top + height))
 
 
-def _to_8_bits(values: np.ndarray[Any, Any], mode: str) -> np.ndarray[Any, Any]:
+def _thinned(image: Any, side: int) -> Any:
+    """A slender image with fewer pixels along its longer side: PIL widens all of them before it shortens that."""
+    width, height = image.size
+    factors = [
+        max(1, long // max(_MOST_SLENDER * short, 4 * side)) for long, short in ((width, height), (height, width))
+    ]
+    return image if factors == [1, 1] else image.reduce(tuple(factors))
+
+
+def _to_8_bits(values: np.ndarray[Any, Any], mode: str, largest: float) -> np.ndarray[Any, Any]:
     # I;16 is 16 bits by definition. I and F have no fixed range: files hold 16 bits, 8 bits, or 0 to 1 in them.
-    largest = values.max(initial=0)
     if mode.startswith("I;16") or largest > 255:
         values = values / 257
     elif mode == "F" and largest <= 1:

@@ -6,6 +6,7 @@ from typing import Any
 
 from bequest.core.errors import SourceError
 from bequest.core.parse import parse_json
+from bequest.sources.checks import first_line
 from bequest.sources.preprocess import TextPreprocess
 
 Files = dict[str, Any]
@@ -90,10 +91,10 @@ def _converted(files: Files, config: Any) -> str:
         if tokenizer.get_vocab_size() < config.vocab_size / 2:
             raise ValueError(f"it knows {tokenizer.get_vocab_size()} of the network's {config.vocab_size} tokens")
         return tokenizer.to_str()
-    except (OSError, ValueError, ImportError, AttributeError) as error:
+    except Exception as error:  # transformers meets a stranger's files with whatever those lead it to
         raise SourceError(
             f"{files['pretrained_model_name_or_path']!r} has no tokenizer.json, and its tokenizer cannot be converted "
-            f"({_first_line(error)}). Convert it once where its library is installed: "
+            f"({first_line(error)}). Convert it once where its library is installed: "
             "AutoTokenizer.from_pretrained(…).save_pretrained(folder)."
         ) from error
 
@@ -114,7 +115,3 @@ def _pad_token(name: str, config: Any, tokenizer: Any) -> str:
             f"The tokenizer of {name!r} knows neither a padding token nor any other; its files are damaged."
         )
     return token
-
-
-def _first_line(error: BaseException) -> str:
-    return str(error).strip().split("\n", 1)[0]

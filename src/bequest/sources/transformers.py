@@ -19,7 +19,7 @@ from bequest.nn.head import find_head
 from bequest.nn.language import IGNORED, LanguageModel, Vocabulary
 from bequest.nn.network import Network, Origin
 from bequest.nn.pooling import TEXT_POOLINGS, pool_tokens
-from bequest.sources.checks import check_image_size, embedding_width, explained, refuse
+from bequest.sources.checks import check_image_size, check_indexes, embedding_width, explained, refuse
 from bequest.sources.gguf_header import check_gguf
 from bequest.sources.head import split
 from bequest.sources.image_processor import image_preprocess
@@ -111,6 +111,7 @@ def from_pretrained(
     files = _files(spelling, name)
     name = files["pretrained_model_name_or_path"]
     with explained(spelling, "Hugging Face's hub"):
+        check_indexes(Path(name))
         config = AutoConfig.from_pretrained(**files)
         if kind == "causal-lm":
             _refuse_for_language(spelling, config, pooling=pooling, image_size=image_size, head=head)
@@ -126,7 +127,7 @@ def from_pretrained(
             description["head"] = head
             limit = check_max_tokens(spelling, description, max_tokens)
             preprocess = text_preprocess(files, config, limit)
-    return _source(spelling, description, preprocess, lambda: _pretrained(spelling, files, description))
+        return _source(spelling, description, preprocess, lambda: _pretrained(spelling, files, description))
 
 
 def from_folder(
@@ -243,12 +244,16 @@ def smaller(name: str, description: dict[str, Any], num_layers: int | None, widt
 def _source(
     name: str, description: dict[str, Any], preprocess: Preprocess, pretrained: Any, licence: str = ""
 ) -> Source:
+    def untrained() -> Network:
+        with explained(name, "Hugging Face's hub"):
+            return _untrained(description)
+
     return Source(
         name=name,
         preprocess=preprocess,
         width=_width(description),
         pretrained=pretrained,
-        untrained=lambda: _untrained(description),
+        untrained=untrained,
         description=description,
         licence=licence,
         head_kind="causal-lm" if description.get("form") == "causal-lm" else "classification",
@@ -334,7 +339,12 @@ def _untrained(description: dict[str, Any]) -> Network:
 
 
 def _pretrained(spelling: str, files: Files, description: dict[str, Any]) -> Network:
-    with explained(spelling, "Hugging Face's hub"), _quiet():
+    with explained(spelling, "Hugging Face's hub"):
+        return _loaded(spelling, files, description)
+
+
+def _loaded(spelling: str, files: Files, description: dict[str, Any]) -> Network:
+    with _quiet():
         load = _auto_class(description).from_pretrained
         model, loading = load(**files, dtype=torch.float32, output_loading_info=True)
     if description.get("form") == "causal-lm":
