@@ -17,7 +17,8 @@ from dataclasses import dataclass
 from functools import partial
 from itertools import accumulate
 from pathlib import Path, PurePosixPath
-from typing import IO, Any, Literal
+from tarfile import InvalidHeaderError, ReadError  # pyright: ignore
+from typing import IO, Any, Literal, Self
 
 from bequest.core.errors import DataError
 from bequest.core.observe import Observer
@@ -35,7 +36,14 @@ _LISTERS = 16
 _READ_ROWS = 64
 _READ_BYTES = 2**20
 _LARGEST = 2**28
-"""Bytes of a tar's member at most: a sample is held in memory whole."""
+"""Bytes of a sample in a tar at most, its members and their headers together: it is held in memory whole."""
+_LONGEST_HEADER = 2**20
+"""Bytes of what a tar says beside a member's header (long names, PAX fields), which is read whole too."""
+_HEADERS = (
+    *(tarfile.GNUTYPE_LONGNAME, tarfile.GNUTYPE_LONGLINK),
+    *(tarfile.XHDTYPE, tarfile.XGLTYPE, tarfile.SOLARIS_XHDTYPE),
+)
+_SPARSE = "a sparse member, which may stand for far more bytes than the tar holds; expected members as they are"
 _NAMES: Mapping[Modality, tuple[str, ...]] = {
     "image": ("image", "img", "images", "jpg", "png", "picture", "bytes"),
     "text": ("text", "sentence", "content", "review", "body", "message"),
@@ -195,48 +203,99 @@ def _tar(shard: InputShard, modality: Modality, columns: Columns) -> Iterator[It
     last = "none"
     with _opened(url) as file:
         try:
-            with tarfile.open(fileobj=file, mode="r|*") as archive:
+            with tarfile.open(fileobj=file, mode="r|*", tarinfo=_Member) as archive:
                 for last, members in _grouped(archive):
                     yield _tar_item(f"{key}/{last}", members, modality, columns)
-        except (tarfile.TarError, EOFError, OSError) as error:
+        except (tarfile.TarError, ArithmeticError, EOFError, LookupError, OSError, RecursionError, ValueError) as error:
             raise DataError(
                 f"{url} cannot be read as a tar after its sample {last} ({reason(error)}); expected a whole one. "
                 "Replace it."
             ) from error
 
 
-def _grouped(archive: tarfile.TarFile) -> Iterator[tuple[str, dict[str, Any]]]:
-    """WebDataset's samples: the members side by side whose names are the same up to the first dot of the last part."""
-    name, members = "", dict[str, Any]()
-    for member in archive:
+class _Member(tarfile.TarInfo):
+    """A member of a tar that takes no more than the tar holds; what is no member is not taken for the tar's end."""
+
+    @classmethod
+    def fromtarfile(cls, tarfile: tarfile.TarFile) -> Self:
+        try:
+            return super().fromtarfile(tarfile)
+        except InvalidHeaderError as error:
+            raise ReadError(f"no member begins where one should ({error})") from error
+
+    def _proc_member(self, archive: tarfile.TarFile) -> tarfile.TarInfo:
+        """What tarfile calls on every header, before it reads on."""
+        if self.type == tarfile.GNUTYPE_SPARSE:
+            raise ReadError(f"{_SPARSE}: {self.name[:60]}")
+        if self.type in _HEADERS and self.size > _LONGEST_HEADER:
+            raise ReadError(f"a header of {self.size:,} bytes; expected {_LONGEST_HEADER:,} at most")
+        return super()._proc_member(archive)  # pyright: ignore
+
+    def _proc_gnusparse_10(self, *_: Any) -> None:
+        """What tarfile calls where a member's PAX fields tell of a map of holes in what follows."""
+        raise ReadError(f"{_SPARSE}: {self.name[:60]}")
+
+
+def _grouped(archive: tarfile.TarFile) -> Iterator[tuple[str, Mapping[str, bytes] | DataError]]:
+    """WebDataset's samples: the members side by side whose names are the same up to the first dot of the last part.
+
+    An error in the place of the members of a sample that is too large.
+    """
+    name, members, held = "", dict[str, bytes](), 0
+    while (member := archive.next()) is not None:
+        archive.members.clear()  # which would be kept of all
+        if member.issparse():
+            raise ReadError(f"{_SPARSE}: {member.name[:60]}")
         if not member.isfile():
+            _skip(archive, member)
             continue
         folder, _, last = member.name.rpartition("/")
         stem, _, extension = last.partition(".")
         whole = f"{folder}/{stem}" if folder else stem
-        if whole != name and members:
-            yield name, members
+        if whole != name:
+            if held:
+                yield name, _within(members, held)
+            name, members, held = whole, {}, 0
+        held += tarfile.BLOCKSIZE + max(0, member.size)
+        if held > _LARGEST:
             members = {}
-        name = whole
-        if member.size > _LARGEST:
-            members[extension.lower()] = DataError(f"is larger than {_LARGEST:,} bytes")
+            _skip(archive, member)
             continue
         content = archive.extractfile(member)
         assert content is not None, "a file has content"
         members[extension.lower()] = content.read()
-    if members:
-        yield name, members
+    if held:
+        yield name, _within(members, held)
 
 
-def _tar_item(key: str, members: Mapping[str, Any], modality: Modality, columns: Columns) -> Item:
+def _skip(archive: tarfile.TarFile, member: tarfile.TarInfo) -> None:
+    """Read to a member's end, for tarfile seeks on where the tar has long ended."""
+    content = None if member.islnk() or member.issym() else archive.extractfile(member)
+    while content is not None and content.read(_READ_BYTES):
+        pass
+
+
+def _within(members: Mapping[str, bytes], held: int) -> Mapping[str, bytes] | DataError:
+    if held <= _LARGEST:
+        return members
+    return DataError(f"takes {held:,} bytes; expected {_LARGEST:,} at most. Remove it, or make it smaller.")
+
+
+def _tar_item(key: str, members: Mapping[str, bytes] | DataError, modality: Modality, columns: Columns) -> Item:
+    if isinstance(members, DataError):
+        return Item(key, "", partial(_refuse, DataError(f"The sample {key} {members}")))
     label = next((members[n] for n in ([columns.label] if columns.label else _LABEL_MEMBERS) if n in members), b"")
-    text = label.decode(errors="replace").strip() if isinstance(label, bytes) else ""
+    text = label.decode(errors="replace").strip()
     wanted = SUFFIXES if modality == "image" else {".txt"}
     found = [columns.sample] if columns.sample else [name for name in members if f".{name}" in wanted]
     return Item(key, text, partial(_tar_sample, key, members, found, modality))
 
 
-def _tar_sample(key: str, members: Mapping[str, Any], found: Sequence[str], modality: Modality) -> Any:
+def _refuse(error: DataError) -> Any:
+    raise error
+
+
+def _tar_sample(key: str, members: Mapping[str, bytes], found: Sequence[str], modality: Modality) -> Any:
     if len(found) != 1 or found[0] not in members:
         flag = "--image-column" if modality == "image" else "--text-column"
         raise DataError(
@@ -244,8 +303,6 @@ def _tar_sample(key: str, members: Mapping[str, Any], found: Sequence[str], moda
             f"{'image' if modality == 'image' else 'text'} among them. Name its extension: {flag}."
         )
     data = members[found[0]]
-    if isinstance(data, DataError):
-        raise DataError(f"The member {found[0]} of the sample {key} {data}. Remove it.")
     return data if modality == "image" else _text(data, f"{key}.{found[0]}")
 
 
