@@ -15,7 +15,6 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
-from itertools import accumulate
 from pathlib import Path, PurePosixPath
 from tarfile import InvalidHeaderError, ReadError  # pyright: ignore
 from typing import IO, Any, Literal, Self
@@ -26,6 +25,7 @@ from bequest.core.task import Modality
 from bequest.data.addresses import Listing, filesystem, list_files, reason
 from bequest.data.images import SUFFIXES
 from bequest.data.messages import counted, listed, told_links
+from bequest.data.parquet import as_parquet, parquet_rows
 
 Kind = Literal["files", "tar", "parquet"]
 
@@ -33,7 +33,6 @@ _CHOOSE = "Name another folder, or choose with a pattern, e.g. 'folder/*.tar'."
 _TARS = (".tar", ".tar.gz", ".tgz")
 _LISTERS = 16
 """Threads that read the ends of Parquet files, to see their row groups."""
-_READ_ROWS = 64
 _READ_BYTES = 2**20
 _LARGEST = 2**28
 """Bytes of a sample in a tar at most, its members and their headers together: it is held in memory whole."""
@@ -176,7 +175,7 @@ def _shard(kind: Kind, paths: Sequence[str], files: Listing, groups: tuple[int, 
 
 def _row_groups(url: str, size: int) -> list[tuple[int, int]]:
     """Runs of row groups with `size` rows or more each, but for the last."""
-    with _parquet_file(url) as file:
+    with _parquet_file(url) as (_, file), as_parquet(url):
         about = file.metadata
         runs, first, rows = list[tuple[int, int]](), 0, 0
         for group in range(about.num_row_groups):
@@ -309,16 +308,14 @@ def _tar_sample(key: str, members: Mapping[str, bytes], found: Sequence[str], mo
 def _parquet(shard: InputShard, modality: Modality, columns: Columns) -> Iterator[Item]:
     url, key = shard.only
     first, end = shard.groups
-    with _parquet_file(url) as file, _as_parquet(url):
-        sample, label = _column(file.schema_arrow, url, modality, columns)
-        number = [0, *accumulate(file.metadata.row_group(i).num_rows for i in range(end))][first]
+    with _parquet_file(url) as (stream, file):
+        with as_parquet(url):
+            sample, label = _column(file.schema_arrow, url, modality, columns)
+            before = sum(file.metadata.row_group(i).num_rows for i in range(first))
         wanted = [sample, label] if label else [sample]
-        for batch in file.iter_batches(_READ_ROWS, row_groups=range(first, end), columns=wanted):
-            labels = batch.column(label).to_pylist() if label else [None] * len(batch)
-            for cell, text in zip(batch.column(sample).to_pylist(), labels, strict=True):
-                name = f"{key}#{number}"
-                yield Item(name, "" if text is None else str(text), partial(_cell, cell, name, modality, url))
-                number += 1
+        for number, cells in enumerate(parquet_rows(stream, url, wanted, range(first, end)), before):
+            name, text = f"{key}#{number}", cells[1] if label else None
+            yield Item(name, "" if text is None else str(text), partial(_cell, cells[0], name, modality, url))
 
 
 def _column(schema: Any, url: str, modality: Modality, columns: Columns) -> tuple[str, str | None]:
@@ -377,7 +374,7 @@ def _opened(url: str) -> Iterator[IO[bytes]]:
 
 
 @contextmanager
-def _parquet_file(url: str) -> Iterator[Any]:
+def _parquet_file(url: str) -> Iterator[tuple[IO[bytes], Any]]:
     try:
         from pyarrow import parquet
     except ImportError as error:
@@ -386,16 +383,6 @@ def _parquet_file(url: str) -> Iterator[Any]:
             "pip install 'bequest[tables]'"
         ) from error
     with _opened(url) as file:
-        with _as_parquet(url):
+        with as_parquet(url):
             opened = parquet.ParquetFile(file, pre_buffer=False, buffer_size=_READ_BYTES)
-        yield opened
-
-
-@contextmanager
-def _as_parquet(url: str) -> Iterator[None]:
-    from pyarrow import ArrowException
-
-    try:
-        yield
-    except (ArrowException, OSError) as error:
-        raise DataError(f"{url} cannot be read as a Parquet file: {reason(error)}. Replace it.") from error
+        yield file, opened
