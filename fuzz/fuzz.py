@@ -212,6 +212,7 @@ def features() -> Reader:
     """A folder of features, of which the manifest is changed where the input is JSON, else the file."""
     with instrumented():
         from bequest.data import feature_files
+    importlib.import_module("torch")  # which maps files
     manifest = {"num_samples": 3, "layers": {"a": 2}, "keys": {"a": {}}, "shards": [{"file": "x.parquet"}]}
     stream = io.BytesIO()
     with feature_files.FeatureWriter(stream, manifest["layers"]) as writer:

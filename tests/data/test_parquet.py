@@ -107,6 +107,19 @@ def test_what_python_cannot_hold_is_refused(tmp_path: Path, labels: Any):
             read(path)
 
 
+def test_whatever_pyarrow_raises_of_damage_names_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    from pyarrow import parquet as written
+
+    def damaged(*_: Any, **__: Any) -> None:
+        raise RuntimeError("Definition level histogram size mismatch, size: 4, expected: 3")
+
+    monkeypatch.setattr(written, "ParquetFile", damaged)
+    (tmp_path / "a.parquet").write_bytes(b"PAR1")
+    for read in (load, as_shard):
+        with pytest.raises(DataError, match=r"a\.parquet cannot be read as a Parquet file: Definition level"):
+            read(tmp_path / "a.parquet")
+
+
 def test_two_columns_of_one_name_are_refused(tmp_path: Path):
     from pyarrow import parquet as written
 

@@ -32,6 +32,7 @@ from bequest.data.assemble import Labelled, assemble
 from bequest.data.labels import LabelColumns, TaskChoice, read_labels
 from bequest.data.mapped import map_file
 from bequest.data.messages import listed
+from bequest.data.parquet import parquet_faults
 from bequest.data.spool import spool_texts
 
 Array = np.ndarray[Any, Any]
@@ -285,14 +286,14 @@ def row_groups(path: Path, layer: str) -> list[RowGroup]:
 @contextmanager
 def _reading(file: Any, name: str) -> Iterator[tuple[Any, FeatureParquet]]:
     """A file, opened, and what its end says; whatever is wrong with it is raised as `DataError`."""
-    from pyarrow import ArrowException, parquet
+    from pyarrow import parquet
 
     try:
         with file.open("rb") if isinstance(file, Path) else nullcontext(file) as stream:
             _check_end(stream)
         with parquet.ParquetFile(file, memory_map=isinstance(file, Path), pre_buffer=False) as opened:
             yield opened, _end(opened)
-    except (ArrowException, ArithmeticError, AttributeError, LookupError, OSError, TypeError, ValueError) as error:
+    except parquet_faults() as error:
         raise DataError(
             f"{name} is no whole file of features ({error}); expected one that `bequest features` has written. "
             "Remove it, and run that again."

@@ -19,6 +19,13 @@ _CELL_BYTES = 8
 _HINT = "Write it anew with fewer rows, or with fewer values that repeat"
 
 
+def parquet_faults() -> tuple[type[Exception], ...]:
+    """What pyarrow raises of damaged files, and Python of values that it cannot hold."""
+    from pyarrow import ArrowException
+
+    return ArrowException, ArithmeticError, AttributeError, LookupError, OSError, RuntimeError, TypeError, ValueError
+
+
 @contextmanager
 def as_parquet(name: str) -> Iterator[None]:
     """What is wrong with a Parquet file comes as an error of ours.
@@ -26,11 +33,9 @@ def as_parquet(name: str) -> Iterator[None]:
     Raises:
         DataError: It cannot be read: it is damaged, a text is no UTF-8, or a time is beyond what Python has.
     """
-    from pyarrow import ArrowException
-
     try:
         yield
-    except (ArrowException, ArithmeticError, LookupError, OSError, TypeError, ValueError) as error:
+    except parquet_faults() as error:
         told = (str(error).strip().rstrip(".") or type(error).__name__)[:300]
         raise DataError(f"{name} cannot be read as a Parquet file: {told}. Replace it.") from error
 
@@ -83,9 +88,8 @@ def _check_names(name: str, present: Sequence[str], columns: Sequence[str]) -> N
 
 def _check_told(file: Any, name: str, groups: Sequence[int], limit: int) -> None:
     """Refuse by what the file says of itself, before any of it is decompressed."""
-    parts = [file.metadata.row_group(group) for group in groups]
-    columns = [part.column(i) for part in parts for i in range(part.num_columns)]
-    told = sum(max(column.total_uncompressed_size, _CELL_BYTES * column.num_values) for column in columns)
+    parts = [file.metadata.row_group(group) for group in groups]  # what it says of columns ends the process at times
+    told = sum(max(part.total_byte_size, _CELL_BYTES * part.num_rows * part.num_columns) for part in parts)
     _refuse_beyond(name, told, limit)
 
 
