@@ -127,8 +127,8 @@ def _num_bytes(values: Any) -> int:
     if isinstance(values, DictionaryArray):
         kind = values.dictionary.type
         if not (types.is_fixed_size_binary(kind) or types.is_primitive(kind) or types.is_decimal(kind)):
-            lengths = compute.binary_length(values.dictionary).take(values.indices)
-            return _CELL_BYTES * len(values) + int(compute.sum(lengths).as_py() or 0)
+            lengths = compute.call_function("binary_length", [values.dictionary]).take(values.indices)
+            return _CELL_BYTES * len(values) + int(compute.call_function("sum", [lengths]).as_py() or 0)
         return (_CELL_BYTES + values.dictionary.nbytes // max(1, len(values.dictionary))) * len(values)
     if isinstance(values, MapArray):
         return _CELL_BYTES * len(values) + _num_bytes(values.keys) + _num_bytes(values.items)

@@ -242,7 +242,7 @@ def _grouped(archive: tarfile.TarFile) -> Iterator[tuple[str, Mapping[str, bytes
     """
     name, members, held = "", dict[str, bytes](), 0
     while (member := archive.next()) is not None:
-        archive.members.clear()  # which would be kept of all
+        archive.members.clear()  # pyright: ignore[reportAttributeAccessIssue]  # all would be kept
         if member.issparse():
             raise ReadError(f"{_SPARSE}: {member.name[:60]}")
         if not member.isfile():
