@@ -10,6 +10,7 @@ ours, hangs, or takes more memory than the limit. What it found lies in a file `
 
 from __future__ import annotations
 
+import importlib
 import io
 import json
 import os
@@ -44,7 +45,7 @@ class Reader:
 
 def instrumented() -> Any:
     """While this is open, what is imported is watched; each reader imports what it needs, and no more."""
-    return atheris.instrument_imports(include=["bequest", "PIL", "csv", "safetensors"])
+    return atheris.instrument_imports(include=["bequest", "PIL", "csv", "safetensors", "tarfile"])
 
 
 def written(name: str, data: bytes) -> Path:
@@ -145,6 +146,91 @@ def shards() -> Reader:
     return Reader(read, seeds)
 
 
+def read_shards(name: str, data: bytes) -> None:
+    """All samples, of both kinds, of data in shards."""
+    from bequest.core.observe import Silent
+    from bequest.data.shards import Columns, find_shards, read_items
+
+    path = written(name, data)
+    for modality in ("image", "text"):
+        try:
+            for shard in find_shards(path, modality, 4, Silent()):
+                for item in read_items(shard, modality, Columns()):
+                    item.read()
+        except BequestError as error:
+            assert str(error), "an error of ours says something"
+
+
+def tars() -> Reader:
+    with instrumented():
+        import tarfile
+
+        importlib.import_module("bequest.data.shards")
+
+    def seeds() -> Iterable[bytes]:
+        for form in (tarfile.GNU_FORMAT, tarfile.PAX_FORMAT):
+            for mode in ("w", "w:gz"):
+                stream = io.BytesIO()
+                with tarfile.open(fileobj=stream, mode=mode, format=form, bufsize=512) as archive:
+                    for name, content in {"a/1.png": b"one", "a/1.cls": b"7", "é" * 60 + ".txt": b"text"}.items():
+                        member = tarfile.TarInfo(name)
+                        member.size, member.pax_headers = len(content), {"comment": "x", "mtime": "1.5"}
+                        archive.addfile(member, io.BytesIO(content))
+                yield stream.getvalue().rstrip(b"\0") + bytes(512) if mode == "w" else stream.getvalue()
+
+    return Reader(lambda data: read_shards("x.tar", data), seeds)
+
+
+def parquet_tables() -> Reader:
+    """As data in shards, and as a table."""
+    with instrumented():
+        from bequest.data import load
+
+        importlib.import_module("bequest.data.shards")
+    import pyarrow
+    from pyarrow import parquet
+
+    def read(data: bytes) -> None:
+        read_shards("x.parquet", data)
+        load(written("x.parquet", data))
+
+    def seeds() -> Iterable[bytes]:
+        texts, labels = [f"a text {i % 3}" for i in range(8)], ["good", "bad"] * 4
+        columns: dict[str, Any] = {"text": texts, "label": labels, "tags": [["x", "y"][: i % 3] for i in range(8)]}
+        for more in (
+            {},
+            {"image": [{"bytes": b"x", "path": "p"}] * 8, "when": pyarrow.array([1] * 8, "timestamp[us]")},
+        ):
+            stream = io.BytesIO()
+            parquet.write_table(pyarrow.table({**columns, **more}), stream, row_group_size=5, write_statistics=False)
+            yield stream.getvalue()
+
+    return Reader(read, seeds)
+
+
+def features() -> Reader:
+    """A folder of features, of which the manifest is changed where the input is JSON, else the file."""
+    with instrumented():
+        from bequest.data import feature_files
+    importlib.import_module("torch")  # which maps files
+    manifest = {"num_samples": 3, "layers": {"a": 2}, "keys": {"a": {}}, "shards": [{"file": "x.parquet"}]}
+    stream = io.BytesIO()
+    with feature_files.FeatureWriter(stream, manifest["layers"]) as writer:
+        writer.write([(f"key {i}", "ab"[i % 2], bytes([i] * 16)) for i in range(3)], np.ones((3, 2), np.float32))
+        writer.finish({"seconds": 1.0})
+    sound = stream.getvalue()
+
+    def read(data: bytes) -> None:
+        is_file = data.startswith(b"PAR1")
+        written("features/features.json", json.dumps(manifest).encode() if is_file else data)
+        path = written("features/x.parquet", data if is_file else sound)
+        rows, labels = feature_files.read_features(path.parent)
+        assert len(rows) == len(labels) == sum(1 for _ in zip(rows, labels, strict=False))
+        feature_files.read_whole(path, "x.parquet")
+
+    return Reader(read, lambda: [sound, json.dumps(manifest).encode()])
+
+
 def adapters(changed: str) -> Reader:
     """An adapter of one layer, of whose two files one is changed."""
     with instrumented():
@@ -183,6 +269,9 @@ READERS: dict[str, Callable[[], Reader]] = {
     "records": records,
     "runs": runs,
     "shards": shards,
+    "tar": tars,
+    "parquet": parquet_tables,
+    "features": features,
     "safetensors": lambda: adapters("adapter_model.safetensors"),
     "adapter_config": lambda: adapters("adapter_config.json"),
 }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import io
 import os
 import tarfile
@@ -12,6 +13,7 @@ import pytest
 
 from bequest.core.errors import DataError, RunError
 from bequest.core.observe import Silent
+from bequest.data import tars
 from bequest.data.addresses import takes_from
 from bequest.data.shards import Columns, Item, find_shards, read_items
 
@@ -112,6 +114,53 @@ def test_a_tar_that_ends_early_or_has_a_damaged_header_is_no_shorter_one(tmp_pat
             items_at(tmp_path / "a.tar")
     (tmp_path / "a.tar").write_bytes(pack(content[: 4 * 1024 + 512]))
     assert len(items_at(tmp_path)) == 4, "one block of zeros is an end mark"
+
+
+def test_a_sample_is_bounded_by_all_that_it_has(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(tars, "LARGEST", 10_000)
+    members = {"1.a": bytes(6000), "1.b": bytes(6000), "1.png": b"one", "2.png": b"two", "3.png": bytes(10_001)}
+    for name, mode in (("a.tar", "w"), ("a.tar.gz", "w:gz")):
+        (tmp_path / name).write_bytes(tar_of({**members, **{f"4.{i}": b"" for i in range(30)}}, mode))
+        one, two, three, four = items_at(tmp_path / name)
+        assert two.read() == b"two"
+        for item in (one, three, four):
+            with pytest.raises(DataError, match=rf"sample {name}/\d takes [\d,]+ bytes; expected 10,000 at most"):
+                item.read()
+
+
+@pytest.mark.parametrize("mode", ["w", "w:gz"])
+@pytest.mark.parametrize(
+    ("kind", "fields", "size", "told"),
+    [
+        (tarfile.GNUTYPE_SPARSE, {}, 0, "a sparse member"),
+        (tarfile.REGTYPE, {"GNU.sparse.map": "0,4", "GNU.sparse.size": "9"}, 4, "a sparse member"),
+        (tarfile.REGTYPE, {"GNU.sparse.major": "1", "GNU.sparse.minor": "0"}, 4, "a sparse member"),
+        (tarfile.REGTYPE, {"GNU.sparse.map": "x,y"}, 4, "invalid literal"),
+        (tarfile.REGTYPE, {"GNU.sparse.map": "0,4", "GNU.sparse.size": "zz"}, 4, "invalid literal"),
+        (tarfile.REGTYPE, {"size": "9" * 19}, 4, "unexpected end"),
+        (b"Z", {"size": "9" * 19}, 4, "unexpected end"),
+        (tarfile.GNUTYPE_LONGNAME, {}, 2**21, "a header of 2,097,152 bytes; expected 1,048,576 at most"),
+    ],
+)
+def test_members_that_stand_for_more_than_they_are_are_refused(
+    tmp_path: Path, mode: str, kind: bytes, fields: dict[str, str], size: int, told: str
+):
+    member = tarfile.TarInfo("2.png")
+    member.size, member.type, member.pax_headers = size, kind, fields
+    header = member.tobuf(tarfile.PAX_FORMAT if fields else tarfile.GNU_FORMAT)
+    content = tar_of({"1.png": b"one"})[:1024] + header + bytes(512)
+    path = tmp_path / ("a.tar" if mode == "w" else "a.tar.gz")
+    path.write_bytes(content if mode == "w" else gzip.compress(content))
+    with pytest.raises(DataError, match=rf"a.tar.* cannot be read as a tar after its sample .*{told}.*Replace it"):
+        items_at(path)
+
+
+def test_many_headers_before_a_member_are_refused(tmp_path: Path):
+    member = tarfile.TarInfo("1.png")
+    member.type = tarfile.GNUTYPE_LONGNAME
+    (tmp_path / "a.tar").write_bytes(member.tobuf(tarfile.GNU_FORMAT) * 5000)
+    with pytest.raises(DataError, match=r"a\.tar cannot be read as a tar"):
+        items_at(tmp_path)
 
 
 def test_a_name_that_is_there_twice_is_refused(tmp_path: Path):

@@ -23,14 +23,14 @@ from bequest.core.distillation import Distillation
 from bequest.core.errors import DataError, RunError, SourceError
 from bequest.core.observe import Silent
 from bequest.data.arrays import read_samples
-from bequest.data.feature_files import read_features
+from bequest.data.feature_files import FeatureWriter, read_features
 from bequest.data.shards import Columns, InputShard, find_shards
 from bequest.data.views import choose_views
 from bequest.engine import workers
 from bequest.engine.cluster import Resources
 from bequest.engine.context import Context
 from bequest.engine.runtime import choose_runtime
-from bequest.engine.sharded import Extraction, FeaturePass, OnRay, made_here
+from bequest.engine.sharded import Extraction, FeaturePass, OnRay, finished, made_here
 from bequest.engine.store import Store
 from bequest.engine.teaching import Teaching, teach_ahead
 from bequest.engine.workers import Workers
@@ -84,6 +84,16 @@ def folder_of(place: Path, count: int = 20, bad: int = -1) -> Path:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(BAD if i == bad else png(i))
     return place
+
+
+class Noted(Silent):
+    """Keeps what it is told."""
+
+    def __init__(self) -> None:
+        self.notes: list[str] = []
+
+    def note(self, text: str) -> None:
+        self.notes.append(text)
 
 
 def work_of(source: Source, out: Path, **options: Any) -> FeaturePass:
@@ -145,14 +155,43 @@ def test_a_pass_that_was_killed_goes_on_with_what_is_lacking(tmp_path: Path):
         np.testing.assert_array_equal(rows(out)[key], values)
 
 
-def test_a_damaged_file_is_made_again(tmp_path: Path):
+def flipped(content: bytes, place: bytes) -> bytes:
+    at = content.index(place)
+    return content[:at] + bytes([content[at] ^ 64]) + content[at + 1 :]
+
+
+@pytest.mark.parametrize("damage", ["cut", "number", "key", "label", "foreign"])
+def test_a_damaged_file_is_made_again(tmp_path: Path, damage: str):
     source, data, out = small(), folder_of(tmp_path / "data"), tmp_path / "out"
     extraction(source, data, out).carry_out(made_here)
     expected = rows(out)
-    first = sorted(out.glob("*.parquet"))[0]
-    first.write_bytes(first.read_bytes()[:-20])
-    extraction(source, data, out).carry_out(made_here)
-    assert rows(out).keys() == expected.keys()
+    first, second = sorted(out.glob("*.parquet"))[:2]
+    sound, key = first.read_bytes(), next(iter(parquet.read_table(first, columns=["key"]).column(0).to_pylist()))
+    damaged = {
+        "cut": sound[:-20],
+        "number": flipped(sound, expected[key].tobytes()),
+        "key": flipped(sound, key.encode()),
+        "label": flipped(sound, b"\1\0\0\0" + key[:1].encode()),
+        "foreign": second.read_bytes(),
+    }
+    first.write_bytes(damaged[damage])
+    told = Noted()
+    Extraction(work_of(source, out), find_shards(data, "image", 6, Silent()), told).carry_out(made_here)
+    assert told.notes[0] == f"{first.name} in {out} is damaged; it is computed again."
+    assert {key: values.tobytes() for key, values in rows(out).items()} == {k: v.tobytes() for k, v in expected.items()}
+
+
+@pytest.mark.parametrize(
+    "about",
+    [{}, {"name": 3}, {"keys": [1]}, {"keys": {"embedding": 2}}, {"bad": 7}, {"bad": [["a"]]}, {"bad": [[1, 2]]}],
+)
+def test_a_file_that_does_not_say_what_made_it_is_no_shard(tmp_path: Path, about: dict[str, Any]):
+    with (tmp_path / "x.parquet").open("wb") as file, FeatureWriter(file, {"embedding": 2}) as writer:
+        writer.write([("a", "", bytes(16))], np.zeros((1, 2), np.float32))
+        told: dict[str, Any] = {"name": "x", "keys": {}, "bad": [], "seconds": 1.0}
+        writer.finish({**told, **about} if about else {"seconds": 1.0})
+    with pytest.raises(DataError, match=r"x\.parquet does not say what made it \(.*expected"):
+        finished(str(tmp_path), "x")
 
 
 def test_one_folder_holds_one_pass(tmp_path: Path):

@@ -15,12 +15,12 @@ from bequest.core.names import shown
 from bequest.core.parse import parse_item, parse_json
 from bequest.core.task import IntArray
 from bequest.data.messages import counted, listed
+from bequest.data.parquet import as_parquet, parquet_rows
 from bequest.data.spool import Lazy, Spool, spool_columns
 from bequest.data.text import fitting_codec, opened
 
 _DELIMITERS = (",", ";", "\t")
 _FIELD_LIMIT = 2**31 - 1  # the most that every platform's C long holds
-_BATCH_ROWS = 4096
 _SPARSEST, _FREE_CELLS = 100, 10**6
 """Cells of a table of objects for each that is filled, and how many of them are of no account."""
 
@@ -287,11 +287,11 @@ def read_parquet(path: Path, _: str) -> Table:
     pool = pyarrow.default_memory_pool()
     pyarrow.set_memory_pool(pyarrow.system_memory_pool())  # the default pool keeps what it has freed
     try:
-        with parquet.ParquetFile(path, memory_map=True, pre_buffer=False) as file:
+        with as_parquet(str(path)), parquet.ParquetFile(path, memory_map=True, pre_buffer=False) as file:
             kept, dropped = _readable(pyarrow, file.schema_arrow)
-            columns, numbers = _spooled(_parquet_rows(file, kept), max(1, len(kept)))
-    except (pyarrow.ArrowException, OSError) as error:
-        raise DataError(f"{path} cannot be read as a Parquet file: {error}. Replace it.") from error
+            groups = range(file.num_row_groups)
+        rows = enumerate(parquet_rows(path, str(path), kept, groups), 1)
+        columns, numbers = _spooled(rows, max(1, len(kept)))
     finally:
         pyarrow.set_memory_pool(pool)
     if not kept or not len(numbers):
@@ -306,14 +306,6 @@ def _readable(pyarrow: Any, schema: Any) -> tuple[list[str], list[str]]:
     unread = (types.is_binary, types.is_large_binary, types.is_fixed_size_binary, types.is_struct, types.is_map)
     dropped = [f for f in schema if any(is_of(f.type) for is_of in unread)]
     return [f.name for f in schema if f not in dropped], [f"{f.name!r} ({f.type})" for f in dropped]
-
-
-def _parquet_rows(file: Any, columns: list[str]) -> Iterator[tuple[int, Sequence[Any]]]:
-    number = 0
-    for batch in file.iter_batches(batch_size=_BATCH_ROWS, columns=columns) if columns else ():
-        for row in zip(*(column.to_pylist() for column in batch.columns), strict=True):
-            number += 1
-            yield number, row
 
 
 def _empty_message(path: Path, found: str, expected: str) -> str:

@@ -9,16 +9,13 @@ from __future__ import annotations
 
 import hashlib
 import re
-import tarfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
-from itertools import accumulate
 from pathlib import Path, PurePosixPath
-from tarfile import HeaderError, ReadError
-from typing import IO, Any, Literal, Self
+from typing import IO, Any, Literal
 
 from bequest.core.errors import DataError
 from bequest.core.observe import Observer
@@ -26,6 +23,8 @@ from bequest.core.task import Modality
 from bequest.data.addresses import Listing, filesystem, list_files, reason
 from bequest.data.images import SUFFIXES
 from bequest.data.messages import counted, listed, told_links
+from bequest.data.parquet import as_parquet, parquet_rows
+from bequest.data.tars import Members, tar_samples
 
 Kind = Literal["files", "tar", "parquet"]
 
@@ -33,18 +32,13 @@ _CHOOSE = "Name another folder, or choose with a pattern, e.g. 'folder/*.tar'."
 _TARS = (".tar", ".tar.gz", ".tgz")
 _LISTERS = 16
 """Threads that read the ends of Parquet files, to see their row groups."""
-_READ_ROWS = 64
 _READ_BYTES = 2**20
-_LARGEST = 2**28
-"""Bytes of a tar's member at most: a sample is held in memory whole."""
 _NAMES: Mapping[Modality, tuple[str, ...]] = {
     "image": ("image", "img", "images", "jpg", "png", "picture", "bytes"),
     "text": ("text", "sentence", "content", "review", "body", "message"),
 }
 _LABEL_NAMES = ("label", "class", "category", "target")
 _LABEL_MEMBERS = ("cls", "label")
-_END_MARK = tarfile.EOFHeaderError  # pyright: ignore[reportAttributeAccessIssue]
-_NO_HEADER = tarfile.EmptyHeaderError  # pyright: ignore[reportAttributeAccessIssue]
 
 
 @dataclass(frozen=True)
@@ -174,7 +168,7 @@ def _shard(kind: Kind, paths: Sequence[str], files: Listing, groups: tuple[int, 
 
 def _row_groups(url: str, size: int) -> list[tuple[int, int]]:
     """Runs of row groups with `size` rows or more each, but for the last."""
-    with _parquet_file(url) as file:
+    with _parquet_file(url) as (_, file), as_parquet(url):
         about = file.metadata
         runs, first, rows = list[tuple[int, int]](), 0, 0
         for group in range(about.num_row_groups):
@@ -198,71 +192,14 @@ def _whole_file(url: str, modality: Modality) -> Any:
 
 def _tar(shard: InputShard, modality: Modality, columns: Columns) -> Iterator[Item]:
     url, key = shard.only
-    last = "none"
     with _opened(url) as file:
-        try:
-            with tarfile.open(fileobj=file, mode="r|*", tarinfo=_Member) as archive:
-                for last, members in _grouped(archive):
-                    yield _tar_item(f"{key}/{last}", members, modality, columns)
-                _check_over(archive.fileobj)
-        except (tarfile.TarError, EOFError, OSError) as error:
-            raise DataError(
-                f"{url} cannot be read as a tar after its sample {last} ({reason(error)}); expected a whole one. "
-                "Replace it."
-            ) from error
+        for name, members in tar_samples(file, url):
+            yield _tar_item(f"{key}/{name}", members, modality, columns)
 
 
-class _Member(tarfile.TarInfo):
-    """A tar's member; one whose header is damaged or lacking is a fault, which tarfile takes for the tar's end."""
-
-    @classmethod
-    def fromtarfile(cls, tarfile: tarfile.TarFile) -> Self:
-        try:
-            return super().fromtarfile(tarfile)
-        except _END_MARK:
-            raise
-        except _NO_HEADER as error:
-            raise ReadError("it ends without a tar's end mark") from error
-        except HeaderError as error:
-            raise ReadError(f"the next member's header is damaged: {error}") from error
-
-
-def _check_over(file: Any) -> None:
-    """Only zeros follow a tar's end mark; what else does, e.g. a second tar, would be left out."""
-    while block := file.read(_READ_BYTES):
-        if block.count(0) < len(block):
-            raise ReadError("more follows after its end mark")
-
-
-def _grouped(archive: tarfile.TarFile) -> Iterator[tuple[str, dict[str, Any]]]:
-    """WebDataset's samples: the members side by side whose names are the same up to the first dot of the last part."""
-    name, members = "", dict[str, Any]()
-    for member in archive:
-        if member.isdir():
-            continue
-        folder, _, last = member.name.rpartition("/")
-        stem, _, extension = last.partition(".")
-        whole = f"{folder}/{stem}" if folder else stem
-        if whole != name and members:
-            yield name, members
-            members = {}
-        name = whole
-        if extension.lower() in members:
-            raise DataError(f"{member.name} is there twice; expected every member's name once. Rename or remove one.")
-        if not member.isfile():
-            members[extension.lower()] = DataError("is a link or a device, without content of its own")
-            continue
-        if member.size > _LARGEST:
-            members[extension.lower()] = DataError(f"is larger than {_LARGEST:,} bytes")
-            continue
-        content = archive.extractfile(member)
-        assert content is not None, "a file has content"
-        members[extension.lower()] = content.read()
-    if members:
-        yield name, members
-
-
-def _tar_item(key: str, members: Mapping[str, Any], modality: Modality, columns: Columns) -> Item:
+def _tar_item(key: str, members: Members | DataError, modality: Modality, columns: Columns) -> Item:
+    if isinstance(members, DataError):
+        return Item(key, "", partial(_refuse, DataError(f"The sample {key} {members}")))
     named = columns.label or next((name for name in _LABEL_MEMBERS if name in members), None)
     label = members.get(named, b"") if named else b""
     text = label.decode(errors="replace").strip() if isinstance(label, bytes) else ""
@@ -271,9 +208,11 @@ def _tar_item(key: str, members: Mapping[str, Any], modality: Modality, columns:
     return Item(key, text, partial(_tar_sample, key, members, found, named, modality))
 
 
-def _tar_sample(
-    key: str, members: Mapping[str, Any], found: Sequence[str], label: str | None, modality: Modality
-) -> Any:
+def _refuse(error: DataError) -> Any:
+    raise error
+
+
+def _tar_sample(key: str, members: Members, found: Sequence[str], label: str | None, modality: Modality) -> Any:
     if label is not None and label not in members:
         raise DataError(
             f"The sample {key} has the members {listed(sorted(members))}; expected the label {label} among them. Add "
@@ -295,16 +234,14 @@ def _tar_sample(
 def _parquet(shard: InputShard, modality: Modality, columns: Columns) -> Iterator[Item]:
     url, key = shard.only
     first, end = shard.groups
-    with _parquet_file(url) as file, _as_parquet(url):
-        sample, label = _column(file.schema_arrow, url, modality, columns)
-        number = [0, *accumulate(file.metadata.row_group(i).num_rows for i in range(end))][first]
+    with _parquet_file(url) as (stream, file):
+        with as_parquet(url):
+            sample, label = _column(file.schema_arrow, url, modality, columns)
+            before = sum(file.metadata.row_group(i).num_rows for i in range(first))
         wanted = [sample, label] if label else [sample]
-        for batch in file.iter_batches(_READ_ROWS, row_groups=range(first, end), columns=wanted):
-            labels = batch.column(label).to_pylist() if label else [None] * len(batch)
-            for cell, text in zip(batch.column(sample).to_pylist(), labels, strict=True):
-                name = f"{key}#{number}"
-                yield Item(name, "" if text is None else str(text), partial(_cell, cell, name, modality, url))
-                number += 1
+        for number, cells in enumerate(parquet_rows(stream, url, wanted, range(first, end)), before):
+            name, text = f"{key}#{number}", cells[1] if label else None
+            yield Item(name, "" if text is None else str(text), partial(_cell, cells[0], name, modality, url))
 
 
 def _column(schema: Any, url: str, modality: Modality, columns: Columns) -> tuple[str, str | None]:
@@ -366,7 +303,7 @@ def _opened(url: str) -> Iterator[IO[bytes]]:
 
 
 @contextmanager
-def _parquet_file(url: str) -> Iterator[Any]:
+def _parquet_file(url: str) -> Iterator[tuple[IO[bytes], Any]]:
     try:
         from pyarrow import parquet
     except ImportError as error:
@@ -375,16 +312,6 @@ def _parquet_file(url: str) -> Iterator[Any]:
             "pip install 'bequest[tables]'"
         ) from error
     with _opened(url) as file:
-        with _as_parquet(url):
+        with as_parquet(url):
             opened = parquet.ParquetFile(file, pre_buffer=False, buffer_size=_READ_BYTES)
-        yield opened
-
-
-@contextmanager
-def _as_parquet(url: str) -> Iterator[None]:
-    from pyarrow import ArrowException
-
-    try:
-        yield
-    except (ArrowException, OSError) as error:
-        raise DataError(f"{url} cannot be read as a Parquet file: {reason(error)}. Replace it.") from error
+        yield file, opened

@@ -30,8 +30,9 @@ from bequest.core import errors
 from bequest.core.errors import BequestError, DataError, RunError, SourceError
 from bequest.core.observe import Observer
 from bequest.core.results import atomic_open, is_temporary
+from bequest.core.typed import check_fields
 from bequest.data.addresses import filesystem
-from bequest.data.feature_files import MANIFEST, SUFFIX, FeatureWriter, read_end
+from bequest.data.feature_files import MANIFEST, SUFFIX, FeatureWriter, read_whole
 from bequest.data.images import decode_image
 from bequest.data.messages import counted, listed
 from bequest.data.shards import Columns, InputShard, Item, read_items
@@ -423,21 +424,37 @@ def _differing(keys: Mapping[str, Any], asked: Mapping[str, Any]) -> list[str]:
 
 
 def finished(out: str, name: str) -> Record | None:
-    """The record of a shard whose file is there; None where it is not.
+    """The record of a shard whose file is there, after all that is in it was checked; None where it is not.
 
     Raises:
-        DataError: It is damaged.
+        DataError: It is damaged, or that of another shard.
     """
     system, folder = filesystem(out)
     path = f"{folder}/{name}{SUFFIX}"
     if not system.isfile(path):
         return None
     with system.open(path, "rb") as file:
-        end = read_end(file, path)
-    about = end.about
-    told = {"num_samples": sum(end.num_rows), "digest": about["digest"], "file": name + SUFFIX}
-    own = {"keys": about["keys"], "columns": about.get("columns", {}), "bad": [tuple(pair) for pair in about["bad"]]}
-    return {"name": name, **told, **own}
+        end = read_whole(file, path)
+    told: dict[str, Any] = {field: end.about.get(field) for field in ("name", "keys", "columns", "bad")}
+    try:
+        check_fields(_Told(**told))
+        if any(len(pair) != 2 for pair in told["bad"]):
+            raise TypeError("bad has others than a key and a reason, expected pairs")
+    except TypeError as error:
+        raise DataError(f"{path} does not say what made it ({error}). Remove it, and run this again.") from error
+    if told["name"] != name:
+        raise DataError(f"{path} is the file of the shard {told['name']}. Remove it, and run this again.")
+    bad = [(key, why) for key, why in told["bad"]]
+    made = {"num_samples": sum(end.num_rows), "digest": end.about["digest"], "file": name + SUFFIX}
+    return {"name": name, **made, "keys": told["keys"], "columns": told["columns"], "bad": bad}
+
+
+@dataclass(frozen=True)
+class _Told:
+    name: str
+    keys: dict[str, dict[str, Any]]
+    columns: dict[str, str | None]
+    bad: list[list[str]]
 
 
 def _remove_abandoned(folder: str) -> None:

@@ -119,12 +119,12 @@ class Store:
             How many samples it has.
 
         Raises:
-            RunError: It is no such folder, or the links cannot be made.
+            RunError: It is no such folder, files are missing, or the links cannot be made.
         """
         manifest = read_manifest(folder)
-        for layer, key in manifest["keys"].items():
-            self.shelf(key).link([folder / Path(shard["file"]).name for shard in manifest["shards"]], layer)
-        return int(manifest["num_samples"])
+        for layer, key in manifest.keys.items():
+            self.shelf(key).link(manifest.files(folder), layer)
+        return manifest.num_samples
 
     def shelves(self) -> list[StoredShelf]:
         """What is stored, by any process, the most recently used first."""
