@@ -393,7 +393,7 @@ def test_other_commands_on_a_damaged_folder(
     assert "leaderboard.json: This is not a leaderboard" in told(replay, written("leaderboard.json", "{}"))
     assert "leaderboard.json is missing" in told(replay, lambda run: (run / "leaderboard.json").unlink())
     assert "run.json was changed by hand" in told(replay, written("run.json", '{"settings": {}}'))
-    assert "best is damaged" in told(predict, truncated("best/model.safetensors"))
+    assert "best/model.safetensors is damaged" in told(predict, truncated("best/model.safetensors"))
     assert "best is damaged" in told(predict, written("best/model.json", "[]"))
     assert "tokenizer.json is damaged" in told(predict, truncated("best/tokenizer.json"))
     assert "tokenizer.json is missing" in told(predict, lambda run: (run / "best" / "tokenizer.json").unlink())

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import tiny
 import torch
+from faulting import fault
 from killing import without_timings
 
 import bequest
@@ -44,6 +45,24 @@ def compare(tiny_sources: Any, tiny_tasks: Any, out: Path, kind: str = "text", *
 def without_costs(board: Leaderboard) -> Any:
     """Everything that does not depend on the clock."""
     return without_timings(board.to_json())
+
+
+@fault(
+    "memory does not suffice for a frozen pass, a solver or an optimizer's step",
+    happens="the trial ends with an error that says what takes less",
+    outcome="all other trials finish",
+)
+def test_a_trial_that_memory_does_not_hold_ends_alone(
+    tiny_sources: Any, tiny_tasks: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def greedy(*_: Any, **__: Any) -> None:
+        torch.empty(10**15)
+
+    monkeypatch.setattr("bequest.engine.run.fit", greedy)
+    rows = {row.method: row for row in compare(tiny_sources, tiny_tasks, tmp_path / "run").board.rows}
+    assert rows["linear_probe"].test is not None and rows["full"].test is None
+    assert len(rows["full"].errors) == 2
+    assert all("Memory did not suffice" in error and "Lower --batch-size" in error for error in rows["full"].errors)
 
 
 def test_the_folder_holds_everything(tiny_sources: Any, tiny_tasks: Any, tmp_path: Path) -> None:

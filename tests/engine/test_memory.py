@@ -1,12 +1,15 @@
-"""Freed memory goes back to the system."""
+"""Freed memory goes back to the system, and what did not suffice is told from other errors."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
+import torch
 
-from bequest.engine.memory import release
+from bequest.engine.memory import enough_memory, release
 
 
 def anonymous_kb() -> int:
@@ -22,3 +25,19 @@ def test_what_was_freed_below_what_is_in_use() -> None:
     held = anonymous_kb()
     release()
     assert len(kept) >= 50 and anonymous_kb() < held - 80_000
+
+
+@pytest.mark.parametrize(
+    "make",
+    [lambda: torch.empty(10**15), lambda: np.empty(10**15), lambda: bytes(10**15)],
+    ids=["torch", "numpy", "python"],
+)
+def test_memory_that_does_not_suffice_is_told_alike(make: Callable[[], object]) -> None:
+    told = r"Memory did not suffice \(.*\); expected room for .* Lower --batch-size"
+    with pytest.raises(MemoryError, match=told), enough_memory():
+        make()
+
+
+def test_other_errors_pass() -> None:
+    with pytest.raises(RuntimeError, match=r"^out of memory$"), enough_memory():
+        raise RuntimeError("out of memory")

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 import subprocess
@@ -15,7 +16,7 @@ import torch
 from faulting import fault
 from safetensors.torch import load_file
 
-from bequest.core.errors import SourceError
+from bequest.core.errors import RunError, SourceError
 from bequest.core.task import HashArray
 from bequest.engine.store import Store
 
@@ -356,3 +357,26 @@ def test_shelves_that_are_filled_together_share_their_tables(tmp_path: Path) -> 
     assert len(shelves[2].missing(hashes(9))) == 0 and len(shelves[0].missing(hashes(9))) == 1
     for records in found:
         np.testing.assert_array_equal(records.stack()[:, 0], [0, 1, 2, 3, 0, 1, 2, 3])
+
+
+def test_a_disk_without_room_for_a_mapped_array_is_told_before_anything_is_put_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shelf = Store(tmp_path).shelf(KEY)
+    shelf.add(hashes(2), [np.zeros(2**24, np.float32)] * 2, 0.0)
+    records = shelf.read(hashes(2))
+    assert isinstance(records.stack(), np.memmap)
+
+    def full(*_: int) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, "posix_fallocate", full)
+    told = r"Cannot write to the store in .* \(No space left on device\): 134\.2 MB are needed"
+    with pytest.raises(RunError, match=told):
+        records.stack()
+
+    def unknown(*_: int) -> None:
+        raise OSError(errno.EOPNOTSUPP, os.strerror(errno.EOPNOTSUPP))
+
+    monkeypatch.setattr(os, "posix_fallocate", unknown)
+    assert records.stack().shape == (2, 2**24)

@@ -17,6 +17,7 @@ from faulting import fault
 
 import bequest
 from bequest import sources
+from bequest.core.digests import hasher
 from bequest.core.errors import BequestError, DataError, RunError, SourceError
 from bequest.data import load
 from bequest.engine.checkpoint import Checkpoint
@@ -133,8 +134,11 @@ def test_a_runs_checkpoint(mark: Path, tmp_path: Path) -> None:
         def load(self, state: dict[str, Any]) -> None:
             raise AssertionError("it was read")
 
-    with pytest.raises(RunError, match="is damaged"):
-        Checkpoint(payload(mark, tmp_path / "stage1.ckpt"), {}, 0.0).restore(Loop())
+    file = payload(mark, tmp_path / "stage1.ckpt")
+    content = file.read_bytes()
+    file.write_bytes(hasher(content).digest() + content)
+    with pytest.raises(RunError, match=r"is damaged \(Weights only load failed"):
+        Checkpoint(file, {}, 0.0).restore(Loop())
 
 
 @fault(

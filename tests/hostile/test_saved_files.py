@@ -109,11 +109,121 @@ def test_a_model_larger_than_its_weights_is_not_built(run: Path) -> None:
     about = json.loads(file.read_text())
     for place in (("network", "config", "vocab_size"), ("head", "num_outputs")):
         try:
-            file.write_text(json.dumps(forged(about, place, 10**10)))
+            file.write_text(json.dumps(forged(about, place, 10**6)))
             with pytest.raises(RunError, match=r"model\.json describes a network of [\d,]+ numbers, but"):
                 bequest.load(run)
         finally:
             file.write_text(json.dumps(about))
+
+
+LAYERS = ("network", "config", "num_hidden_layers")
+CHANGED: list[tuple[tuple[Any, ...], Any, str]] = [
+    (("kind",), "x", "kind is 'x', expected classification"),
+    (("classes",), ["a", "a", "b"], "expected different names"),
+    (("classes",), "abc", "classes is 'abc', expected different names"),
+    (("classes",), [1, 2, 3], "expected different names"),
+    (("classes",), ["a", "b"], "classes are 2, expected one for each of the 3 outputs"),
+    (("record",), [], r"record is '\[\]', expected an object"),
+    (("preprocess", "max_tokens"), "x", "max_tokens is 'x', expected int"),
+    (("preprocess", "max_tokens"), 2**70, "max_tokens is"),
+    (("preprocess", "max_tokens"), 41, "max_tokens in preprocess does not fit the network"),
+    (("preprocess", "pad_token"), "[NONE]", r"pad_token is '\[NONE\]', expected a token that the tokenizer knows"),
+    (("preprocess", "depth"), 3, "unexpected keyword argument 'depth'"),
+    (("network", "config", "layer_norm_eps"), "x", "does not fit its description"),
+    (
+        ("network", "config", "num_hidden_layers"),
+        10**12,
+        r"network\.config\.num_hidden_layers is 10+, expected 1,048,576",
+    ),
+    (("network", "config", "num_hidden_layers"), 10**6, r"more than 32,768 modules .* num_hidden_layers 1000000"),
+]
+
+
+@pytest.mark.parametrize(
+    ("place", "value", "told"), CHANGED, ids=[f"{'.'.join(p)} {str(v)[:9]}" for p, v, _ in CHANGED]
+)
+def test_a_field_that_a_model_cannot_be_used_with_is_named_when_it_is_read(
+    run: Path, tmp_path: Path, place: tuple[Any, ...], value: Any, told: str
+) -> None:
+    shutil.copytree(run / "best", tmp_path / "model")
+    file = tmp_path / "model" / "model.json"
+    about = json.loads(file.read_text())
+    if place[0] == "preprocess":
+        about["preprocess"].setdefault(place[1], None)
+    file.write_text(json.dumps(forged(about, place, value)))
+    with pytest.raises(RunError, match=told) as caught:
+        bequest.load(tmp_path / "model")
+    assert "model.json" in str(caught.value) and len(str(caught.value)) < 700
+
+
+def test_what_only_saves_memory_does_not_keep_a_model_from_predicting(run: Path, tmp_path: Path) -> None:
+    shutil.copytree(run / "best", tmp_path / "model")
+    file = tmp_path / "model" / "model.json"
+    about = json.loads(file.read_text())
+    file.write_text(json.dumps(forged(about, ("network", "config", "chunk_size_feed_forward"), 5)))
+    assert len(bequest.load(tmp_path / "model").predict(["ball", "soup bread salt"])) == 2
+
+
+@fault(
+    "one bit of a saved model's weights or tokenizer is flipped",
+    happens="its digest in model.json does not fit: the file is named",
+    outcome="an error, and no other predictions",
+)
+@pytest.mark.parametrize("name", ["model.safetensors", "tokenizer.json"])
+def test_a_flipped_bit_of_a_saved_model(run: Path, tmp_path: Path, name: str) -> None:
+    shutil.copytree(run / "best", tmp_path / "model")
+    file = tmp_path / "model" / name
+    content = bytearray(file.read_bytes())
+    content[-9] ^= 1
+    file.write_bytes(content)
+    with pytest.raises(RunError, match=rf"{name} is damaged \(its bytes are others than model\.json tells\)"):
+        bequest.load(tmp_path / "model")
+
+
+IMAGE: dict[str, Any] = {"kind": "image", "size": 32, "mean": [0, 0, 0], "std": [1, 1, 1]}
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("size", 0),
+        ("size", 10**6),
+        ("size", 32.5),
+        ("size", True),
+        ("resize", 10**6),
+        ("resize", -1),
+        ("crop", 0),
+        ("crop", "x"),
+        ("interpolation", "fast"),
+        ("interpolation", 3),
+        ("mean", [0, 0]),
+        ("mean", ["x", 0, 0]),
+        ("mean", 0.5),
+        ("std", [1, 0, 1]),
+        ("std", [float("inf"), 1, 1]),
+    ],
+)
+def test_a_preprocessing_that_cannot_be_carried_out(tmp_path: Path, field: str, value: Any) -> None:
+    about = {"network": {"kind": "timm"}, "preprocess": {**IMAGE, field: value}}
+    with pytest.raises(RunError, match=rf"model\.json: in preprocess {field} is .*expected"):
+        sources.from_description("x", about, tmp_path)
+
+
+def test_a_crop_that_asks_for_a_huge_image(tmp_path: Path) -> None:
+    about = {"network": {"kind": "timm"}, "preprocess": {**IMAGE, "crop": 1e-9}}
+    with pytest.raises(RunError, match=r"resize is 'None', expected from 1 to 4096 pixels, that of size / crop too"):
+        sources.from_description("x", about, tmp_path)
+
+
+def test_a_folder_of_transformers_that_describes_more_than_it_holds(run: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "bert"
+    folder.mkdir()
+    shutil.copy(run / "best" / "tokenizer.json", folder)
+    config = json.loads((run / "best" / "model.json").read_text())["network"]["config"]
+    for number, told in ((10**12, r"config\.json\.num_hidden_layers is 10+, expected"), (10**6, "more than 32,768")):
+        (folder / "config.json").write_text(json.dumps({**config, "num_hidden_layers": number}))
+        with pytest.raises(SourceError, match=told):
+            sources.get(f"hf:{folder}")
 
 
 @pytest.mark.parametrize(
@@ -242,6 +352,23 @@ def test_headers_of_safetensors(run: Path, tmp_path: Path, content: bytes) -> No
     shard.write_bytes(content)
     with pytest.raises(DamagedShard):
         read_shard(shard)[0].open()
+
+
+@pytest.mark.parametrize(
+    ("num_records", "lengths"), [(10**12, []), (2**62, []), (-1, []), (2, [3, -1]), (2, [1, 2**40])]
+)
+def test_a_shard_that_has_not_what_its_header_says(tmp_path: Path, num_records: int, lengths: list[int]) -> None:
+    described = {
+        "__metadata__": {"seconds": "1.0"},
+        "hashes": {"dtype": "U8", "shape": [num_records, 16]},
+        "values": {"dtype": "F32", "shape": [2]},
+    }
+    header, values = json.dumps(described).encode(), bytes(8)
+    lead = len(header).to_bytes(8, "little") + header + bytes(16 * len(lengths))
+    file = tmp_path / "x-00000000.shard2"
+    file.write_bytes(lead + b"".join(n.to_bytes(8, "little", signed=True) for n in lengths) + values)
+    with pytest.raises(DamagedShard):
+        read_shard(file)
 
 
 @given(data=st.data())

@@ -158,7 +158,7 @@ def test_damaged_models_are_told(bert: str, tmp_path: Path, cache: Path):
     about = json.loads(file.read_text())
     del about["classes"]
     file.write_text(json.dumps(about))
-    with pytest.raises(RunError, match=r"damaged or does not fit its description \('classes'\)"):
+    with pytest.raises(RunError, match=r"damaged or does not fit its description in model\.json \('classes'\)"):
         bequest.load(run.folder)
     file.write_text("{")
     with pytest.raises(RunError):

@@ -41,6 +41,7 @@ from bequest.core.task import Draw, IntArray, Task
 from bequest.data.messages import listed
 from bequest.engine.adapted import AdaptedModel
 from bequest.engine.context import Context
+from bequest.engine.memory import enough_memory
 from bequest.engine.run import Outcome, make_plan, prepare, restore
 from bequest.engine.runtime import choose_runtime
 from bequest.engine.store import Store
@@ -511,8 +512,9 @@ class _Comparison:
             with PeakMemory(self.context.runtime.device) as memory:
                 for draw, folder in zip(self.draws[seed], folders, strict=True):
                     folds.append(self.fold(entry, seed, draw, folder, identity))
-            outputs, kept = self.test_outputs(folds), folds[0].outcome
-            record = self.record(entry, seed, folds, outputs)
+            with enough_memory():
+                outputs = self.test_outputs(folds)
+                record = self.record(entry, seed, folds, outputs)
         except ENDS_A_TRIAL as error:
             reason = str(error) or type(error).__name__
             if isinstance(error, TrainingError):
@@ -522,7 +524,7 @@ class _Comparison:
             asked, computed = np.sum([*(fold.passes for fold in folds), *unfinished], axis=0).tolist()
             return replace(self.blank(entry, seed), error=reason, asked_samples=asked, frozen_samples=computed)
         taken = {"added_memory_bytes": memory.added_bytes, "accelerator_memory_bytes": memory.accelerator_bytes}
-        record = replace(record, **taken)
+        record, kept = replace(record, **taken), folds[0].outcome
         self.folder.finish(record, identity, kept.trained, kept.head, outputs, self.tested)
         return record
 

@@ -18,6 +18,7 @@ import torch
 from safetensors.torch import load_file, save
 from torch import Tensor
 
+from bequest.core.digests import digest_of, hasher
 from bequest.core.errors import RunError
 from bequest.core.examples import Examples
 from bequest.core.parse import parse_json
@@ -168,7 +169,7 @@ class RunFolder:
         for name, data in files.items():
             with atomic_open(folder / name) as file:
                 file.write(data)
-        digests = {_DIGESTS[name]: _hash(data).hexdigest() for name, data in files.items()}
+        digests = {_DIGESTS[name]: hasher(data).hexdigest() for name, data in files.items()}
         # The record comes last: a trial without one is not finished.
         _write_sealed(folder / _RECORD, {"identity": identity, "record": asdict(record), "head": head, **digests})
         self._tidy(folder)
@@ -341,7 +342,7 @@ def _check_file(file: Path, content: dict[str, Any]) -> None:
     if not file.is_file():
         raise RunError(f"{file} is missing; expected what the trial left there. {_again(file.parent)}")
     with file.open("rb") as opened:
-        same = content.get(_DIGESTS[file.name]) == hashlib.file_digest(opened, _hash).hexdigest()
+        same = content.get(_DIGESTS[file.name]) == digest_of(opened).hex()
     if not same:
         raise RunError(_changed(file, "its bytes are others", _again(file.parent)))
 
@@ -352,10 +353,6 @@ def _again(folder: Path) -> str:
 
 def _changed(file: Path, reason: str, remedy: str) -> str:
     return f"{file} was changed by hand or is damaged ({reason}); expected what bequest wrote. {remedy}"
-
-
-def _hash(data: bytes = b"") -> Any:
-    return hashlib.blake2b(data, digest_size=16)
 
 
 def locked(file: IO[bytes]) -> bool:

@@ -25,6 +25,7 @@ from bequest.comparison.folder import RunFolder, locked
 from bequest.comparison.local import Call, Job, Work, advance
 from bequest.core.errors import BequestError, DataError, RunError
 from bequest.engine.cluster import Resources
+from bequest.engine.memory import enough_memory
 
 ATTEMPTS = 4
 """How often a part is carried out before it is given up: a worker that dies at it each time may well die of it."""
@@ -188,7 +189,8 @@ def carry_out(versions: Mapping[str, str], parcel: Sequence[Any], call: Call, th
     work = opened.work
     with TemporaryDirectory(prefix="bequest-") as folder:
         work.folder = RunFolder(Path(folder))
-        with _turn(work.context.store.folder):
+        # What lacks memory here lacks it in the part too, which tells it.
+        with _turn(work.context.store.folder), suppress(MemoryError), enough_memory():
             work.prepare(call.method, call.seed)
         value = call.of(work)
         files = work.folder.packed(call.method, call.seed) if call.settings is None else {}

@@ -14,19 +14,18 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
-import torch
-
 from bequest.core.errors import BequestError, MethodError, RunError, TrainingError
 from bequest.core.plan import Method
 from bequest.core.processes import launched
 from bequest.core.results import Leaderboard
 from bequest.core.task import Draw
 from bequest.engine.context import Context
+from bequest.engine.memory import enough_memory
 from bequest.engine.ranks import LostProcess, Ranks, is_shared
 from bequest.engine.run import Outcome, run
 from bequest.engine.runtime import choose_runtime
 
-ENDS_A_TRIAL = (TrainingError, MethodError, MemoryError, torch.OutOfMemoryError)
+ENDS_A_TRIAL = (TrainingError, MethodError, MemoryError)
 """What a trial may end with while the comparison goes on."""
 
 _have_met = False
@@ -94,12 +93,21 @@ class Team:
             part: What to do.
             folder: Where checkpoints lie; None keeps none.
             identity: What the trial is, so that a checkpoint of another is not taken for its own.
+
+        Raises:
+            MemoryError: Memory did not suffice, in all processes or this only one.
+            RunError: It did not in this process, while the others wait for it.
         """
         self.ranks.from_main(lambda: part)
         try:
             return self._run(context, part, folder, identity)
         except BaseException as error:
-            self._apart = not _is_everywhere(error)
+            self._apart = not (self.ranks.alone or _is_everywhere(error))
+            if self._apart and isinstance(error, MemoryError):
+                raise RunError(
+                    f"{error} The other processes are in the midst of the trial, so that the run ends here; the same "
+                    "command goes on where it was."
+                ) from error
             raise
 
     def lead(self, carry_out: Callable[[], Leaderboard]) -> Leaderboard:
@@ -116,8 +124,10 @@ class Team:
         return self.ranks.from_main(lambda: board)
 
     def _run(self, context: Context, part: Part, folder: Path | None = None, identity: Any = None) -> Outcome:
-        together, tested = replace(context, ranks=self.ranks), part.tested
-        return run(together, part.method, part.draw, seed=part.seed, folder=folder, identity=identity, tested=tested)
+        together = replace(context, ranks=self.ranks)
+        about: dict[str, Any] = {"seed": part.seed, "folder": folder, "identity": identity, "tested": part.tested}
+        with enough_memory():
+            return run(together, part.method, part.draw, **about)
 
     def follow(self, context_of: ContextOf) -> Leaderboard:
         """In any other process: take part in all trials, until the main one has the leaderboard.
@@ -155,7 +165,7 @@ def to_tell(error: BequestError) -> BequestError | None:
 
 def _is_everywhere(error: BaseException) -> bool:
     """Whether all processes come to the same error, so that none of them is left alone in the trial."""
-    return isinstance(error, ENDS_A_TRIAL) or is_shared(error)
+    return isinstance(error, TrainingError | MethodError) or is_shared(error)
 
 
 def _differs(names: Sequence[str]) -> RunError:

@@ -1,4 +1,4 @@
-"""Samples in a tar of WebDataset's layout, read as a stream: what is damaged, lacking or too large is said, not left out.
+"""Samples in a tar of WebDataset's layout, read as a stream: what is damaged, lacking or too large is said.
 
 Python's tarfile takes a damaged header for the tar's end, seeks on where the tar has ended, follows maps of holes, and
 keeps every member that it met; so some of its steps are taken otherwise here.
@@ -53,7 +53,8 @@ def tar_samples(file: IO[bytes], url: str) -> Iterator[tuple[str, Members | Data
             _check_over(archive.fileobj)
     except (tarfile.TarError, ArithmeticError, EOFError, LookupError, OSError, RecursionError, ValueError) as error:
         raise DataError(
-            f"{url} cannot be read as a tar after its sample {last} ({reason(error)}); expected a whole one. Replace it."
+            f"{url} cannot be read as a tar after its sample {last} ({reason(error)}); expected a whole one. "
+            "Replace it."
         ) from error
 
 

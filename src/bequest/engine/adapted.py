@@ -26,7 +26,7 @@ from bequest.nn.peft_tuners import Wrapped
 from bequest.nn.taps import tapped
 from bequest.sources import Source
 from bequest.sources.language import LanguagePreprocess
-from bequest.sources.saved import MODEL_FILE, WEIGHTS_FILE, read
+from bequest.sources.saved import MODEL_FILE, WEIGHTS_FILE, digests, read
 from bequest.sources.transformers import generator
 
 CARD_FILE = "README.md"
@@ -200,7 +200,7 @@ class AdaptedModel:
                 file.write(save(state))
             with atomic_open(folder / CARD_FILE) as file:
                 file.write(str(model_card(self.source, self.kind, self.classes, self.record)).encode())
-            write_json(folder / MODEL_FILE, self._describe())
+            write_json(folder / MODEL_FILE, {**self._describe(), "digests": digests(folder)})
         except OSError as error:
             raise RunError(
                 f"The model cannot be written to {folder} ({error.strerror}); expected a folder with room for it. Free "

@@ -1,4 +1,7 @@
-"""Checkpoints of a Train stage: written whole or not at all, read without unpickling code."""
+"""Checkpoints of a Train stage: written whole or not at all, read without unpickling code.
+
+A file is the digest of what torch saved, and then that: torch looks at no checksum of its own.
+"""
 
 from __future__ import annotations
 
@@ -12,6 +15,7 @@ from typing import Any, Protocol
 
 import torch
 
+from bequest.core.digests import DIGEST_BYTES, digest_of, hasher
 from bequest.core.errors import RunError
 from bequest.core.results import atomic_open
 from bequest.engine.ranks import Ranks
@@ -72,8 +76,11 @@ class Checkpoint:
         """What the file holds; None where there is none that fits."""
         if self.path is None or not self.path.is_file():
             return None
-        with self._undamaged():
-            content = torch.load(self.path, map_location="cpu", weights_only=True)
+        with self._undamaged(), self.path.open("rb") as file:
+            if file.read(DIGEST_BYTES) != digest_of(file):
+                raise ValueError("its digest does not fit")
+            file.seek(DIGEST_BYTES)
+            content = torch.load(file, map_location="cpu", weights_only=True)
             return content["state"] if content["identity"] == self.identity else None
 
     @contextmanager
@@ -81,8 +88,9 @@ class Checkpoint:
         try:
             yield
         except _DAMAGE as error:
+            reason = next(iter(str(error).splitlines()), repr(error))
             raise RunError(
-                f"The checkpoint {self.path} is damaged ({str(error).splitlines()[0] if str(error) else error!r}); "
+                f"The checkpoint {self.path} is damaged ({reason}); "
                 "expected what bequest wrote. Remove it and run again: only this stage of the trial is repeated."
             ) from error
 
@@ -102,5 +110,6 @@ class Checkpoint:
         content = io.BytesIO()
         torch.save({"identity": self.identity, "state": state}, content)
         with atomic_open(self.path) as file:
+            file.write(hasher(content.getbuffer()).digest())
             file.write(content.getbuffer())
         self._saved = time.monotonic()

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import cache
 from typing import Any
 
@@ -27,6 +28,28 @@ def is_out_of_memory(error: BaseException) -> bool:
     return isinstance(error, MemoryError | torch.OutOfMemoryError) or (
         isinstance(error, Exception) and should_reduce_batch_size(error)
     )
+
+
+@contextmanager
+def enough_memory() -> Iterator[None]:
+    """Says what takes less where memory does not suffice for what is done in this context; other errors pass.
+
+    Raises:
+        MemoryError: So it is, whichever library's error told it.
+    """
+    try:
+        yield
+    except (MemoryError, RuntimeError) as error:
+        if not is_out_of_memory(error):
+            raise
+        reason = next(iter(str(error).strip().splitlines()), "none is left")
+        told = MemoryError(
+            f"Memory did not suffice ({reason}); expected room for the network, its features and what trains it. Lower "
+            "--batch-size, --max-tokens or --image-size, give fewer labels (--train-size), or choose a method that "
+            "trains less."
+        )
+        told.is_shared = getattr(error, "is_shared", False)  # pyright: ignore[reportAttributeAccessIssue]
+        raise told from error
 
 
 @cache

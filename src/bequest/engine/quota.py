@@ -131,14 +131,6 @@ class Quota:
         # A folder may be gone because another process has cleared the store.
         return isinstance(error, FileNotFoundError) or (error.errno in _FULL and self.evict(num_bytes) > 0)
 
-    def refusal(self, error: OSError, num_bytes: int) -> RunError:
-        """What the user is told when it is not."""
-        return RunError(
-            f"Cannot write to the store in {self.folder} ({error.strerror}): {in_units(num_bytes)} are needed, "
-            f"{in_units(_free(self.folder))} are free. Free some (`bequest cache clear` removes what is stored), or "
-            "name another folder: --cache."
-        )
-
     def _evictable(self) -> list[StoredFile]:
         return [file for file in stored_files(self.folder) if not file.temporary and file.path not in self.in_use]
 
@@ -147,6 +139,15 @@ class Quota:
         for file in stored_files(self.folder):
             if file.temporary and time.time() - file.used > _STALE_S:
                 _remove(file.path)
+
+
+def refusal(folder: Path, error: OSError, num_bytes: int) -> RunError:
+    """What the user is told when so many bytes cannot be written to a store's folder."""
+    return RunError(
+        f"Cannot write to the store in {folder} ({error.strerror}): {in_units(num_bytes)} are needed, "
+        f"{in_units(_free(folder))} are free. Free some (`bequest cache clear` removes what is stored), or "
+        "name another folder: --cache."
+    )
 
 
 def stored_files(folder: Path) -> list[StoredFile]:

@@ -156,6 +156,8 @@ def read_shard(path: Path) -> tuple[Shard, Array, Array]:
             size = int.from_bytes(file.read(8), "little")
             header = parse_json(file.read(size if size <= _LONGEST_HEADER else 0))
             [num_records, _] = header["hashes"]["shape"]
+            if not 0 < num_records * 24 <= path.stat().st_size:
+                raise ValueError("it has not as many bytes as its records need")
             values, seconds = header["values"], float(header["__metadata__"]["seconds"])
             shape, dtype = tuple(map(int, values["shape"])), _NAMES[values["dtype"]]
             shard = Shard(path, dtype, shape, 8 + size + num_records * 24, seconds / num_records)
@@ -163,6 +165,8 @@ def read_shard(path: Path) -> tuple[Shard, Array, Array]:
             lengths = np.frombuffer(file.read(num_records * 8), "<i8", num_records)
             if min(shape, default=0) < 0 or shard.num_bytes != path.stat().st_size:
                 raise ValueError("its size is another")
+            if lengths.min() < 0 or shape[:1] != (lengths.sum(),):
+                raise ValueError("its records are not all of its rows")
         except (ArithmeticError, KeyError, TypeError, ValueError) as error:
             raise DamagedShard(path) from error
     return shard, hashes, lengths

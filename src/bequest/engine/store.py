@@ -10,6 +10,7 @@ shelf an array, `{**key, "array": name}`; a sample is missing where any of them 
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import math
@@ -31,7 +32,7 @@ from bequest.core.errors import RunError
 from bequest.core.results import write_json
 from bequest.data.feature_files import read_manifest
 from bequest.engine.linked import LINK_SUFFIX, LinkedGroup, linked_name, read_linked
-from bequest.engine.quota import KEY_FILE, Note, Quota, StoredShelf, given_limit, remove_shelf, stored_shelves
+from bequest.engine.quota import KEY_FILE, Note, Quota, StoredShelf, given_limit, refusal, remove_shelf, stored_shelves
 from bequest.engine.shard import SUFFIX, Array, DamagedShard, Shard, as_tensor, read_shard, write_shard
 
 if TYPE_CHECKING:
@@ -263,12 +264,33 @@ class Records(Sequence[Array]):
 
 
 def room_for(records: Records, *shape: int) -> Array:
-    """An array for as many samples, each of a shape; where it is large, a mapped file without a name on their disk."""
+    """An array for as many samples, each of a shape; where it is large, a mapped file without a name on their disk.
+
+    Raises:
+        RunError: The disk has no room for it.
+    """
     whole, dtype = (len(records), *shape), records[0].dtype
-    if math.prod(whole) * dtype.itemsize < _LARGE:
+    num_bytes = math.prod(whole) * dtype.itemsize
+    if num_bytes < _LARGE:
         return np.empty(whole, dtype)
-    with tempfile.TemporaryFile(dir=records.shards[0].path.parent) as file:
-        return np.memmap(file, dtype, "w+", shape=whole)
+    folder = records.shards[0].path.parent
+    try:
+        with tempfile.TemporaryFile(dir=folder) as file:
+            _reserve(file.fileno(), num_bytes)
+            return np.memmap(file, dtype, "w+", shape=whole)
+    except OSError as error:
+        raise refusal(folder, error, num_bytes) from error
+
+
+def _reserve(file: int, num_bytes: int) -> None:
+    # A mapped file with holes ends the process when the disk is full: nothing can refuse what is put into memory.
+    if not hasattr(os, "posix_fallocate"):
+        return
+    try:
+        os.posix_fallocate(file, 0, num_bytes)
+    except OSError as error:
+        if error.errno not in (errno.EOPNOTSUPP, errno.EINVAL):  # which say that this file system cannot
+            raise
 
 
 def lengths_of(items: Sequence[Any]) -> Array:
@@ -356,7 +378,7 @@ class Shelf:
             shard, lengths, values = write_shard(self.folder, hashes, records, seconds)
         except OSError as error:
             if not (again and self._quota.mended(error, num_bytes)):
-                raise self._quota.refusal(error, num_bytes) from error
+                raise refusal(self._quota.folder, error, num_bytes) from error
             self._write(hashes, records, seconds, num_bytes, again=False)
         else:
             self._enter(shard, hashes, lengths, values)

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any, cast
 
 import torch
+from torch.nn.modules import module as hooks
 
 from bequest.core.errors import BequestError, RunError, SourceError
 from bequest.core.names import leads_out
@@ -15,6 +16,14 @@ from bequest.core.parse import parse_json
 from bequest.nn.network import Network
 
 _SMALLEST = 32
+_MOST_PARTS = 2**15
+"""Modules and parameters of a network that a file describes: several times what the largest have."""
+_LARGEST_NUMBER = 2**20
+"""What any file's description may count to; above, what is counted has to lie in the file of weights."""
+
+
+class TooLarge(Exception):
+    """A description asks for a network that no weights fill."""
 
 
 def check_image_size(name: str, untrained: Callable[[], Network], size: int) -> int:
@@ -69,12 +78,62 @@ def check_description(description: dict[str, Any], known: bool, arguments: Itera
         )
 
 
+def check_numbers(description: Any, num_bytes: int, name: str = "") -> None:
+    """Refuse a description with a number that its weights do not bear out: libraries make as many things of it.
+
+    Args:
+        description: Plain data.
+        num_bytes: Size of the weights.
+        name: Of the field that it stands in.
+
+    Raises:
+        TooLarge: A whole number is above a million, and above the number of bytes.
+    """
+    if isinstance(description, dict):
+        for key, inner in cast(dict[Any, Any], description).items():
+            check_numbers(inner, num_bytes, f"{name}.{key}".lstrip("."))
+    elif isinstance(description, list | tuple):
+        for number, inner in enumerate(cast(list[Any], description)):
+            check_numbers(inner, num_bytes, f"{name}[{number}]")
+    elif isinstance(description, int) and description > (most := max(_LARGEST_NUMBER, num_bytes)):
+        raise TooLarge(f"{name} is {str(description)[:20]}, expected {most:,} at most beside weights of that size")
+
+
+@contextmanager
+def few_parts(description: dict[str, Any]) -> Iterator[None]:
+    """Ends the making of a network in this context once it has more modules and parameters than any network.
+
+    Args:
+        description: Of the network; its largest numbers are named.
+
+    Raises:
+        TooLarge: It has.
+    """
+    count = 0
+
+    def counted(*_: Any) -> None:
+        nonlocal count
+        count += 1
+        if count > _MOST_PARTS:
+            numbers = sorted(((n, k) for k, n in description.items() if isinstance(n, int)), reverse=True)
+            named = ", ".join(f"{key} {number}" for number, key in numbers[:4])
+            raise TooLarge(f"a network of more than {_MOST_PARTS:,} modules and parameters is described; see {named}")
+
+    with ExitStack() as registered:
+        for register in (
+            hooks.register_module_module_registration_hook,
+            hooks.register_module_parameter_registration_hook,
+        ):
+            registered.callback(register(counted).remove)
+        yield
+
+
 @contextmanager
 def explained(spelling: str, where: str) -> Iterator[None]:
     """Turns a library's failure to find or to understand files into a `SourceError` that says what to do."""
     try:
         yield
-    except BequestError:
+    except (BequestError, MemoryError):
         raise
     except Exception as error:  # libraries meet a stranger's files with whatever those lead them to
         raise SourceError(

@@ -6,7 +6,7 @@ from typing import Any
 
 from bequest.core.errors import SourceError
 from bequest.core.parse import parse_json
-from bequest.sources.preprocess import ImagePreprocess
+from bequest.sources.preprocess import ImagePreprocess, check_image
 from bequest.sources.tokenizer import read_file
 
 _RESAMPLING = {0: "nearest", 1: "lanczos", 2: "bilinear", 3: "bicubic", 4: "box", 5: "hamming"}
@@ -37,12 +37,20 @@ def image_preprocess(name: str, config: Any) -> ImagePreprocess:
     factor = 255 * settings.get("rescale_factor", 1 / 255) if settings.get("do_rescale", True) else 255.0
     normalised = settings.get("do_normalize", True)
     mean, std = (settings.get("image_mean"), settings.get("image_std")) if normalised else (None, None)
-    return ImagePreprocess(
-        **_shape(name, settings, config),
-        mean=_triple(mean or 0.0, factor),
-        std=_triple(std or 1.0, factor),
-        interpolation=_RESAMPLING[settings.get("resample", 2)],
-    )
+    try:
+        return check_image(
+            ImagePreprocess(
+                **_shape(name, settings, config),
+                mean=_triple(mean or 0.0, factor),
+                std=_triple(std or 1.0, factor),
+                interpolation=_RESAMPLING[settings.get("resample", 2)],
+            )
+        )
+    except (ValueError, TypeError, KeyError, ArithmeticError) as error:
+        raise SourceError(
+            f"The preprocessor_config.json of {name!r} describes no preprocessing of images ({error}); expected what "
+            "transformers writes. Mend that field, or choose another source."
+        ) from error
 
 
 def _shape(name: str, settings: dict[str, Any], config: Any) -> dict[str, Any]:

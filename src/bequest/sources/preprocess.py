@@ -18,6 +18,7 @@ from torch import Tensor
 
 from bequest.core.errors import RunError, SourceError
 from bequest.core.task import Modality
+from bequest.core.typed import check_fields
 
 TOKENIZER_FILE = "tokenizer.json"
 
@@ -27,6 +28,10 @@ sees them, and enlarging them may take more memory than there is."""
 
 _PART_PIXELS = 2**22
 """Of an image that are made RGB at a time, which takes up to 30 bytes for each."""
+_LARGEST_SIDE = 4096
+"""Pixels; networks take a few hundred."""
+_MOST_TOKENS = 2**24
+_INTERPOLATIONS = ("nearest", "lanczos", "bilinear", "bicubic", "box", "hamming")
 
 Augment = Callable[[Any, int | None], Any]
 """From an RGB image, and the pixels that its shorter side needs (None: all), to an augmented view of it."""
@@ -112,6 +117,10 @@ class TextPreprocess:
     def limited(self, max_tokens: int) -> TextPreprocess:
         """The same with another token limit."""
         return replace(self, max_tokens=max_tokens)
+
+    def knows(self, token: str) -> bool:
+        """Whether the vocabulary has it."""
+        return self._tokenizer.token_to_id(token) is not None
 
     @property
     def words(self) -> dict[str, int]:
@@ -296,25 +305,65 @@ def _tokenizer_json(file: Path) -> str:
     return text
 
 
+def check_image(preprocess: ImagePreprocess) -> ImagePreprocess:
+    """The preprocessing, if it can be carried out and takes bounded memory.
+
+    Raises:
+        ValueError: A number is out of range; the field is named.
+        TypeError: A field is of another type; it is named.
+    """
+    check_fields(preprocess)
+    p, side = preprocess, f"from 1 to {_LARGEST_SIDE} pixels"
+    _expect("size", p.size, 1 <= p.size <= _LARGEST_SIDE, side)
+    _expect("crop", p.crop, 0 < p.crop <= 1, "above 0, and 1 at most")
+    _expect("resize", p.resize, 1 <= (p.resize or p.size / p.crop) <= _LARGEST_SIDE, f"{side}, that of size / crop too")
+    _expect("interpolation", p.interpolation, p.interpolation.lower() in _INTERPOLATIONS, ", ".join(_INTERPOLATIONS))
+    for name, values in (("mean", p.mean), ("std", p.std)):
+        are_numbers = all(isinstance(v, float | int) and math.isfinite(v) for v in values)
+        _expect(name, values, len(values) == 3 and are_numbers, "three numbers")
+    _expect("std", p.std, min(p.std) > 0, "three numbers above 0")
+    return preprocess
+
+
+def _check_text(preprocess: TextPreprocess) -> TextPreprocess:
+    """The preprocessing, if it can be carried out; raises as `check_image`."""
+    check_fields(preprocess)
+    limit, token = preprocess.max_tokens, preprocess.pad_token
+    _expect("max_tokens", limit, 1 <= limit <= _MOST_TOKENS, f"from 1 to {_MOST_TOKENS:,}")
+    _expect("pad_token", token, preprocess.knows(token), "a token that the tokenizer knows")
+    return preprocess
+
+
+def _expect(field: str, value: object, is_fine: bool, expected: str) -> None:
+    if not is_fine:
+        raise ValueError(f"{field} is {str(value)[:60]!r}, expected {expected}")
+
+
 def load(description: dict[str, Any], folder: Path | None) -> Preprocess:
     """The preprocessing that `describe` and `save` stored.
 
     Raises:
         RunError: The description is of an unknown kind, or the tokenizer's file is missing.
+        ValueError: A field is out of range; it is named.
+        TypeError: A field is of another type, or there is no such; it is named.
     """
     settings = {k: v for k, v in description.items() if k != "kind"}
     if description.get("kind") == "language":
         from bequest.sources.language import LanguagePreprocess  # which is made of a TextPreprocess
 
-        return LanguagePreprocess(**{**settings, "text": load(settings["text"], folder)})
+        made = LanguagePreprocess(**{**settings, "text": load(settings["text"], folder)})
+        check_fields(made)
+        known = not made.end_token or made.text.knows(made.end_token)
+        _expect("end_token", made.end_token, known, "a token that the tokenizer knows, or none")
+        return made
     if description.get("kind") == "text" and folder is not None:
         file = folder / TOKENIZER_FILE
         if not file.is_file():
             raise RunError(f"{file} is missing; expected the model's tokenizer. Copy the folder of the model whole.")
-        return TextPreprocess(_tokenizer_json(file), **settings)
+        return _check_text(TextPreprocess(_tokenizer_json(file), **settings))
     if description.get("kind") == "image":
         lists = {k: tuple(v) if isinstance(v, list) else v for k, v in settings.items()}
-        return ImagePreprocess(**lists)  # pyright: ignore[reportArgumentType]
+        return check_image(ImagePreprocess(**lists))  # pyright: ignore[reportArgumentType]
     raise RunError(
         f"The model's preprocessing is of kind {description.get('kind')!r}, which cannot be loaded from a file. "
         "Give the source that it was adapted from: bequest.load(folder, source=...)."

@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import torch
 from torch import nn
 
-from bequest.core.errors import BequestError, RunError
+from bequest.core.digests import digest_of
+from bequest.core.errors import BequestError, RunError, SourceError
 from bequest.core.results import read_json
 from bequest.core.task import Kind
 from bequest.nn.head import build_head, count_described
@@ -18,12 +19,14 @@ from bequest.nn.network import Network
 from bequest.nn.peft_tuners import Wrapped
 from bequest.nn.taps import Tap, Tapped
 from bequest.sources import cut, preprocess, timm, torchvision, transformers
+from bequest.sources.checks import check_numbers
 from bequest.sources.language import LanguagePreprocess
-from bequest.sources.preprocess import TextPreprocess
+from bequest.sources.preprocess import TOKENIZER_FILE, ImagePreprocess, TextPreprocess
 from bequest.sources.source import Source
 
 MODEL_FILE = "model.json"
 WEIGHTS_FILE = "model.safetensors"
+_REMEDY = "expected the files as bequest wrote them. Copy the folder again, or run again."
 
 
 @dataclass(frozen=True)
@@ -70,6 +73,8 @@ def read(folder: str | Path, source: Source | None = None) -> SavedModel:
         )
     about = read_json(found / MODEL_FILE)
     try:
+        _check_files(about["digests"], found)
+        _check_description(about, found)
         source = source or _described(about, found)
         source = _tap(source, [Tap(**tap) for tap in about.get("taps", ())])
         source = _wrap(source, about.get("peft"))
@@ -77,15 +82,59 @@ def read(folder: str | Path, source: Source | None = None) -> SavedModel:
         network.head = build_head(about["head"])
         network.load_state_dict(load_file(found / WEIGHTS_FILE))
         network.eval().requires_grad_(False)
-        kind = about.get("kind", "classification")
-        return SavedModel(network, source, tuple(about["classes"]), about["record"], kind)
+        _try(network, source, about)
+        return SavedModel(network, source, tuple(about["classes"]), about["record"], about["kind"])
     except BequestError:
         raise
     except Exception as error:  # the libraries raise whatever a description leads them to
         raise RunError(
-            f"The model in {found} is damaged or does not fit its description ({error}); expected the files as bequest "
-            "wrote them. Copy the folder again, or run again."
+            f"The model in {found} is damaged or does not fit its description in {MODEL_FILE} ({error}); {_REMEDY}"
         ) from error
+
+
+def digests(folder: Path) -> dict[str, str]:
+    """Hex digest of each file in a model's folder that its outputs depend on, by name."""
+    found: dict[str, str] = {}
+    for name in (WEIGHTS_FILE, TOKENIZER_FILE):
+        if (folder / name).is_file():
+            with (folder / name).open("rb") as file:
+                found[name] = digest_of(file).hex()
+    return found
+
+
+def _check_files(written: dict[str, str], folder: Path) -> None:
+    """Raise `RunError` where a file's bytes are others than were written."""
+    for name, digest in digests(folder).items():
+        if written.get(name) != digest:
+            raise RunError(f"{folder / name} is damaged (its bytes are others than {MODEL_FILE} tells); {_REMEDY}")
+
+
+def _check_description(about: dict[str, Any], folder: Path) -> None:
+    """Raise `RunError` where a field that is not of the network is not what predicting and exporting need."""
+    classes, kind, kinds = about["classes"], about["kind"], get_args(Kind)
+    are_names = isinstance(classes, list) and all(isinstance(name, str) for name in classes)
+    for field, is_fine, expected in (
+        ("kind", kind in kinds, ", ".join(kinds)),
+        ("classes", are_names and len(set(classes)) == len(classes), "different names"),
+        ("record", isinstance(about["record"], dict), "an object"),
+        ("source", isinstance(about["source"], str), "a name"),
+    ):
+        if not is_fine:
+            value = str(about[field])[:60]
+            raise RunError(f"{folder / MODEL_FILE}: {field} is {value!r}, expected {expected}; {_REMEDY}")
+
+
+def _try(network: Network, source: Source, about: dict[str, Any]) -> None:
+    """Raise whatever a batch of nothing in particular makes the network raise, or `ValueError` for other outputs.
+
+    Images are left out, since they take long: `_described` has tried their shapes.
+    """
+    is_text = isinstance(source.preprocess, TextPreprocess | LanguagePreprocess)
+    with torch.no_grad():
+        made = network(*source.example() or ()) if is_text else network.head(torch.zeros(1, source.width))
+    outputs = made.shape[1]
+    if about["kind"] != "causal-lm" and outputs != len(about["classes"]):
+        raise ValueError(f"classes are {len(about['classes'])}, expected one for each of the {outputs} outputs")
 
 
 def from_run(name: str, folder: str | Path, *, max_tokens: int | None = None, source: Source | None = None) -> Source:
@@ -134,7 +183,10 @@ def from_description(name: str, description: dict[str, Any], folder: Path) -> So
             "folder. Give the source: bequest.load(folder, source=bequest.from_module(...)), or, as the source for "
             "another task, bequest.sources.from_run(name, folder, source=...)."
         )
-    prepared = preprocess.load(description["preprocess"], folder)
+    try:
+        prepared = preprocess.load(description["preprocess"], folder)
+    except (ValueError, TypeError) as error:
+        raise RunError(f"{folder / MODEL_FILE}: in preprocess {error}; {_REMEDY}") from error
     source = makers[network["kind"]](name, network, prepared)
     for settings in network.get("cuts", ()):
         source = _cut(source, cut.from_description(settings))
@@ -143,16 +195,33 @@ def from_description(name: str, description: dict[str, Any], folder: Path) -> So
 
 def _described(about: dict[str, Any], folder: Path) -> Source:
     """The source of a saved model, whose network is no larger than its weights are."""
+    stored = folder / WEIGHTS_FILE
+    check_numbers({"network": about["network"], "head": about["head"]}, size := stored.stat().st_size)
     source = from_description(about["source"], about, folder)
     with torch.device("meta"):
-        body = sum(tensor.numel() for tensor in source.untrained().body.state_dict().values())
-    described, stored = body + count_described(about["head"]), folder / WEIGHTS_FILE
-    if described > (size := stored.stat().st_size):
+        body = source.untrained().body
+    described = sum(tensor.numel() for tensor in body.state_dict().values()) + count_described(about["head"])
+    if described > size:
         raise RunError(
             f"{folder / MODEL_FILE} describes a network of {described:,} numbers, but {stored.name} has {size:,} "
-            "bytes; expected the files as bequest wrote them. Copy the folder again, or run again."
+            f"bytes; {_REMEDY}"
         )
+    _check_shapes(source, body, folder)
     return source
+
+
+def _check_shapes(source: Source, body: nn.Module, folder: Path) -> None:
+    """Raise whatever images of its size make the body raise, and `RunError` where texts may be too long for it."""
+    prepared = source.preprocess
+    if isinstance(prepared, ImagePreprocess):
+        with torch.device("meta"), torch.no_grad():
+            body.eval()(torch.zeros(2, 3, prepared.size, prepared.size))
+    if isinstance(prepared, TextPreprocess | LanguagePreprocess):
+        try:
+            transformers.check_max_tokens(source.name, source.description, prepared.max_tokens)
+        except SourceError as error:
+            reason = f"max_tokens in preprocess does not fit the network ({error})"
+            raise RunError(f"{folder / MODEL_FILE}: {reason}; {_REMEDY}") from error
 
 
 def _tap(source: Source, taps: Sequence[Tap]) -> Source:

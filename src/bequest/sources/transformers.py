@@ -14,12 +14,21 @@ import torch
 from torch import Tensor, nn
 
 from bequest.core.errors import SourceError
+from bequest.core.parse import parse_json
 from bequest.core.task import Kind
 from bequest.nn.head import find_head
 from bequest.nn.language import IGNORED, LanguageModel, Vocabulary
 from bequest.nn.network import Network, Origin
 from bequest.nn.pooling import TEXT_POOLINGS, pool_tokens
-from bequest.sources.checks import check_image_size, check_indexes, embedding_width, explained, refuse
+from bequest.sources.checks import (
+    check_image_size,
+    check_indexes,
+    check_numbers,
+    embedding_width,
+    explained,
+    few_parts,
+    refuse,
+)
 from bequest.sources.gguf_header import check_gguf
 from bequest.sources.head import split
 from bequest.sources.image_processor import image_preprocess
@@ -33,6 +42,8 @@ _TRIED_TOKENS = 8
 _NO_CODE = {"trust_remote_code": False}
 """Python code that a model's folder brings along is neither run nor asked about."""
 _SHAPE = ("num_hidden_layers", "hidden_size", "num_attention_heads")
+_LEFT_OUT = ("dtype", "torch_dtype", "chunk_size_feed_forward")
+"""Of a configuration: numbers are float32, and texts of any length go through whole."""
 _HIDDEN = ("intermediate_size", "hidden_dim", "d_ff", "ffn_dim", "n_inner")
 """What configurations call the width of a block's hidden layer."""
 
@@ -112,6 +123,7 @@ def from_pretrained(
     name = files["pretrained_model_name_or_path"]
     with explained(spelling, "Hugging Face's hub"):
         check_indexes(Path(name))
+        _check_config(name)
         config = AutoConfig.from_pretrained(**files)
         if kind == "causal-lm":
             _refuse_for_language(spelling, config, pooling=pooling, image_size=image_size, head=head)
@@ -287,6 +299,14 @@ def _files(spelling: str, name: str) -> Files:
     return {"pretrained_model_name_or_path": str(found[0].parent), "gguf_file": found[0].name, **_NO_CODE}
 
 
+def _check_config(name: str) -> None:
+    """Refuse a folder whose `config.json` counts what its files cannot hold, before the library begins to count."""
+    folder = Path(name)
+    if (folder / "config.json").is_file():
+        num_bytes = sum(file.stat().st_size for file in folder.iterdir() if file.is_file())
+        check_numbers(parse_json((folder / "config.json").read_bytes()), num_bytes, "config.json")
+
+
 def _refuse_for_language(spelling: str, config: Any, **options: Any) -> None:
     from transformers.models.auto import modeling_auto as auto
 
@@ -330,12 +350,14 @@ def _is_causal(config: Any) -> bool:
 def _config(description: dict[str, Any]) -> Any:
     from transformers import AutoConfig
 
-    settings = {k: v for k, v in description["config"].items() if k not in ("dtype", "torch_dtype")}
+    settings = {k: v for k, v in description["config"].items() if k not in _LEFT_OUT}
     return AutoConfig.for_model(settings.pop("model_type"), **settings)
 
 
 def _untrained(description: dict[str, Any]) -> Network:
-    return _network(_auto_class(description).from_config(_config(description)), description)
+    with few_parts(description["config"]):
+        model = _auto_class(description).from_config(_config(description))
+    return _network(model, description)
 
 
 def _pretrained(spelling: str, files: Files, description: dict[str, Any]) -> Network:

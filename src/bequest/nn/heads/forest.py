@@ -42,6 +42,9 @@ class Forest(nn.Module):
         group: Trees in a round.
         shares: Whether the mean over rounds are the classes' shares, whose logarithms are the outputs; else the
             outputs are the sums.
+
+    Raises:
+        ValueError: No tree of so many nodes is so deep.
     """
 
     root: Tensor
@@ -54,6 +57,8 @@ class Forest(nn.Module):
 
     def __init__(self, trees: int, nodes: int, depth: int, channels: int, group: int, shares: bool) -> None:
         super().__init__()
+        if not 0 <= depth < nodes:
+            raise ValueError(f"the forest's depth is {depth}, expected less than its nodes, {nodes}")
         self.depth, self.group, self.shares = depth, group, shares
         self.register_buffer("root", torch.zeros(trees, dtype=torch.int64))
         for name in ("feature", "left", "right"):
