@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path, PurePosixPath
-from typing import IO, Any, Literal
+from typing import IO, Any, Literal, cast
 
 from bequest.core.errors import DataError
 from bequest.core.observe import Observer
@@ -224,10 +224,11 @@ def _tar_sample(key: str, members: Members, found: Sequence[str], label: str | N
             f"The sample {key} has the members {listed(sorted(members))}; expected one "
             f"{'image' if modality == 'image' else 'text'} among them. Name its extension: {flag}."
         )
-    for name in (found[0], label):
-        if name is not None and isinstance(members[name], DataError):
-            raise DataError(f"The member {name} of the sample {key} {members[name]}. Replace it with a file.")
-    data = members[found[0]]
+    contents = {name: members[name] for name in (found[0], label) if name is not None}
+    for name, content in contents.items():
+        if isinstance(content, DataError):
+            raise DataError(f"The member {name} of the sample {key} {content}. Replace it with a file.")
+    data = cast(bytes, contents[found[0]])
     return data if modality == "image" else _text(data, f"{key}.{found[0]}")
 
 
