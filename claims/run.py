@@ -69,7 +69,7 @@ EXPERIMENTS = (
     Experiment("layer_depth", "", BOTH, TEXTS),
     Experiment("finetuning_family", "--only bbc-50 --methods linear_probe,from_scratch,full,ulmfit", (), TEXTS),
     Experiment("views", "--methods freeze --views 1,16", FASHION),
-    Experiment("weight_selection", "--only bbc --labels 200 --epochs 8", (), TEXTS),
+    Experiment("weight_selection", "--only bbc --labels 200 --epochs 5", (), TEXTS),
     Experiment("head2toe_depth", "--seeds 3", BOTH),
     Experiment("dfr_dominoes", "--seeds 3", BOTH),
     Experiment("pro2_shift", "", BOTH),
