@@ -352,7 +352,7 @@ def test_a_worker_that_dies(once: bool, cluster: Any, tmp_path: Path, monkeypatc
             assert sharded is not None
             return super().encode(sample)
 
-    monkeypatch.setattr(workers, "RESTARTED", {"max_restarts": 1, "max_task_retries": 1})
+    monkeypatch.setattr(workers, "RESTARTS", 1)
     plain: Any = small().preprocess
     source = replace(small(), preprocess=Deadly(plain.size, plain.mean, plain.std))
     passed, on_ray = extraction(source, folder_of(tmp_path / "data", 24), tmp_path / "out"), OnRay(cluster, Resources())

@@ -13,6 +13,7 @@ import logging
 import platform
 import tempfile
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager, suppress
@@ -253,26 +254,46 @@ class OnRay:
 
         with _quiet(data.DataContext.get_current()):
             rows = [{"shard": json.dumps(asdict(shard))} for shard in todo]
-            stated: dict[str, Any] = {**self.asked.describe(), **workers.RESTARTED}
+            begun = self.ray.remote(num_cpus=0, max_restarts=-1, max_task_retries=-1)(_Begun).remote(
+                workers.RESTARTS + 1
+            )
             made = data.from_items(rows, override_num_blocks=min(len(rows), _MOST_BLOCKS)).map_batches(
                 _Actor,
-                fn_constructor_args=(work, self.asked.threads),
+                fn_constructor_args=(work, self.asked.threads, begun),
                 batch_size=1,
                 compute=data.ActorPoolStrategy(size=workers.num_workers(self.ray, self.asked, len(todo))),
-                **stated,
+                **self.asked.describe(),
             )
-            try:
-                for row in made.iter_rows():
-                    yield _record(json.loads(row["record"]))
-            except self.ray.exceptions.RayActorError as error:
-                raise workers.died(error) from error
+            for row in made.iter_rows():
+                yield _record(json.loads(row["record"]))
+
+
+class _Begun:
+    """Lives on the cluster and counts the times that a shard was begun and not ended: deaths of its workers.
+
+    Ray Data replaces a worker that died without end, and has no limit to set.
+    """
+
+    def __init__(self, most: int) -> None:
+        self.most, self.times = most, Counter[str]()
+
+    def begin(self, name: str) -> int:
+        """How often its workers died, if that is as often as may be; 0 if it may be begun."""
+        if self.times[name] >= self.most:
+            return self.times[name]
+        self.times[name] += 1
+        return 0
+
+    def end(self, name: str) -> None:
+        """It is made, or fails for another reason than a death."""
+        del self.times[name]
 
 
 class _Actor:
     """A worker of Ray Data's pool. Faults that the user can mend come back as records, whole and once."""
 
-    def __init__(self, work: FeaturePass, threads: int) -> None:
-        self.work, self.threads = work, threads
+    def __init__(self, work: FeaturePass, threads: int, begun: Any) -> None:
+        self.work, self.threads, self.begun = work, threads, begun
 
     @cached_property
     def worker(self) -> ShardWorker:
@@ -282,10 +303,17 @@ class _Actor:
         return {"record": np.array([json.dumps(self._make(text)) for text in batch["shard"]], dtype=object)}
 
     def _make(self, text: str) -> Record:
+        import ray
+
+        shard = _input_shard(json.loads(text))
         try:
-            return self.worker.make(_input_shard(json.loads(text)))
+            if deaths := ray.get(self.begun.begin.remote(shard.name)):
+                raise workers.died(f"at {shard.name} of the data", deaths)
+            record = self.worker.make(shard)
         except BequestError as error:
-            return {"error": type(error).__name__, "text": str(error)}
+            record = {"error": type(error).__name__, "text": str(error)}
+        self.begun.end.remote(shard.name)
+        return record
 
 
 def _input_shard(content: dict[str, Any]) -> InputShard:

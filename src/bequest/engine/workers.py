@@ -24,7 +24,7 @@ Array = np.ndarray[Any, Any]
 
 _AHEAD = 2
 """Parts of a pass that lie with each worker, one of which it computes: what bounds the memory of both sides."""
-RESTARTED = {"max_restarts": 3, "max_task_retries": 3}
+RESTARTS = 3
 """How often a worker that died is replaced: one that dies at something each time may well die of it."""
 
 
@@ -81,7 +81,7 @@ class Workers:
 
     def _start(self) -> None:
         if not self._actors:
-            remote = self.ray.remote(**self.asked.describe(), **RESTARTED)
+            remote = self.ray.remote(**self.asked.describe(), max_restarts=RESTARTS, max_task_retries=RESTARTS)
             made = remote(_Worker)
             num = num_workers(self.ray, self.asked, most=2**10)
             self._actors = [made.remote(self.asked.threads) for _ in range(num)]
@@ -94,12 +94,11 @@ class Workers:
                 raise error.cause from None
             raise
         except self.ray.exceptions.RayActorError as error:
-            raise died(error) from error
+            raise died(str(error).strip().partition("\n")[0]) from error
 
 
-def died(error: Exception) -> RunError:
+def died(reason: str, times: int = RESTARTS + 1) -> RunError:
     """What to say of a worker that died each time."""
-    times, reason = RESTARTED["max_restarts"] + 1, str(error).strip().splitlines()[0]
     return RunError(
         f"A worker died {times} times ({reason}); expected one that stays. It may lack memory: state what it needs, "
         "e.g. --resources memory=8GB, or run without --on."
