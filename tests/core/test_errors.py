@@ -1,7 +1,7 @@
 import pytest
 
 from bequest.core import errors
-from bequest.core.errors import BequestError, nearest
+from bequest.core.errors import BequestError, first_line, nearest
 
 
 def test_every_error_is_a_bequest_error():
@@ -37,3 +37,16 @@ def test_nearest_lists_no_more_than_people_read():
 
 def test_nearest_of_nothing():
     assert nearest("lora", []) == "There are: none."
+
+
+@pytest.mark.parametrize(
+    ("error", "line"),
+    [
+        (ValueError("\n  what happened\nwhere"), "what happened"),
+        (ValueError(" \n "), "ValueError"),
+        (KeyError(), "KeyError"),
+        (ValueError("x" * 900), "x" * 500),
+    ],
+)
+def test_the_first_line_of_an_error(error: Exception, line: str):
+    assert first_line(error) == line

@@ -17,6 +17,7 @@ import pytest
 import tiny
 import torch
 from clusters import one_thread, two_cores
+from faulting import fault
 
 import bequest
 from bequest.core.distillation import Distillation
@@ -336,6 +337,11 @@ def test_ray_makes_the_same_shards(cluster: Any, tmp_path: Path):
     assert elsewhere == here  # digests of all that is in the files among it
 
 
+@fault(
+    "a worker of Ray Data dies in a shard of features, once or each time",
+    happens="the shard is made again, by 4 workers at most; then an error names it",
+    outcome="every sample once; of the second, the shards that were made are kept, and the command goes on",
+)
 @pytest.mark.parametrize("once", [True, False], ids=["once", "each time"])
 def test_a_worker_that_dies(once: bool, cluster: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     killed = tmp_path / "killed"

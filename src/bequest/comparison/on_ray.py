@@ -23,7 +23,7 @@ import torch
 import bequest
 from bequest.comparison.folder import RunFolder, locked
 from bequest.comparison.local import Call, Job, Work, advance
-from bequest.core.errors import BequestError, DataError, RunError
+from bequest.core.errors import BequestError, DataError, RunError, first_line
 from bequest.engine.cluster import Resources
 from bequest.engine.memory import enough_memory
 
@@ -59,7 +59,7 @@ def on_ray(ray: Any, asked: Resources, work: Work, jobs: Sequence[Job]) -> Gener
             yield from tasks.next()
     except ConnectionError as error:  # an OSError, but none of a disk
         raise RunError(
-            f"The connection to Ray's cluster was lost ({_first_line(error)}); expected one until the end. Finished "
+            f"The connection to Ray's cluster was lost ({first_line(error)}); expected one until the end. Finished "
             "trials are kept, and the same command goes on with them."
         ) from error
     finally:
@@ -96,7 +96,7 @@ class _Tasks:
             self.parcel = ray.put(work.parcel())
         except (TypeError, AttributeError, ValueError) as error:
             raise RunError(
-                f"The comparison cannot be sent to Ray's workers ({_first_line(error)}); expected data, a source and "
+                f"The comparison cannot be sent to Ray's workers ({first_line(error)}); expected data, a source and "
                 "methods that can be pickled. Leave --on out."
             ) from error
         # Ray itself repeats nothing: how often, and after which faults, is the same for tasks and their results.
@@ -153,7 +153,7 @@ class _Tasks:
 
     def again(self, number: int, call: Call, attempt: int, error: Exception) -> None:
         """Carry a part out once more whose worker or machine is gone, or give it up."""
-        reason = _first_line(error)
+        reason = first_line(error)
         if attempt < ATTEMPTS:
             self.work.context.say(f"A worker of Ray was lost with {call} ({reason}); it is carried out again.")
             self.begin(number, call, attempt + 1)
@@ -228,7 +228,7 @@ def _opened(ref: Any) -> _Opened:
             parcel: Any = ray.get(ref)
         except RaySystemError as error:
             raise RunError(
-                f"A worker of Ray cannot read what the comparison is made of ({_first_line(error)}); expected the "
+                f"A worker of Ray cannot read what the comparison is made of ({first_line(error)}); expected the "
                 "packages and modules there that it was made with. Install them on every machine of the cluster."
             ) from error
         _kept.append(_Opened(ref, parcel.opened(notes.append), notes))
@@ -262,10 +262,6 @@ def _own(error: Exception, place: str) -> Exception:
     if isinstance(error, BequestError | OSError) or "failed to import" not in str(error):
         return error
     return RunError(
-        f"A worker of Ray cannot import bequest ({_first_line(error)}); expected bequest {bequest.__version__} on "
+        f"A worker of Ray cannot import bequest ({first_line(error)}); expected bequest {bequest.__version__} on "
         "every machine of the cluster. Install it there."
     )
-
-
-def _first_line(error: Exception) -> str:
-    return next(iter(str(error).strip().splitlines()), type(error).__name__)

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from bequest.core.errors import MethodError, RunError, TrainingError
+from bequest.core.errors import MethodError, RunError, TrainingError, first_line
 from bequest.core.registry import Hyperparameter
 
 if TYPE_CHECKING:
@@ -177,7 +177,7 @@ def _undamaged(folder: Path) -> Iterator[None]:
     try:
         yield
     except (SQLAlchemyError, StorageInternalError) as error:
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        reason = first_line(error)
         raise RunError(
             f"{folder / TUNING_FILE} cannot be read or written ({reason}); expected what bequest wrote, and room on "
             "the disk. Restore the file, or remove it and run again: settings are then chosen anew."

@@ -32,6 +32,11 @@ class TrainingError(BequestError):
     """Training cannot go on, e.g. the loss is no longer a number."""
 
 
+def first_line(error: BaseException) -> str:
+    """The first line of what an error of another's says, 500 characters at most; its kind where it says nothing."""
+    return next(iter(str(error).strip().splitlines()), "")[:500] or type(error).__name__
+
+
 def nearest(name: str, known: Iterable[str]) -> str:
     """A sentence that lists the names nearest to a misspelt one; where none is near all of them, or the first.
 

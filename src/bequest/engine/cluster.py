@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
-from bequest.core.errors import DataError, RunError
+from bequest.core.errors import DataError, RunError, first_line
 from bequest.core.processes import launched
 
 _UNITS = {"": 1, "B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12}
@@ -130,12 +130,12 @@ def connected(address: str, asked: Resources) -> Iterator[Any]:
     if own:
         try:
             ray.init(address if address != "ray" else None, log_to_driver=False, logging_level=logging.WARNING)
-        except (ConnectionError, OSError, RuntimeError) as error:
+        except (ConnectionError, OSError, RuntimeError, ray.exceptions.RayError) as error:
             place = os.environ.get("RAY_ADDRESS", "this machine") if address == "ray" else address
-            reason = (str(error).strip() or repr(error)).splitlines()[0]
             raise RunError(
-                f"No cluster of Ray answers at {place} ({reason}); expected one whose versions of Ray and Python are "
-                "those here. Start it (`ray start --head`), or name none: --on ray, with RAY_ADDRESS unset."
+                f"No cluster of Ray answers at {place} ({first_line(error)}); expected one whose versions of Ray and "
+                "Python are those here, and its token where it asks for one (RAY_AUTH_MODE=token, RAY_AUTH_TOKEN). "
+                "Start it (`ray start --head`), or name none: --on ray, with RAY_ADDRESS unset."
             ) from error
     try:
         asked.require(ray)

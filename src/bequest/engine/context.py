@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from bequest.core.errors import RunError
+from bequest.core.errors import RunError, first_line
 from bequest.core.observe import Observer
 from bequest.core.results import read_json, write_json
 from bequest.core.sealed import readable
@@ -174,7 +174,7 @@ class Context:
         except LostProcess:
             raise
         except Exception as error:
-            reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
+            reason = first_line(error)
             raise RunError(
                 f"Process {self.ranks.rank} cannot go on in the middle of a pass through a network that all processes "
                 f"divide ({reason}); expected all of them to finish it. Mend that and run the same command: it goes on "

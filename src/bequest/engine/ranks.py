@@ -20,7 +20,7 @@ from accelerate import Accelerator
 from accelerate.utils import broadcast_object_list, gather_object
 from torch import Tensor
 
-from bequest.core.errors import BequestError, RunError
+from bequest.core.errors import BequestError, RunError, first_line
 from bequest.engine.memory import is_out_of_memory
 from bequest.engine.store import Array
 
@@ -249,7 +249,7 @@ def _sent() -> Iterator[None]:
     except RuntimeError as error:
         raise LostProcess(
             "Another process of this run has ended, or cannot be reached any more "
-            f"({next(iter(str(error).strip().splitlines()), 'no reason is known')}); expected all of them to work "
+            f"({first_line(error)}); expected all of them to work "
             "until the end. See what it said, mend that, and run the same command: it goes on where this one was."
         ) from error
 

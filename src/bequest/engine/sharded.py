@@ -28,7 +28,7 @@ import numpy as np
 import torch
 
 from bequest.core import errors
-from bequest.core.errors import BequestError, DataError, RunError, SourceError
+from bequest.core.errors import BequestError, DataError, RunError, SourceError, first_line
 from bequest.core.observe import Observer
 from bequest.core.results import atomic_open, is_temporary
 from bequest.core.typed import check_fields
@@ -249,7 +249,10 @@ class OnRay:
     def __call__(self, work: FeaturePass, todo: list[InputShard]) -> Iterator[Record]:
         """The shards' records as they are made."""
         if not todo:
-            return
+            return iter(())
+        return self._through_a_client(work, todo) if _is_client() else self._within(work, todo)
+
+    def _within(self, work: FeaturePass, todo: list[InputShard]) -> Iterator[Record]:
         from ray import data
 
         with _quiet(data.DataContext.get_current()):
@@ -266,6 +269,37 @@ class OnRay:
             )
             for row in made.iter_rows():
                 yield _record(json.loads(row["record"]))
+
+    def _through_a_client(self, work: FeaturePass, todo: list[InputShard]) -> Iterator[Record]:
+        driver = self.ray.remote(num_cpus=0)(_Driver).remote(self.asked, work, todo)
+        try:
+            while record := workers.result(self.ray, driver.next.remote()):
+                yield record
+        except self.ray.exceptions.RayActorError as error:
+            raise RunError(
+                f"The process of the cluster that drives the pass was lost ({first_line(error)}). "
+                "What is finished is kept: the same command goes on."
+            ) from error
+
+
+def _is_client() -> bool:
+    """Whether this process is connected through a client server (`ray://`), and no process of the cluster itself."""
+    from ray.util.client import ray
+
+    return ray.is_connected()
+
+
+class _Driver:
+    """Carries a pass out from within the cluster, for one that is connected from without: Ray Data cannot."""
+
+    def __init__(self, asked: Resources, work: FeaturePass, todo: list[InputShard]) -> None:
+        import ray
+
+        self.records = OnRay(ray, asked)._within(work, todo)
+
+    def next(self) -> Record | None:
+        """The next shard's record; None where there is none."""
+        return next(self.records, None)
 
 
 class _Begun:

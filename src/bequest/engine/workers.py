@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from bequest.core.errors import BequestError, RunError
+from bequest.core.errors import BequestError, RunError, first_line
 from bequest.engine.cluster import Resources
 from bequest.engine.features import Work, run_frozen
 from bequest.engine.runtime import Runtime, choose_runtime
@@ -88,13 +88,19 @@ class Workers:
 
     def _result(self, reference: Any) -> tuple[list[list[Any]], float]:
         try:
-            return self.ray.get(reference)
-        except self.ray.exceptions.RayTaskError as error:
-            if isinstance(error.cause, BequestError):
-                raise error.cause from None
-            raise
+            return result(self.ray, reference)
         except self.ray.exceptions.RayActorError as error:
-            raise died(str(error).strip().partition("\n")[0]) from error
+            raise died(first_line(error)) from error
+
+
+def result(ray: Any, reference: Any) -> Any:
+    """What a worker returned; what the user can mend is raised here as it was there."""
+    try:
+        return ray.get(reference)
+    except ray.exceptions.RayTaskError as error:
+        if isinstance(error.cause, BequestError):
+            raise error.cause from None
+        raise
 
 
 def died(reason: str, times: int = RESTARTS + 1) -> RunError:

@@ -25,6 +25,7 @@ from torch import Tensor, fx, nn
 from torch.fx.node import map_aggregate, map_arg
 from torch.utils.flop_counter import FlopCounterMode
 
+from bequest.core.errors import first_line
 from bequest.nn.network import fingerprint, set_modes, trainable_state
 
 _HEAVY = {
@@ -170,7 +171,7 @@ def _export(network: nn.Module, inputs: tuple[Tensor, ...], ragged: bool) -> tup
     try:
         exported = torch.export.export(network, inputs, dynamic_shapes=(tuple(dims for _ in inputs),), strict=False)
     except Exception as error:  # whatever a user's forward pass does under tracing
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        reason = first_line(error)
         if "Constraints violated" in reason:
             reason = "its forward pass takes the number of samples or tokens for a constant"
         raise CutError(f"torch.export cannot take it ({reason[:160]})") from error

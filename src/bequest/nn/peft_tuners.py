@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from bequest.core.errors import MethodError, nearest
+from bequest.core.errors import MethodError, first_line, nearest
 from bequest.nn.lowrank import targets
 from bequest.nn.names import normalisation
 
@@ -186,7 +186,7 @@ def _explained(settings: Mapping[str, Any], what: str) -> Iterator[None]:
         try:
             yield
         except _FAULTS as error:
-            told = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+            told = first_line(error)
             raise MethodError(
                 f"peft_type {settings['peft_type']} cannot {what}: {told} Change its configuration (--peft-config), or "
                 "choose another type."

@@ -10,7 +10,7 @@ from typing import Any, cast
 import torch
 from torch.nn.modules import module as hooks
 
-from bequest.core.errors import BequestError, RunError, SourceError
+from bequest.core.errors import BequestError, RunError, SourceError, first_line
 from bequest.core.names import leads_out
 from bequest.core.parse import parse_json
 from bequest.nn.network import Network
@@ -160,11 +160,6 @@ def check_indexes(folder: Path) -> None:
                 f"{file} names {str(wrong[0])[:100]!r} as a file of weights; expected files in its folder. Copy the "
                 "model's folder again."
             )
-
-
-def first_line(error: BaseException) -> str:
-    """The first line of what an error says, or its kind where it says nothing."""
-    return next(iter(str(error).strip().splitlines()), "")[:500] or type(error).__name__
 
 
 def refuse(source: str, flag: str, value: object) -> None:

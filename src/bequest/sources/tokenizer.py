@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from bequest.core.errors import SourceError
+from bequest.core.errors import SourceError, first_line
 from bequest.core.parse import parse_json
-from bequest.sources.checks import first_line
 from bequest.sources.preprocess import TextPreprocess
 
 Files = dict[str, Any]

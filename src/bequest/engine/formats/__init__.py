@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from bequest.core.errors import RunError, nearest
+from bequest.core.errors import RunError, first_line, nearest
 from bequest.engine.adapted import AdaptedModel
 from bequest.engine.formats.format import Format, Outputs
 from bequest.engine.formats.libraries import HF, TIMM
@@ -136,7 +136,7 @@ def _read_back(
     try:
         return _compare(model, form.read(model, folder, name), batches, tolerance)
     except Exception as error:  # each tool has errors of its own
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        reason = first_line(error)
         raise RunError(
             f"{form.reader} cannot use what was written as {name} ({reason[:200]}); expected the outputs of the "
             "samples. Nothing was kept. Use another --format."

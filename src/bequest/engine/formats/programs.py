@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 from torch.export import Dim, ExportedProgram
 
-from bequest.core.errors import RunError
+from bequest.core.errors import RunError, first_line
 from bequest.engine.adapted import AdaptedModel
 from bequest.engine.formats.format import (
     Format,
@@ -47,7 +47,7 @@ def program(model: AdaptedModel) -> ExportedProgram:
         with _quiet():
             return torch.export.export(model.network, inputs, dynamic_shapes=(_dynamic(model, inputs),), strict=False)
     except Exception as error:  # torch.export raises whatever the network's own code does
-        reason = next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)
+        reason = first_line(error)
         raise RunError(
             f"torch.export can make no graph of {model.source.name!r} ({reason[:200]}); expected a network whose "
             "steps do not depend on its inputs' values. Use --format safetensors, which holds the weights alone."
@@ -88,7 +88,7 @@ def _write_onnx(model: AdaptedModel, folder: Path, name: str) -> list[str]:
             made: Any = torch.onnx.export(found, dynamo=True, verbose=False, **names)
     except Exception as error:  # the exporter's own errors name no common kind
         raise RunError(
-            f"PyTorch cannot write {model.source.name!r} as ONNX ({str(error).strip().splitlines()[0][:200]}); "
+            f"PyTorch cannot write {model.source.name!r} as ONNX ({first_line(error)}); "
             "expected operations that ONNX has. Use --format torch-export."
         ) from error
     graph = made.model_proto
