@@ -129,7 +129,7 @@ def connected(address: str, asked: Resources) -> Iterator[Any]:
     own = not ray.is_initialized()
     if own:
         try:
-            ray.init(address if address != "ray" else None, log_to_driver=False, logging_level=logging.WARNING)
+            ray.init(address if address != "ray" else None, log_to_driver=False, logging_level=logging.ERROR)
         except (ConnectionError, OSError, RuntimeError, ray.exceptions.RayError) as error:
             place = os.environ.get("RAY_ADDRESS", "this machine") if address == "ray" else address
             raise RunError(
