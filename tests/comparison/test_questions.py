@@ -12,6 +12,7 @@ from killing import without_timings
 
 import bequest
 from bequest.comparison.questions import answer, concerned
+from bequest.core.intervals import Difference
 from bequest.core.observe import Silent
 from bequest.core.questions import Gap, Questions, Ratio, Reached, Spectrum, Weights
 from bequest.core.results import Epoch, Leaderboard, TrialRecord
@@ -31,7 +32,7 @@ def trial(method: str, seed: int, metrics: list[float], steps: int | None = 10, 
 
 
 def asked(*trials: TrialRecord, objective: Any = ACCURACY) -> Questions:
-    found = answer(trials, {t.method for t in trials}, objective)
+    found = answer(trials, {t.method for t in trials}, objective, {})
     assert found is not None
     return found
 
@@ -48,13 +49,11 @@ def test_methods_are_concerned_by_family() -> None:
     assert concerned({"lora": "parameter-efficient"}) == set()
 
 
-def test_gaps_are_paired_by_seed() -> None:
+def test_gaps_are_those_of_the_test_part() -> None:
     tests = {"full": [0.80, 0.70, 0.90], "lora": [0.81, 0.73, 0.92]}
-    [gap] = asked(*(trial(m, s, [], test=v) for m, vs in tests.items() for s, v in enumerate(vs))).gaps
-    # Differences 0.01, 0.03, 0.02: mean 0.02, standard deviation 0.01, t(0.975, 2) = 4.302653.
-    assert gap.low is not None and gap.high is not None
-    assert (gap.method, gap.mean, gap.seeds) == ("lora", pytest.approx(0.02), 3)
-    assert (gap.low, gap.high) == pytest.approx((0.02 - 0.0248414, 0.02 + 0.0248414), abs=1e-6)
+    trials = [trial(m, s, [], test=v) for m, vs in tests.items() for s, v in enumerate(vs)]
+    found = answer(trials, set(tests), ACCURACY, {"lora": Difference(-0.02, -0.05, 0.01, 3)})
+    assert found and found.gaps == [Gap("lora", 0.02, -0.01, 0.05, 3)]
 
 
 def test_a_seed_that_failed_gives_no_pair() -> None:
@@ -138,8 +137,8 @@ def test_the_suggested_rank_holds_nine_tenths_in_the_median_layer() -> None:
 
 @pytest.mark.parametrize("methods", [{"full"}, {"lora"}])
 def test_one_side_alone_is_no_question(methods: set[str]) -> None:
-    assert answer([trial(m, 0, [0.5, 0.6]) for m in methods], BOTH, ACCURACY) is None
-    assert answer([], BOTH, ACCURACY) is None
+    assert answer([trial(m, 0, [0.5, 0.6]) for m in methods], BOTH, ACCURACY, {}) is None
+    assert answer([], BOTH, ACCURACY, {}) is None
 
 
 def test_a_network_too_large_for_spectra_is_said(context_of: Any, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 import torch
 
-from bequest.comparison.significance import against_best, by_unit, holm, versus
+from bequest.comparison.significance import against_best, by_unit, holm, pairs, versus
 from bequest.comparison.statistics import interval, make_row
-from bequest.core.results import TrialRecord
+from bequest.core.results import Leaderboard, TrialRecord
 from bequest.nn.objectives import OBJECTIVES
 
 NUM_CLASSES = 4
@@ -138,3 +138,20 @@ def test_pieces_of_a_text_count_once() -> None:
     pieces = np.array([1.0, 2.0, 3.0, 4.0, 10.0])
     whole = by_unit(pieces, np.array([3, 3, 3, 5, 8]))
     assert len(whole) == 3 and whole.mean() == pytest.approx(pieces.mean())
+
+
+def test_every_two_methods_by_the_same_interval_in_either_order() -> None:
+    rng = np.random.default_rng(0)
+    scores = {name: {seed: rng.normal(size=30) for seed in seeds} for name, seeds in SEEDS.items()}
+    found = pairs(scores)
+    assert {(one, other) for one, others in found.items() for other in others} == {("a", "b"), ("a", "c"), ("b", "c")}
+    expected = versus(np.stack([scores["a"][seed] - scores["c"][seed] for seed in (0, 2)]))
+    apart = found["a"]["c"]
+    assert (apart.mean, apart.low, apart.high, apart.seeds) == (expected.difference, expected.low, expected.high, 2)
+    board = Leaderboard([], {}, {}, {}, {}, {}, [], differences=found)
+    back = board.difference("c", "a")
+    assert back and (back.mean, back.low, back.high) == (-apart.mean, -apart.high, -expected.low)
+    assert board.difference("a", "d") is None, "one seed tells nothing"
+
+
+SEEDS = {"a": (0, 1, 2), "b": (0, 1, 2), "c": (0, 2), "d": (0,)}

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from itertools import combinations
 from typing import Any
 
 import pytest
 
+from bequest.core.intervals import Difference, paired
 from bequest.core.learning_curves import Curve, CurvePoint, LearningCurves
 from bequest.core.results import Leaderboard, Row, TrialRecord
 from bequest.report import advice as told
@@ -37,9 +39,20 @@ def of(make: Callable[..., Leaderboard]) -> Callable[..., Leaderboard]:
 
     def build(*rows: Measured, **changes: Any) -> Leaderboard:
         trials = [t for row in rows for t in _trials(plain.trials[0], row)]
-        return replace(plain, rows=[_row(plain.rows[0], row) for row in rows], trials=trials, **changes)
+        made = replace(plain, rows=[_row(plain.rows[0], row) for row in rows], trials=trials, **changes)
+        return replace(made, differences=differences(made))
 
     return build
+
+
+def differences(board: Leaderboard) -> dict[str, dict[str, Difference]]:
+    """As if every sample differed alike: the interval over the seeds alone."""
+    found: dict[str, dict[str, Difference]] = {}
+    for one, other in combinations([row.method for row in board.rows], 2):
+        apart = paired(board.tested(one), board.tested(other))
+        if apart is not None:
+            found.setdefault(one, {})[other] = apart
+    return found
 
 
 def _trials(trial: TrialRecord, row: Measured) -> list[TrialRecord]:
@@ -73,6 +86,15 @@ def test_a_linear_probe_that_is_nearly_as_good(of: Any) -> None:
         of(full),
     ):
         assert told.probe_is_enough(board) is None
+
+
+def test_what_is_far_behind_the_best_is_not_advised(of: Any) -> None:
+    best, full = Measured("freeze", plus([0.1, 0.101, 0.1]), 90.0), Measured("full", BASE, 96.0, stored=90_000_000)
+    probe = Measured("linear_probe", plus(NEAR), 2.4)
+    lora = Measured("lora", plus(NEAR), 80.0, family="parameter-efficient")
+    assert told.probe_is_enough(of(best, full, probe)) is None
+    assert told.efficient_is_enough(of(best, full, lora)) is None
+    assert told.probe_is_enough(of(probe, full)) is not None
 
 
 def test_a_parameter_efficient_method_that_stores_little(of: Any) -> None:
@@ -161,15 +183,15 @@ def test_labels_that_still_pay_and_labels_that_do_not(of: Any) -> None:
     full = Measured("full", BASE)
     rising = of(full, learning_curves=curves("full", plus([-0.04, -0.041, -0.039]), BASE))
     assert told.more_labels(rising) == "From 100 to 200 labels full gained 4.0 ± 0.2 points: label more."
-    flat = of(full, learning_curves=curves("full", plus(NEAR), BASE))
-    assert told.more_labels(flat) == (
-        "From 100 to 200 labels full changed by 0.0 ± 0.4 points: more labels would hardly pay."
-    )
+    for few, change in ((NEAR, "gained 0.0 ± 0.4"), ([-0.002, -0.0021, -0.0019], "gained 0.2 ± 0.0")):
+        flat = of(full, learning_curves=curves("full", plus(few), BASE))
+        assert told.more_labels(flat) == (f"From 100 to 200 labels full {change} points: more labels would hardly pay.")
     for board in (
         of(full),
         of(full, learning_curves=curves("lora", plus(NEAR), BASE)),
         of(full, learning_curves=curves("full", BASE)),
         of(full, learning_curves=curves("full", plus([-0.05, 0.05, 0.0]), BASE)),
+        of(full, learning_curves=curves("full", plus([0.05, 0.051, 0.049]), BASE)),  # something is wrong
     ):
         assert told.more_labels(board) is None
 
@@ -179,6 +201,12 @@ def test_more_seeds_where_the_two_best_are_open(of: Any) -> None:
     assert told.more_seeds(of(best, Measured("full", plus([0.01, -0.02, 0.0])))) == (
         "lora and full, the two best by validation, are 0.3 ± 3.8 points apart over 3 seeds, which cannot tell them "
         "apart: about 12 seeds would narrow that to ± 1.0 points."
+    )
+    few_samples = of(best, Measured("full", plus([0.01, -0.02, 0.0])))
+    wide = {"lora": {"full": Difference(0.0033, -0.05, 0.0566, 3)}}
+    assert told.more_seeds(replace(few_samples, differences=wide)) == (
+        "lora and full, the two best by validation, are 0.3 ± 5.3 points apart over 3 seeds, which cannot tell them "
+        "apart: more test samples are needed, whatever the number of seeds, to narrow that to ± 1.0 points."
     )
     assert told.more_seeds(of(best, Measured("full", plus(NEAR)))) is None, "near enough"
     assert told.more_seeds(of(best, Measured("full", plus(FAR)))) is None, "told apart"

@@ -30,19 +30,19 @@ def both(make: Make) -> Leaderboard:
 
 def test_it_is_the_mean_of_paired_differences_with_a_t_interval(both: Leaderboard) -> None:
     found = affinity.measure(with_scores(both, [0.90, 0.80, 0.85], [0.80, 0.66, 0.73]))
-    assert found and found.bounds
-    assert (found.metric, found.seeds) == ("accuracy", 3)
+    assert found
+    assert (found.metric, found.difference.seeds) == ("accuracy", 3)
     # Differences 0.10, 0.14, 0.12: mean 0.12, standard deviation 0.02; t(0.975, 2) = 4.302653.
-    assert found.mean == pytest.approx(0.12)
+    assert found.difference.mean == pytest.approx(0.12)
     reach = 4.302653 * 0.02 / 3**0.5
-    assert found.bounds == pytest.approx((0.12 - reach, 0.12 + reach), abs=1e-7)
+    assert (found.difference.low, found.difference.high) == pytest.approx((0.12 - reach, 0.12 + reach), abs=1e-7)
 
 
 def test_words_of_an_interval_above_zero(both: Leaderboard) -> None:
     board = with_scores(both, [0.90, 0.80, 0.85], [0.80, 0.66, 0.73])
     assert affinity.in_words(board) == [
         "Domain affinity +12.0 points: the test accuracy of linear_probe minus that of from_scratch, mean over 3 "
-        "seeds, 95 % t-interval over the seeds from +7.0 to +17.0 points. The interval is above 0: here the features "
+        "seeds, 95 % interval from +7.0 to +17.0 points. The interval is above 0: here the features "
         "are better than none. " + READING
     ]
     assert sentences(board)[-1] == affinity.in_words(board)[0]
@@ -66,7 +66,7 @@ def test_an_interval_that_reaches_zero_claims_nothing(both: Leaderboard, mean: f
 def test_one_seed_gives_no_interval(make: Make) -> None:
     board = with_scores(make(["linear_probe", "from_scratch"], 1), [0.9], [0.6])
     found = affinity.measure(board)
-    assert found and found.bounds is None
+    assert found and found.difference.low is None
     assert affinity.in_words(board) == [
         "Domain affinity +30.0 points: the test accuracy of linear_probe minus that of from_scratch, one seed, which "
         "gives no interval: it may be chance; run more seeds to tell. " + READING
@@ -80,8 +80,8 @@ def test_equal_differences_are_not_taken_for_certainty(both: Leaderboard) -> Non
 
 def test_only_seeds_that_both_finished_are_paired(both: Leaderboard) -> None:
     found = affinity.measure(with_scores(both, [0.9, None, 0.8], [0.5, 0.1, 0.6]))
-    assert found and found.seeds == 2
-    assert found.mean == pytest.approx(0.3)
+    assert found and found.difference.seeds == 2
+    assert found.difference.mean == pytest.approx(0.3)
     assert affinity.measure(with_scores(both, [0.9, None, None], [None, 0.1, 0.6])) is None
 
 

@@ -78,7 +78,8 @@ def test_several_others(board: Leaderboard) -> None:
         in (sentences(against(made, BEHIND, closer))[1])
     )
     told = sentences(against(made, NEAR, None))
-    assert "middle is indistinguishable" in told[1] and not any("tiny" in sentence for sentence in told)
+    assert "middle is indistinguishable" in told[1]
+    assert told[2] == "tiny finished fewer than two seeds together with it, which tells nothing."
 
 
 def test_the_cheapest_of_those_that_are_indistinguishable_is_named(board: Leaderboard) -> None:
@@ -92,6 +93,14 @@ def test_one_seed(board: Leaderboard) -> None:
     assert told[1].startswith("One seed tells no difference between methods from chance")
     assert not any("indistinguishable" in s or "interval" in s for s in told)
     assert "a seed" not in told[0]
+
+
+def test_what_failed_at_a_seed_is_not_called_lower(board: Leaderboard) -> None:
+    made = with_rows(board, ("whole", [0.90, 0.92, 0.91], 80.0), ("lost", [0.97], 2.0))
+    told = sentences(replace(made, rows=[made.rows[0], replace(made.rows[1], errors=["seed 1: nan", "seed 2: nan"])]))
+    assert told[0].startswith("whole has the highest validation accuracy, of the methods that finished every seed: ")
+    assert told[1] == "lost finished fewer than two seeds together with it, which tells nothing."
+    assert not any("One seed tells" in sentence for sentence in told)
 
 
 def test_the_best_is_the_cheapest(board: Leaderboard) -> None:

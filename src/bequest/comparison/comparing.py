@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Generator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import asdict, dataclass, field, replace
 from functools import partial
@@ -27,15 +27,16 @@ from bequest.comparison.local import Call, Job, Runner, advance, in_process
 from bequest.comparison.protocol import Protocol, all_tested
 from bequest.comparison.questions import answer, concerned
 from bequest.comparison.ranks import ENDS_A_TRIAL, Part, Team
-from bequest.comparison.significance import Scores, against_best, by_unit
+from bequest.comparison.significance import Scores, against_best, by_unit, difference, pairs
 from bequest.comparison.statistics import RANKING, make_row, rank
 from bequest.comparison.teacher import Taught, measure_teacher
 from bequest.comparison.tuning import Attempted, Budget, Tuned, attempted, ranges, tune
 from bequest.comparison.weights import examine
 from bequest.core.errors import MethodError, RunError, TrainingError
 from bequest.core.observe import Observer, Silent
+from bequest.core.questions import FULL
 from bequest.core.registry import Hyperparameter
-from bequest.core.results import WORST_GROUP, Leaderboard, Row, TrialRecord
+from bequest.core.results import WORST_GROUP, Leaderboard, Row, SelectBy, TrialRecord
 from bequest.core.sealed import SealedLabels
 from bequest.core.task import Draw, IntArray, Task
 from bequest.data.messages import listed
@@ -235,7 +236,9 @@ class _Comparison:
     team: Team = field(default_factory=Team)
     tuning: dict[str, dict[str, Any]] = field(default_factory=dict[str, dict[str, Any]])
     trials: list[TrialRecord] = field(default_factory=list)
-    scores: dict[str, dict[int, Scores]] = field(default_factory=dict[str, dict[int, Scores]])
+    scores: dict[SelectBy, dict[str, dict[int, Scores]]] = field(
+        default_factory=dict[SelectBy, dict[str, dict[int, Scores]]]
+    )
     taught: Taught | None = None
     prepared: int = 0
     last: Leaderboard | None = None
@@ -344,8 +347,9 @@ class _Comparison:
         is_known = len(others) < len(self.trials)
         self.trials = sorted([*others, record], key=lambda t: places[t.method, t.seed])
         if record.error is None and not is_known:
-            known = {**self.scores.get(record.method, {}), record.seed: self.by_sample(record)}
-            self.scores[record.method] = {seed: known[seed] for seed in self.draws if seed in known}
+            for criterion, scores in self.by_sample(record).items():
+                of_method = self.scores.setdefault(criterion, {}).setdefault(record.method, {})
+                of_method[record.seed] = scores
 
     def first_well(self, method: str) -> TrialRecord | None:
         """Of a method's trials the one at the first seed that ended well; None while an earlier seed's may."""
@@ -611,16 +615,23 @@ class _Comparison:
         with self.sealed.opened() as task:
             return torch.from_numpy(task.labels[test])
 
-    def by_sample(self, record: TrialRecord) -> Scores:
-        """The score that rows are ranked by, sample by sample of the test part; pieces of a unit together."""
+    def by_sample(self, record: TrialRecord) -> dict[SelectBy, Scores]:
+        """The metric, and the score that rows are ranked by, sample by sample of the test part; a unit's together."""
         outputs, indices = self.folder.test_outputs(record.method, record.seed)
+        scores: dict[SelectBy, torch.Tensor] = {
+            "metric": self.context.objective.influence(outputs, self.test_labels(indices))
+        }
         if self.protocol.select_by == "worst-group":
             with self.sealed.opened() as task:
-                scores = worst_group_influence(task, indices, outputs)
-        else:
-            scores = self.context.objective.influence(outputs, self.test_labels(indices))
+                scores["worst-group"] = worst_group_influence(task, indices, outputs)
         units = self.context.task.units
-        return scores.numpy() if units is None else by_unit(scores.numpy(), units[indices])
+        arrays = {criterion: found.numpy() for criterion, found in scores.items()}
+        return arrays if units is None else {name: by_unit(found, units[indices]) for name, found in arrays.items()}
+
+    def ordered_scores(self, criterion: SelectBy, methods: Iterable[str]) -> dict[str, dict[int, Scores]]:
+        """Sample by sample, of these methods and of the seeds in order, whatever the order in which trials end."""
+        of_methods = {name: self.scores.get(criterion, {}).get(name, {}) for name in methods}
+        return {name: {seed: own[seed] for seed in self.draws if seed in own} for name, own in of_methods.items()}
 
     def asks_for_inference(self, record: TrialRecord) -> bool:
         """Whether what a method's predictions cost was not measured along with the trial at the first seed."""
@@ -666,8 +677,11 @@ class _Comparison:
             by_method.setdefault(trial.method, []).append(trial)
         any_draw, select_by = self.any_draw, self.protocol.select_by
         rows = rank([make_row(t, select_by) for t in by_method.values()], select_by)
+        scores = self.ordered_scores(select_by, [row.method for row in rows])
+        metric = self.ordered_scores("metric", self.questioned)
+        ahead = {name: difference(metric[FULL], own) for name, own in metric.items() if name != FULL}
         return Leaderboard(
-            rows=[self.with_tuning(row) for row in against_best(rows, self.scores)],
+            rows=[self.with_tuning(row) for row in against_best(rows, scores)],
             task=self.task,
             source=describe_source(self.context.source),
             protocol={
@@ -691,7 +705,8 @@ class _Comparison:
                 "computed": sum(trial.frozen_samples for trial in self.trials),
             },
             trials=list(self.trials),
-            questions=answer(self.trials, self.questioned, self.context.objective),
+            differences=pairs(scores),
+            questions=answer(self.trials, self.questioned, self.context.objective, ahead),
         )
 
     def with_tuning(self, row: Row) -> Row:

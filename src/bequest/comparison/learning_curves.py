@@ -9,7 +9,7 @@ from itertools import combinations, pairwise
 
 import numpy as np
 
-from bequest.core.intervals import paired, t_interval
+from bequest.core.intervals import t_interval
 from bequest.core.learning_curves import Crossing, Curve, CurvePoint, LearningCurves, Winner
 from bequest.core.results import Leaderboard
 
@@ -95,10 +95,9 @@ def _curve(boards: Mapping[int, Leaderboard], sizes: Sequence[int], method: str)
 def _winner(size: int, board: Leaderboard) -> Winner | None:
     if board.best is None:
         return None
-    best = board.tested(board.best.method)
-    others = [row.method for row in board.rows if row.validation is not None and row is not board.best]
-    apart = {method: paired(board.tested(method), best) for method in others}
-    return Winner(size, board.best.method, [name for name, found in apart.items() if found and not found.is_told])
+    others = [row for row in board.rows if row.validation is not None and row is not board.best]
+    alike = [r.method for r in others if r.versus_best is None or r.versus_best.indistinguishable]
+    return Winner(size, board.best.method, alike)
 
 
 def _value(point: CurvePoint, seed: int) -> float:

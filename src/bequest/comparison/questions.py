@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import statistics
 from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import asdict
 from itertools import zip_longest
 
-from bequest.core.intervals import t_interval
+from bequest.core.intervals import Difference
 from bequest.core.questions import FAMILY, FULL, Gap, Parity, Questions, Race, Ranks, Ratio, Reached
 from bequest.core.results import TrialRecord
 from bequest.nn.objectives import Objective
@@ -31,13 +32,20 @@ def concerned(families: Mapping[str, str]) -> set[str]:
     return {FULL, *efficient} if efficient and FULL in families else set()
 
 
-def answer(trials: Sequence[TrialRecord], methods: Collection[str], objective: Objective) -> Questions | None:
+def answer(
+    trials: Sequence[TrialRecord],
+    methods: Collection[str],
+    objective: Objective,
+    ahead: Mapping[str, Difference | None],
+) -> Questions | None:
     """What the trials tell of the questions; None where there is nothing to ask, or no result yet on either side.
 
     Args:
         trials: Of a comparison, those that failed among them.
         methods: From `concerned`.
         objective: Of the task.
+        ahead: By how much full fine-tuning's test metric exceeds that of the others; None where too few
+            seeds tell.
     """
     done: dict[str, dict[int, TrialRecord]] = {}
     for trial in trials:
@@ -46,7 +54,7 @@ def answer(trials: Sequence[TrialRecord], methods: Collection[str], objective: O
     full = done.pop(FULL, {})
     if not full or not done:
         return None
-    gaps = (_gap(method, own, full) for method, own in done.items())
+    gaps = (_gap(method, own, full, ahead.get(method)) for method, own in done.items())
     parities = (_parity(method, own, full, objective) for method, own in done.items())
     ranks = [found for method, own in {FULL: full, **done}.items() for found in _ranks(method, own.values())]
     return Questions(
@@ -67,13 +75,14 @@ def answer(trials: Sequence[TrialRecord], methods: Collection[str], objective: O
     )
 
 
-def _gap(method: str, own: Mapping[int, TrialRecord], full: Mapping[int, TrialRecord]) -> Gap | None:
+def _gap(
+    method: str, own: Mapping[int, TrialRecord], full: Mapping[int, TrialRecord], ahead: Difference | None
+) -> Gap | None:
+    if ahead is not None:
+        return Gap(method, **asdict(ahead.reversed()))
     pairs = [(trial.test, full[seed].test) for seed, trial in own.items() if seed in full]
     differences = [ours - theirs for ours, theirs in pairs if ours is not None and theirs is not None]
-    if not differences:
-        return None
-    low, high = t_interval(differences) or (None, None)
-    return Gap(method, statistics.mean(differences), low, high, len(differences))
+    return Gap(method, statistics.mean(differences), None, None, len(differences)) if differences else None
 
 
 def _parity(

@@ -1,4 +1,4 @@
-"""Each row against the best on the test part: paired over seeds and test samples, corrected for many comparisons.
+"""Rows against each other on the test part: paired over seeds and test samples, against the best corrected as well.
 
 The differences d of two methods, seed by seed and sample by sample, are taken as
 
@@ -22,14 +22,17 @@ wider still. A bootstrap over three seeds is far too narrow.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from itertools import combinations
 from typing import Any
 
 import numpy as np
 from scipy.optimize import brentq
 from scipy.special import stdtrit
 
+from bequest.core.intervals import Difference
 from bequest.core.results import Row, Versus
 from bequest.core.task import IntArray
 
@@ -53,10 +56,9 @@ def against_best(rows: Sequence[Row], scores: Mapping[str, Mapping[int, Scores]]
     """
     compared: dict[str, Versus] = {}
     for row in rows[1:]:
-        own, best = scores.get(row.method, {}), scores.get(rows[0].method, {})
-        seeds = [seed for seed in own if seed in best]
-        if len(seeds) > 1 and len(best[seeds[0]]) > 1:
-            compared[row.method] = versus(np.stack([own[seed] - best[seed] for seed in seeds]))
+        both = _paired(scores.get(row.method, {}), scores.get(rows[0].method, {}))
+        if both is not None:
+            compared[row.method] = versus(both)
     corrected = dict(zip(compared, holm([found.p for found in compared.values()]), strict=True))
     judged = {
         name: replace(found, p=corrected[name], indistinguishable=corrected[name] > LEVEL)
@@ -65,22 +67,63 @@ def against_best(rows: Sequence[Row], scores: Mapping[str, Mapping[int, Scores]]
     return [replace(row, versus_best=judged.get(row.method)) for row in rows]
 
 
+def pairs(scores: Mapping[str, Mapping[int, Scores]]) -> dict[str, dict[str, Difference]]:
+    """By how much each method's scores exceed those of each that comes after it; no level is corrected.
+
+    Args:
+        scores: As for `against_best`.
+    """
+    found: dict[str, dict[str, Difference]] = {}
+    for one, other in combinations(scores, 2):
+        apart = difference(scores[one], scores[other])
+        if apart is not None:
+            found.setdefault(one, {})[other] = apart
+    return found
+
+
+def difference(ours: Mapping[int, Scores], theirs: Mapping[int, Scores]) -> Difference | None:
+    """By how much one method's scores exceed another's; None where they share fewer than two seeds.
+
+    Args:
+        ours: The score sample by sample (samples,) of each seed.
+        theirs: Those of the other method.
+    """
+    both = _paired(ours, theirs)
+    if both is None:
+        return None
+    mean, reach = float(both.mean()), _reach(both)(LEVEL)
+    return Difference(mean, mean - reach, mean + reach, len(both))
+
+
 def versus(differences: Scores) -> Versus:
     """What differences of two methods tell; the probability is not corrected.
 
     Args:
         differences: float64 (seeds, samples), two or more of both.
     """
-    seeds, samples = differences.shape
-    mean = float(differences.mean())
-    of_seeds, of_samples = (float(differences.mean(axis).var(ddof=1)) / differences.shape[1 - axis] for axis in (1, 0))
+    mean, reach = float(differences.mean()), _reach(differences)
+    p = _where_zero(lambda level: reach(level) - abs(mean))
+    return Versus(mean, mean - reach(LEVEL), mean + reach(LEVEL), p, p > LEVEL, *differences.shape)
+
+
+def _paired(ours: Mapping[int, Scores], theirs: Mapping[int, Scores]) -> Scores | None:
+    """Differences (seeds, samples) over the seeds that both finished; None of fewer than two seeds or samples."""
+    seeds = [seed for seed in ours if seed in theirs]
+    if len(seeds) < 2 or len(ours[seeds[0]]) < 2:
+        return None
+    return np.stack([ours[seed] - theirs[seed] for seed in seeds])
+
+
+def _reach(differences: Scores) -> Callable[[float], float]:
+    """How far their mean's interval reaches to each side, by the level."""
+    sizes, means = differences.shape, (differences.mean(1), differences.mean(0))
+    variances = [float(each.var(ddof=1)) / size for each, size in zip(means, sizes, strict=True)]
 
     def reach(level: float) -> float:
-        few, many = (float(stdtrit(size - 1, level / 2)) for size in (seeds, samples))
-        return float(np.sqrt(few**2 * of_seeds + many**2 * of_samples))
+        quantiles = [float(stdtrit(size - 1, level / 2)) for size in sizes]
+        return math.sqrt(sum(t**2 * variance for t, variance in zip(quantiles, variances, strict=True)))
 
-    p = _where_zero(lambda level: reach(level) - abs(mean))
-    return Versus(mean, mean - reach(LEVEL), mean + reach(LEVEL), p, p > LEVEL, seeds, samples)
+    return reach
 
 
 def by_unit(scores: Scores, units: IntArray) -> Scores:

@@ -14,9 +14,10 @@ from bequest.core.results import Interval, Row, SelectBy, TrialRecord, goodness
 _HELD_OUT = "on held-out labels that the scored model was not fitted on"
 
 RANKING: dict[SelectBy, str] = {
-    "metric": f"by the mean metric {_HELD_OUT}; among equals the one with fewer trained parameters comes first",
+    "metric": f"by the mean metric {_HELD_OUT}; among equals the one with fewer trained parameters comes first, and "
+    "methods that failed at a seed after all others",
     "worst-group": f"by the mean worst-group accuracy {_HELD_OUT}; among equals the one with the higher mean accuracy "
-    "there, then the one with fewer trained parameters comes first",
+    "there, then the one with fewer trained parameters comes first, and methods that failed at a seed after all others",
 }
 """How rows are ranked, by criterion."""
 
@@ -69,12 +70,14 @@ def make_row(trials: Sequence[TrialRecord], select_by: SelectBy = "metric") -> R
 def rank(rows: Sequence[Row], select_by: SelectBy = "metric") -> list[Row]:
     """Best first by the criterion, `RANKING`; rows without a result last."""
 
-    def key(row: Row) -> tuple[float, float, int]:
-        # Held-out loss would favour methods that stopped early by it, so it breaks no ties.
+    def key(row: Row) -> tuple[bool, float, float, int]:
         selection = row.selection(select_by)
         if selection is None or row.validation is None:
-            return (float("inf"), 0.0, 0)
-        return (-goodness(row, selection.mean), -goodness(row, row.validation.mean), row.trainable_parameters)
+            return (True, float("inf"), 0.0, 0)
+        # Seeds draw other labels, some of them easier: a mean without the hard ones is no better for it.
+        failed = bool(row.errors)
+        # Held-out loss would favour methods that stopped early by it, so it breaks no ties.
+        return (failed, -goodness(row, selection.mean), -goodness(row, row.validation.mean), row.trainable_parameters)
 
     return sorted(rows, key=key)
 

@@ -14,11 +14,11 @@ _MOST_SEEDS = 1000
 
 @dataclass(frozen=True)
 class Difference:
-    """By how much one method's scores exceed another's, seed by seed.
+    """By how much one method's scores exceed another's.
 
     Attributes:
-        mean: Over the seeds.
-        low: Lower end of its t-interval at 95 %; None with one seed, or where all differences are equal.
+        mean: Over the seeds that both finished.
+        low: Lower end of its interval at 95 %; None where there is none.
         high: Upper end of it.
         seeds: How many.
     """
@@ -28,6 +28,11 @@ class Difference:
     high: float | None
     seeds: int
 
+    def reversed(self) -> Difference:
+        """By how much the other's scores exceed these."""
+        low, high = (None if end is None else -end for end in (self.high, self.low))
+        return Difference(-self.mean, low, high, self.seeds)
+
     @property
     def is_told(self) -> bool:
         """Whether the interval leaves out zero."""
@@ -35,7 +40,9 @@ class Difference:
 
 
 def paired(ours: Mapping[int, float], theirs: Mapping[int, float]) -> Difference | None:
-    """The difference of two methods over the seeds that both finished; None without any.
+    """The difference of two methods with its t-interval over the seeds that both finished; None without any.
+
+    The interval is None with one seed, or where all differences are equal.
 
     Args:
         ours: A score a seed.

@@ -71,7 +71,7 @@ class Winner:
     Attributes:
         labels: The number.
         method: The best by the score on held-out labels that ranks the rows.
-        alike: Methods whose difference from it on the test part cannot be told from zero, at 95 %, paired over seeds.
+        alike: Methods that the test part does not tell apart from it, as the leaderboard at that number says.
     """
 
     labels: int

@@ -101,7 +101,7 @@ class Gap:
     Attributes:
         method: The method.
         mean: Of the differences, one for each seed that both finished.
-        low: Lower end of their t-interval at 95 %; None with one seed, or where all differences are equal.
+        low: Lower end of its interval at 95 %, over seeds and test samples; None with one seed.
         high: Upper end.
         seeds: How many.
     """

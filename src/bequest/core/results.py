@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import IO, Any, Literal
 
 from bequest.core.errors import RunError
+from bequest.core.intervals import Difference
 from bequest.core.learning_curves import LearningCurves
 from bequest.core.parse import parse_json
 from bequest.core.questions import Questions, Weights
@@ -284,6 +285,9 @@ class Leaderboard:
         questions: What parameter-efficient methods give up; None where full fine-tuning or all of them are missing.
         learning_curves: The same comparison at fewer labels too; None where there was one number.
         advice: What to take from it, by rules over the measured rows; empty while trials run.
+        differences: By how much a method's test scores exceed those of each that comes after it, by both names: the
+            score that rows are ranked by, with an interval that counts seeds and test samples as drawn at random;
+            nothing of two that share fewer than two seeds.
     """
 
     rows: list[Row]
@@ -296,6 +300,7 @@ class Leaderboard:
     questions: Questions | None = None
     learning_curves: LearningCurves | None = None
     advice: list[str] = field(default_factory=list[str])
+    differences: dict[str, dict[str, Difference]] = field(default_factory=dict[str, dict[str, Difference]])
 
     @property
     def best(self) -> Row | None:
@@ -315,6 +320,13 @@ class Leaderboard:
             replace(row, metric=WORST_GROUP, validation=row.validation_worst_group, test=row.metrics.get(WORST_GROUP))
             for row in self.rows
         ]
+
+    def difference(self, method: str, other: str) -> Difference | None:
+        """By how much a method's test scores exceed another's; None where that is not known."""
+        if other in self.differences.get(method, {}):
+            return self.differences[method][other]
+        found = self.differences.get(other, {}).get(method)
+        return found and found.reversed()
 
     def tested(self, method: str) -> dict[int, float]:
         """The score on the test part that a method is judged by, of each seed that it finished."""
@@ -337,6 +349,10 @@ class Leaderboard:
                 **data,
                 "rows": [_row(r) for r in data["rows"]],
                 "trials": [TrialRecord.from_json(t) for t in data["trials"]],
+                "differences": {
+                    one: {other: Difference(**found) for other, found in others.items()}
+                    for one, others in data.get("differences", {}).items()
+                },
                 "questions": Questions.from_json(data["questions"]) if data.get("questions") else None,
             }
             if data.get("learning_curves"):

@@ -144,28 +144,36 @@ def _training(record: Mapping[str, Any], evidence: Mapping[str, Any]) -> str:
 def _scores(record: Mapping[str, Any], evidence: Mapping[str, Any]) -> str:
     if not evidence.get("test"):
         return ""
-    parts = {f"{evidence['metric']} on validation": evidence["validation"], evidence["metric"]: evidence["test"]}
+    metric = evidence["metric"]
+    parts = [(f"{metric} on validation", metric, evidence["validation"]), (metric, metric, evidence["test"])]
+    parts += [(name, name, found) for name, found in evidence["metrics"].items()]
     rows = [
-        f"| {name} | {found['mean']:.4g} | {_interval(found['values'], name)} | {len(found['values'])} |"
-        for name, found in {**parts, **evidence["metrics"]}.items()
+        f"| {name} | {found['mean']:.4g} | {_interval(found['values'], metric)} | {len(found['values'])} |"
+        for name, metric, found in parts
     ]
     seeds = len(evidence["test"]["values"])
     return (
-        f"## Scores\n\nMeans over this method's seeds on {evidence['tested']:,} test samples, which chose nothing; "
+        f"## Scores\n\nMeans over this method's seeds on {_tested(evidence)}; "
         f"validation is on held-out labels. This model is seed {record['seed']}"
         + (f", the median of {seeds} by validation" if seeds > 1 else "")
-        + f"; its own test {evidence['metric']} is {evidence['own_test']:.4g}.{_folds(evidence)}\n\n"
+        + f"; {_own(evidence)}\n\n"
         "| metric | mean | 95 % t-interval | seeds |\n| --- | ---: | ---: | ---: |\n" + "\n".join(rows)
     )
 
 
-def _folds(evidence: Mapping[str, Any]) -> str:
+def _tested(evidence: Mapping[str, Any]) -> str:
     if "folds" not in evidence:
-        return ""
+        return f"{evidence['tested']:,} test samples, which chose nothing"
     return (
-        f" Each seed is a cross-validation of {evidence['folds']} folds, whose networks are scored together; this "
-        "model is the first fold's."
+        f"{evidence['tested']:,} samples in {evidence['folds']} folds, each scored by the network that has not seen it"
     )
+
+
+def _own(evidence: Mapping[str, Any]) -> str:
+    metric, own = evidence["metric"], evidence["own_test"]
+    if "folds" not in evidence:
+        return f"its own test {metric} is {own:.4g}."
+    return f"the {metric} of its folds' networks together is {own:.4g}, and this model is the first fold's."
 
 
 def _by_class(classes: tuple[str, ...], evidence: Mapping[str, Any]) -> str:
@@ -176,8 +184,9 @@ def _by_class(classes: tuple[str, ...], evidence: Mapping[str, Any]) -> str:
         f"| {_cell(name)} | {true} | " + " | ".join(_share(v) for v in class_scores(right, true, taken)) + " |"
         for name, (right, true, taken) in zip(classes, counts, strict=True)
     ]
+    whose = "Of all folds' networks of its seed" if "folds" in evidence else "Of this model, on the test part"
     return (
-        "## Class by class\n\nOf this model, on the test part.\n\n"
+        f"## Class by class\n\n{whose}.\n\n"
         "| class | test samples | precision | recall | F1 |\n| --- | ---: | ---: | ---: | ---: |\n" + "\n".join(rows)
     )
 
@@ -198,7 +207,9 @@ def _limits(kind: Kind, evidence: Mapping[str, Any]) -> str:
     if evidence.get("groups"):
         name, low = min(evidence["groups"].items(), key=lambda group: group[1])
         lines.append(f"Of the groups in the test part {_plain(name)} fares worst, with an accuracy of {low:.4g}.")
-    if kind in ("classification", "multi-label"):
+    if kind == "multi-label":
+        lines.append("It knows no other labels.")
+    if kind == "classification":
         lines.append("It knows no other classes: a sample of none of them is given one of them all the same.")
     lines.append("What its source learned, good and bad, it has inherited.")
     return "## Limits\n\n" + "\n".join(f"- {line}" for line in lines)

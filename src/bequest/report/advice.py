@@ -1,11 +1,12 @@
 """What to take from a comparison: advice by rules over the measured rows, each sentence with its numbers.
 
-Methods are compared on the test part, seed by seed; ± is half a t-interval at 95 % over the seeds. A rule speaks only
-where that interval bears it out, so with one seed almost none does.
+Methods are compared on the test part, paired by seed and sample; ± is half an interval at 95 % that counts both as
+drawn at random. A rule speaks only where that interval bears it out, so with one seed almost none does.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -33,7 +34,7 @@ class _Lead:
         row: The one.
         other: The other.
         mean: Over the seeds, above 0 where `row` is better.
-        half: Half the width of its t-interval at 95 %.
+        half: Half the width of its interval at 95 %.
         seeds: How many.
     """
 
@@ -79,7 +80,7 @@ def advice(board: Leaderboard) -> list[str]:
 def probe_is_enough(board: Leaderboard) -> str | None:
     """A linear probe is nearly as good as full fine-tuning, and costs a part of it."""
     lead = _lead(board, "linear_probe", FULL)
-    if lead is None or not lead.is_enough or not _is_cheap(lead.row, lead.other):
+    if lead is None or not lead.is_enough or not _is_cheap(lead.row, lead.other) or not _is_near_best(board, lead.row):
         return None
     return f"linear_probe is {lead.standing} full fine-tuning at {_training(lead)}: take it."
 
@@ -88,6 +89,7 @@ def efficient_is_enough(board: Leaderboard) -> str | None:
     """A parameter-efficient method is nearly as good as full fine-tuning, and less is to be stored."""
     names = [row.method for row in board.rows if row.family == FAMILY and row.method == taught_by(row.method)]
     leads = [lead for name in names if (lead := _lead(board, name, FULL)) is not None and lead.is_enough]
+    leads = [lead for lead in leads if _is_near_best(board, lead.row)]
     lead = min(leads, key=lambda found: found.row.stored_bytes, default=None)
     if lead is None or not 0 < 2 * lead.row.stored_bytes <= lead.other.stored_bytes:
         return None
@@ -167,12 +169,13 @@ def more_labels(board: Leaderboard) -> str | None:
     half = _half(found)
     if found is None or half is None:
         return None
-    gain = found.mean if best.higher_is_better else -found.mean
+    gain, margin = found.mean if best.higher_is_better else -found.mean, _margin(best)
     told = f"From {fewer.labels:,} to {more.labels:,} labels {best.method}"
+    if abs(gain) + half < margin:
+        change = units.spread(abs(gain), half, best.metric)
+        return f"{told} {'lost' if gain < 0 else 'gained'} {change}: more labels would hardly pay."
     if gain - half > 0:
         return f"{told} gained {units.spread(gain, half, best.metric)}: label more."
-    if gain + half < _margin(best):
-        return f"{told} changed by {units.spread(gain, half, best.metric)}: more labels would hardly pay."
     return None
 
 
@@ -182,11 +185,9 @@ def more_seeds(board: Leaderboard) -> str | None:
     lead = _lead(board, rows[0].method, rows[1].method) if len(rows) > 1 else None
     if lead is None or not lead.is_open or lead.half <= _margin(rows[0]):
         return None
-    needed = seeds_for(lead.half, lead.seeds, _margin(rows[0]))
-    about = f"about {needed:,}" if needed <= _MOST_SEEDS else f"more than {_MOST_SEEDS:,}"
     return (
         f"{rows[0].method} and {rows[1].method}, the two best by {criterion(board)}, are {lead.in_words} apart over "
-        f"{units.plural(lead.seeds, 'seed')}, which cannot tell them apart: {about} seeds would narrow that to "
+        f"{units.plural(lead.seeds, 'seed')}, which cannot tell them apart: {_what_would_narrow(board, lead)} that to "
         f"± {units.gap(_margin(rows[0]), lead.row.metric)}."
     )
 
@@ -204,10 +205,21 @@ RULES: tuple[Callable[[Leaderboard], str | None], ...] = (
 """Each gives a sentence, or None where the rows do not bear it out."""
 
 
+def _what_would_narrow(board: Leaderboard, lead: _Lead) -> str:
+    """How many seeds would narrow a lead's interval to the margin, or that no number would: samples do not change."""
+    margin = _margin(lead.row)
+    of_seeds = _half(paired(board.tested(lead.row.method), board.tested(lead.other.method))) or 0.0
+    of_samples = math.sqrt(max(lead.half**2 - of_seeds**2, 0.0))
+    if of_samples >= margin:
+        return "more test samples are needed, whatever the number of seeds, to narrow"
+    needed = seeds_for(of_seeds, lead.seeds, math.sqrt(margin**2 - of_samples**2))
+    return f"{f'about {needed:,}' if needed <= _MOST_SEEDS else f'more than {_MOST_SEEDS:,}'} seeds would narrow"
+
+
 def _lead(board: Leaderboard, method: str, other: str) -> _Lead | None:
     """None where a method is missing, or there is no interval."""
     rows = {row.method: row for row in board.judged() if row.validation is not None}
-    found = paired(board.tested(method), board.tested(other))
+    found = board.difference(method, other)
     half = _half(found)
     if method not in rows or other not in rows or found is None or half is None:
         return None
@@ -239,6 +251,15 @@ def _training(lead: _Lead) -> str:
 
 def _best(board: Leaderboard) -> Row | None:
     return next((row for row in board.judged() if row.validation is not None), None)
+
+
+def _is_near_best(board: Leaderboard, row: Row) -> bool:
+    """Whether a row is the best, or told to be at most the margin worse."""
+    best = _best(board)
+    if best is None or best.method == row.method:
+        return True
+    lead = _lead(board, row.method, best.method)
+    return lead is not None and lead.is_enough
 
 
 def _student(board: Leaderboard) -> Row | None:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import statistics
 from dataclasses import dataclass
 
-from bequest.core.intervals import t_interval
+from bequest.core.intervals import Difference, paired
 from bequest.core.results import Leaderboard
 from bequest.report.units import gap, metric_name
+
+_METHODS = ("linear_probe", "from_scratch")
 
 
 @dataclass(frozen=True)
@@ -18,25 +19,18 @@ class Affinity:
 
     Attributes:
         metric: What is compared.
-        mean: Of the differences, one for each seed that both methods finished.
-        bounds: Ends of their t-interval at 95 %; None with one seed, or where all differences are equal.
-        seeds: How many.
+        difference: Over the seeds that both methods finished; its interval counts seeds and test samples.
     """
 
     metric: str
-    mean: float
-    bounds: tuple[float, float] | None
-    seeds: int
+    difference: Difference
 
 
 def measure(board: Leaderboard) -> Affinity | None:
-    """The domain affinity; None where there is no seed that both methods finished."""
-    probe, scratch = (_test_scores(board, method) for method in ("linear_probe", "from_scratch"))
-    differences = [score - scratch[seed] for seed, score in probe.items() if seed in scratch]
-    if not differences:
-        return None
-    metric = next(row.metric for row in board.rows if row.method == "linear_probe")
-    return Affinity(metric, statistics.mean(differences), t_interval(differences), len(differences))
+    """The domain affinity, in the score that rows are ranked by; None of no seed that both methods finished."""
+    found = board.difference(*_METHODS) or paired(*map(board.tested, _METHODS))
+    metric = next((row.metric for row in board.judged() if row.method == _METHODS[0]), "")
+    return None if found is None else Affinity(metric, found)
 
 
 def in_words(board: Leaderboard) -> list[str]:
@@ -44,28 +38,26 @@ def in_words(board: Leaderboard) -> list[str]:
     found = measure(board)
     if found is None:
         return []
-    over = "one seed" if found.seeds == 1 else f"mean over {found.seeds} seeds"
+    mean, seeds = found.difference.mean, found.difference.seeds
+    over = "one seed" if seeds == 1 else f"mean over {seeds} seeds"
     return [
-        f"Domain affinity {_signed(found.mean, found.metric)}: the test {metric_name(found.metric)} of linear_probe "
+        f"Domain affinity {_signed(mean, found.metric)}: the test {metric_name(found.metric)} of linear_probe "
         f"minus that of from_scratch, {over}{_certainty(found)} Far above 0, the source knows the domain; near or "
         "below 0, its features are hardly better than none."
     ]
 
 
-def _test_scores(board: Leaderboard, method: str) -> dict[int, float]:
-    return {t.seed: t.test for t in board.trials if t.method == method and t.test is not None}
-
-
 def _certainty(found: Affinity) -> str:
     """The interval, and no more than it allows to say."""
-    if found.bounds is None:
-        if found.seeds == 1:
+    ends = found.difference.low, found.difference.high
+    if ends[0] is None or ends[1] is None:
+        if found.difference.seeds == 1:
             return ", which gives no interval: it may be chance; run more seeds to tell."
         return ", the same with each, which gives no interval: how far chance moves it cannot be told."
-    low, high = (_signed(bound, found.metric) for bound in found.bounds)
-    text = f", 95 % t-interval over the seeds from {low.removesuffix(' points')} to {high}."
-    # By the bounds as they are read: one that reads as zero is not called different from it.
-    below, above = (round(bound, 3) for bound in found.bounds)
+    low, high = (_signed(end, found.metric) for end in ends)
+    text = f", 95 % interval from {low.removesuffix(' points')} to {high}."
+    # By the ends as they are read: one that reads as zero is not called different from it.
+    below, above = (round(end, 3) for end in ends)
     if below > 0:
         return text + " The interval is above 0: here the features are better than none."
     if above < 0:

@@ -303,7 +303,13 @@ def _purpose(board: Leaderboard) -> str:
             parts.append(f"{held} and holds {validation:,} out, to choose the best epoch by and to order this table.")
     part = f"{test:,} samples of the test part" if isinstance(test, int) else "test part"
     verb = "were" if isinstance(test, int) else "was"
-    parts.append(f"The {part} {verb} scored once per final model and chose nothing.")
+    if isinstance(folds := get("folds"), int):
+        parts.append(
+            f"Each seed divides all samples into {folds} folds. A sample is scored once, by the network that has not "
+            "seen it, and is among the labels of the other folds' networks, held-out ones too."
+        )
+    else:
+        parts.append(f"The {part} {verb} scored once per final model and chose nothing.")
     return " ".join(parts)
 
 

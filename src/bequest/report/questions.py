@@ -73,7 +73,7 @@ def _gap_told(gap: Gap, found: Questions) -> str:
         return f"{start}{same}, which gives no interval. Undecided: it may be chance."
     low, high = (_signed(end, found).removesuffix(" points") for end in (gap.low, gap.high))
     unit = " points" if units.is_share(found.metric) else ""
-    text = f"{start}, 95 % t-interval from {low} to {high}{unit}."
+    text = f"{start}, 95 % interval from {low} to {high}{unit}."
     return f"{text} {_WHY[_judged(gap, found)]}"
 
 

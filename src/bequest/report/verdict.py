@@ -14,7 +14,7 @@ def sentences(board: Leaderboard) -> list[str]:
     if best is None:
         return ["No method finished, so there is nothing to compare. The table says why."]
     others = [r for r in rows if r is not best]
-    first = _first(best, alone=not others)
+    first = _first(best, others)
     return [
         first,
         *_rivals(best, others),
@@ -39,16 +39,17 @@ def indistinguishable(row: Row) -> bool:
     return row.versus_best is not None and row.versus_best.indistinguishable
 
 
-def _first(best: Row, *, alone: bool) -> str:
+def _first(best: Row, others: list[Row]) -> str:
     validation, name = _validation(best), metric_name(best.metric)
     number = mean_sem(validation, best.metric)
     if validation.sem is not None:
         number += f" (mean ± standard error over {plural(validation.seeds, 'seed')})"
-    if alone:
+    if not others:
         text = f"{best.method} is the only method with a result. Its validation {name} is {number}"
     else:
         first = "highest" if best.higher_is_better else "lowest"
-        text = f"{best.method} has the {first} validation {name}: {number}"
+        among = ", of the methods that finished every seed" if _is_beaten(best, others) else ""
+        text = f"{best.method} has the {first} validation {name}{among}: {number}"
     cost = f"after {duration(best.train_s)} of training" + (" a seed" if validation.seeds > 1 else "")
     if best.test is None:
         return f"{text}, {cost}."
@@ -61,25 +62,34 @@ def _rivals(best: Row, others: list[Row]) -> list[str]:
     if not others:
         return []
     compared = [r for r in others if r.versus_best is not None]
-    if not compared:
+    apart = [r.method for r in others if r.versus_best is None]
+    if not compared and _validation(best).seeds == 1 and not best.errors:
         return ["One seed tells no difference between methods from chance; run more seeds to tell."]
+    few = [f"{_join(apart)} finished fewer than two seeds together with it, which tells nothing."] if apart else []
     told = [r for r in compared if not indistinguishable(r)]
     ahead = [r for r in told if goodness(r, _versus(r).difference) > 0]
     behind = [r for r in told if r not in ahead]
     return [
-        *_near(best, [r for r in compared if indistinguishable(r)], len(compared)),
+        *_near([r for r in compared if indistinguishable(r)], len(compared), "that can be compared " if few else ""),
         *(f"{r.method} is better than it on the test part, by {_by_how_much(r)}." for r in ahead),
-        *_behind_it(behind, len(compared)),
+        *_behind_it(behind, len(others)),
+        *few,
     ]
 
 
-def _near(best: Row, near: list[Row], compared: int) -> list[str]:
+def _is_beaten(best: Row, others: list[Row]) -> bool:
+    """Whether another row, which failed at a seed, has a better mean over those that it finished."""
+    own = goodness(best, _validation(best).mean)
+    return any(r.errors and goodness(r, _validation(r).mean) > own for r in others)
+
+
+def _near(near: list[Row], compared: int, that: str) -> list[str]:
     if not near:
         return []
     if len(near) == compared > 1:
-        who = f"All {compared} others are"
+        who = f"All {compared} others {that}are"
     elif len(near) > 3:
-        who = f"{len(near)} of the {compared} others are"
+        who = f"{len(near)} of the {compared} others {that}are"
     else:
         who = f"{_join([r.method for r in near])} {'is' if len(near) == 1 else 'are'}"
     closest = min(near, key=lambda r: abs(_versus(r).difference))
@@ -91,13 +101,13 @@ def _near(best: Row, near: list[Row], compared: int) -> list[str]:
     ]
 
 
-def _behind_it(behind: list[Row], compared: int) -> list[str]:
+def _behind_it(behind: list[Row], others: int) -> list[str]:
     if not behind:
         return []
     closest = max(behind, key=lambda r: goodness(r, _versus(r).difference))
     if len(behind) == 1:
         return [f"{closest.method} is worse on the test part, by {_by_how_much(closest)}."]
-    who = f"All {compared} others" if len(behind) == compared else f"{len(behind)} others"
+    who = f"All {others} others" if len(behind) == others else f"{len(behind)} others"
     return [f"{who} are worse on the test part; the closest of them, {closest.method}, by {_by_how_much(closest)}."]
 
 
