@@ -30,9 +30,10 @@ with, and leaves out those whose data are not given.
 
 A figure is a mean over seeds ± half its 95 % interval (Student's t), of differences paired by seed where two ways are
 compared: both saw the same labels. A statement *holds* where the whole interval lies above what it claims, it *does not
-hold* where the whole interval lies below, and is *undecided* otherwise, as it is with one seed. The intervals are each
-statement's own: among twenty statements one may be told wrongly. In the drawings a large sign is a mean, its line the
-interval, and the small signs are seeds.
+hold* where the whole interval lies below, and is *undecided* otherwise, as it is with one seed. The test samples are,
+unless a claim says otherwise, the same with every seed: a verdict is about them, and how others would move it is not
+counted. The intervals are each statement's own: among twenty statements one may be told wrongly. In the drawings a
+large sign is a mean, its line the interval, and the small signs are seeds.
 
 What the figures teach, and which were measured with earlier defaults, stands in [finetuning.md](finetuning.md),
 [representation.md](representation.md), [efficient.md](efficient.md), [questions.md](questions.md) and

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from verdicts import Chart, Finding, fact, write
+from verdicts import Chart, Finding, above, write
 
 import bequest
 from bequest.engine.adapted import AdaptedModel
@@ -50,10 +50,11 @@ def before(task: Any, source: Any, seed: int) -> tuple[float, int]:
 
 def findings(result: dict[str, Any]) -> list[Finding]:
     return [
-        fact(
-            f"{method}: lower perplexity of articles that it did not see",
-            row["test"] < row["test_before"],
-            f"{row['test_before']:.2f} before, {row['test']:.2f} after",
+        above(
+            f"{method}: perplexity of articles that it did not see, before ({row['test_before']:.2f}) less after",
+            [row["test_before"] - row["test"]],
+            least=0,
+            unit="",
         )
         for method, row in result["rows"].items()
     ]

@@ -161,7 +161,7 @@ RESULTS: dict[str, tuple[Any, list[str]]] = {
     ),
     "smollm2": (
         {"rows": {"lora": {"test_before": 30.0, "test": 20.0}, "full": {"test_before": 30.0, "test": 31.0}}},
-        ["holds", "does not hold"],
+        ["undecided", "undecided"],
     ),
 }
 

@@ -149,6 +149,36 @@ def test_a_named_source_is_made_again_from_its_name(cache: Path, tmp_path: Path)
     assert bequest.load(tmp_path / "first").predict(x[:1])[0].label == first.predict(x[:1])[0]  # pyright: ignore
 
 
+def test_numbers_of_a_search_are_saved_and_what_cannot_be_leaves_the_older_model(cache: Path, tmp_path: Path) -> None:
+    x, y = rows()
+    source, epochs = from_module(Anything()), np.arange(1, 2)[0]
+    made = Classifier(source, "full", epochs=epochs, settings={"learning_rate": np.float32(0.25)}, random_state=0)
+    made.fit(x, y).save(tmp_path / "saved")
+    again = Classifier.load(tmp_path / "saved", source=source)
+    assert (again.epochs, again.settings) == (1, {"learning_rate": 0.25})
+    np.testing.assert_array_equal(again.predict(x), made.predict(x))
+    made.epochs = object()
+    with pytest.raises(TypeError, match="not JSON serializable"):
+        made.save(tmp_path / "saved")
+    assert Classifier.load(tmp_path / "saved", source=source).epochs == 1
+
+
+@pytest.mark.parametrize("source", [Anything(), from_module(Anything())], ids=["module", "source"])
+def test_columns_of_another_order_or_number_are_refused(source: Any, cache: Path, tmp_path: Path) -> None:
+    pandas = pytest.importorskip("pandas")
+    x, y = rows()
+    frame = pandas.DataFrame(x, columns=[f"c{i}" for i in range(x.shape[1])])
+    made = Classifier(source, random_state=0).fit(frame, y)
+    made.save(tmp_path / "saved")
+    loaded = Classifier.load(tmp_path / "saved", source=made.model_.source)
+    for found in (made, loaded):
+        np.testing.assert_array_equal(found.predict(frame), made.predict(frame))
+        with pytest.raises(ValueError, match="feature names should match"):
+            found.predict(frame[frame.columns[::-1]])
+        with pytest.raises(ValueError, match="features"):
+            found.predict(x[:, 1:])
+
+
 def test_what_does_not_fit_is_refused(cache: Path) -> None:
     x, y = rows()
     with pytest.raises(DataError, match="takes samples of kind text, but X holds samples of kind array"):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from os import PathLike
 from pathlib import Path
@@ -151,8 +151,11 @@ class Classifier(ClassifierMixin, BaseEstimator):
             RunError: The folder cannot be written.
         """
         check_is_fitted(self)
-        own = {name: value for name, value in self.get_params(deep=False).items() if name in _KEPT}
+        parameters = {**self.get_params(deep=False), "settings": dict(self.settings) if self.settings else None}
+        own = {name: _plain(value) for name, value in parameters.items() if name in _KEPT}
+        looked_at = {name: getattr(self, name) for name in _LOOKED_AT if hasattr(self, name)}
         kept = {"parameters": own, "classes": self.classes_.tolist(), "dtype": self.classes_.dtype.str}
+        kept["inputs"] = {name: _plain(value) for name, value in looked_at.items()}
         model = self.model_
         replace(model, record={**model.record, _RECORD: kept}).save(Path(folder))
 
@@ -172,6 +175,8 @@ class Classifier(ClassifierMixin, BaseEstimator):
             kept = model.record[_RECORD]
             made = cls(source or model.source, **kept["parameters"])
             made.classes_ = np.array(kept["classes"], dtype=np.dtype(kept["dtype"]))
+            for name in kept["inputs"].keys() & _LOOKED_AT.keys():
+                setattr(made, name, _LOOKED_AT[name](kept["inputs"][name]))
         except (KeyError, TypeError) as error:
             raise RunError(
                 f"{folder} holds a model, but no classifier ({error}); expected what Classifier.save wrote. Read it "
@@ -182,7 +187,8 @@ class Classifier(ClassifierMixin, BaseEstimator):
 
     def _settings(self) -> dict[str, Any]:
         shared = {name: getattr(self, name) for name in ("epochs", "learning_rate", "batch_size")}
-        return {**(self.settings or {}), **{name: value for name, value in shared.items() if value is not None}}
+        given = {**(self.settings or {}), **{name: value for name, value in shared.items() if value is not None}}
+        return {name: _plain(value) for name, value in given.items()}
 
     def _seed(self) -> int:
         state = self.random_state
@@ -210,6 +216,20 @@ class Classifier(ClassifierMixin, BaseEstimator):
 
 _KEPT = frozenset(("method", "settings", "epochs", "learning_rate", "batch_size", "precision"))
 """Parameters that a saved classifier keeps; the others belong to the source, which its model holds."""
+
+
+_LOOKED_AT: dict[str, Callable[[Any], Any]] = {
+    "n_features_in_": int,
+    "feature_names_in_": lambda names: np.array(names, dtype=object),
+}
+"""What scikit-learn's look at an array leaves with an estimator, and how it is made of what JSON holds."""
+
+
+def _plain(value: Any) -> Any:
+    """The value without NumPy's types, of which searches make their candidates."""
+    if isinstance(value, Mapping):
+        return {name: _plain(each) for name, each in value.items()}
+    return value.tolist() if isinstance(value, np.generic | np.ndarray) else value
 
 
 def _classes(y: Any, num_samples: int) -> tuple[Array, Any]:

@@ -17,6 +17,7 @@ from bequest.core.errors import DataError
 from bequest.core.observe import Silent
 from bequest.core.task import Modality, Samples, Task
 from bequest.data.arrays import read_samples
+from bequest.data.frames import is_frame
 from bequest.data.samples import Chosen, hashes_of
 from bequest.engine.context import Context
 from bequest.engine.features import embeddings
@@ -199,8 +200,8 @@ def samples_of(estimator: Any, X: Any, modality: Modality | None, *, reset: bool
 
 
 def _are_items(X: Any) -> bool:
-    """Whether X holds texts, images or paths rather than numbers."""
-    if isinstance(X, (str, bytes)) or not hasattr(X, "__iter__") or hasattr(X, "toarray"):
+    """Whether X holds texts, images or paths rather than numbers; what iterates over a frame is its columns' names."""
+    if isinstance(X, (str, bytes)) or not hasattr(X, "__iter__") or hasattr(X, "toarray") or is_frame(X):
         return False
     first = next(iter(X), None)
     return isinstance(first, (str, PathLike)) or hasattr(first, "getbbox")

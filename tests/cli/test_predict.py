@@ -163,6 +163,29 @@ def test_standard_input(reader: Any, bequest: Bequest, tmp_path: Path, monkeypat
     assert status == 1 and "Standard input is empty; expected a text" in error
 
 
+def test_a_blank_line_is_a_sample_that_is_missing_but_for_the_end(
+    reader: Any, seer: Any, photos: Path, bequest: Bequest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for folder, lines in ((reader[0], TEXTS[:2]), (seer[0], [str(photos / "b.png"), str(photos / "c.jpg")])):
+        monkeypatch.setattr("sys.stdin", io.StringIO("\n\n".join(lines) + "\n\n\n"))
+        status, _, error = bequest("predict", folder, "-")
+        assert status == 1 and "Line 2 of standard input holds no text" in error
+        monkeypatch.setattr("sys.stdin", io.StringIO("\n\n".join(lines) + "\n\n\n"))
+        status, out, error = bequest("predict", folder, "-", "--skip-unreadable")
+        assert status == 0 and len(out.splitlines()) == 2 and error.count("Left out") == 1
+
+
+def test_columns_that_are_guessed_are_told_and_equal_ones_refused(
+    reader: Any, bequest: Bequest, tmp_path: Path
+) -> None:
+    (tmp_path / "a.csv").write_text("id,label\n1,x\n2,y\n")
+    status, _, error = bequest("predict", reader[0], tmp_path / "a.csv")
+    assert status == 0 and "Took texts from the column 'id' of a.csv." in error
+    (tmp_path / "b.csv").write_text("score,text,score\n1,hello,2\n")
+    status, _, error = bequest("predict", reader[0], tmp_path / "b.csv")
+    assert status == 1 and "has two columns of one name (score)" in error
+
+
 def test_text_files_and_their_folders(reader: Any, bequest: Bequest, tmp_path: Path) -> None:
     folder, model = reader
     (tmp_path / "letters").mkdir()

@@ -85,6 +85,20 @@ def test_scores_that_are_no_numbers_end_the_trial(tiny_sources: Any, tmp_path: P
     assert "linear_probe: The scores are no finite numbers (" in told[0] and "in another unit" in told[0]
 
 
+def test_outputs_that_are_no_numbers_end_the_trial(tmp_path: Path) -> None:
+    """A cell that float64 holds and float32 does not, in the test part: no further metric is asked of it."""
+    rng = np.random.default_rng(0)
+    labels = np.arange(90) % 3
+    cells = rng.normal(size=(90, 4)) + labels[:, None]
+    draw = bequest.task_from_arrays(cells, labels.tolist()).draw(0, train_size=40, test_size=30)
+    cells[draw.test[0], 0] = 1e39
+    settings: dict[str, Any] = {"seeds": 1, "train_size": 40, "test_size": 30, "progress": False}
+    places = {"out": tmp_path / "run", "cache": tmp_path / "cache"}
+    network = torch.nn.Sequential(torch.nn.Linear(4, 4), torch.nn.Linear(4, 3))
+    with pytest.raises(RunError, match="no finite numbers"):
+        bequest.compare((cells, labels), network, ["linear_probe"], **settings, **places)
+
+
 def test_training_helps(finished: tuple[Any, bequest.Run]) -> None:
     _, run = finished
     for trial in run.board.trials:

@@ -68,6 +68,13 @@ def test_failed_seeds_count_only_as_errors() -> None:
     assert [r.method for r in rank([lost, row])] == ["full", "lora"]
 
 
+def test_a_method_that_failed_at_a_seed_comes_after_all_that_did_not() -> None:
+    lost = make_row([trial("lora", 0, 0.99), TrialRecord("lora", 1, {}, error="no memory")])
+    whole = make_row([trial("full", 0, 0.96), trial("full", 1, 0.5)])
+    none = make_row([TrialRecord("freeze", 0, {}, error="no memory")])
+    assert [r.method for r in rank([none, lost, whole])] == ["full", "lora", "freeze"]
+
+
 def grouped(method: str, seed: int, validation: float, worst_group: float, **changes: object) -> TrialRecord:
     groups = {"a": GroupScore(worst_group, 4), "b": GroupScore(1.0, 8)}
     return trial(method, seed, validation, validation_worst_group=worst_group, groups=groups, **changes)

@@ -74,6 +74,22 @@ def test_tuned_settings_and_intervals_at_the_edge_are_told_as_such(tiny_sources:
     assert "| accuracy | 0.93 | 0 to 1 | 2 |" in text
 
 
+def test_an_interval_on_held_out_labels_has_its_metrics_range(tiny_sources: dict[str, Any]) -> None:
+    below = {**EVIDENCE["validation"], "mean": -0.5, "values": [-0.5, -0.4, -0.6]}
+    record = {**RECORD, "evidence": {**EVIDENCE, "metric": "R²", "validation": below}}
+    text = str(model_card(tiny_sources["text"], "regression", CLASSES, record))
+    assert "| R² on validation | -0.5 | -0.7484 to -0.2516 | 3 |" in text
+
+
+def test_of_folds_nothing_is_said_that_only_a_test_part_bears_out(tiny_sources: dict[str, Any]) -> None:
+    record = {**RECORD, "evidence": {**EVIDENCE, "folds": 5}}
+    text = str(model_card(tiny_sources["text"], "multi-label", CLASSES, record))
+    assert "in 5 folds, each scored by the network that has not seen it" in text
+    assert "this model is the first fold's" in text and "Of all folds' networks of its seed" in text
+    assert "chose nothing" not in text and "its own test" not in text
+    assert "one of them all the same" not in text, "of several labels there may be none"
+
+
 @pytest.mark.parametrize("kind", ["classification", "multi-label", "regression"])
 def test_without_evidence_nothing_is_claimed(tiny_sources: dict[str, Any], kind: Any) -> None:
     text = str(model_card(tiny_sources["image"], kind, ("a", "b"), {}))

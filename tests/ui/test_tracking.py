@@ -77,6 +77,12 @@ def test_tensorboard_has_each_trials_course_and_each_rows_means(tmp_path: Path) 
     assert values("lora, distilled", "final/validation_sem") == [(0, 0.05)]
 
 
+def test_what_was_not_measured_is_not_logged_as_nothing() -> None:
+    numbers = tracking._numbers(TRIALS[0])
+    assert "final/peak_memory_bytes" not in numbers and numbers["final/optimizer_bytes"] == 0
+    assert tracking._numbers(replace(TRIALS[0], peak_memory_bytes=7))["final/peak_memory_bytes"] == 7
+
+
 def test_numbers_of_labels_are_told_apart(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     started: list[str] = []
     monkeypatch.setattr(tracking, "TRACKERS", {"wandb": lambda *of: started.append(of[-1]) or nullcontext(Fake())})

@@ -331,8 +331,8 @@ class _Comparison:
 
     def latest(self, *, is_new: bool) -> Leaderboard:
         """The leaderboard, or an earlier one: of thousands of trials it takes seconds, and records hold what counts."""
-        began = time.monotonic()
-        if self.last is None or began >= self.due:
+        began, is_whole = time.monotonic(), len(self.trials) == len(self.planned)
+        if self.last is None or began >= self.due or is_whole:
             self.last = self.board()
             if is_new:
                 self.folder.write_board(self.last)
@@ -568,14 +568,14 @@ class _Comparison:
         test = self.test_labels(self.tested)
         validation, validation_loss, validation_worst = map(mean, zip(*(fold.scores for fold in folds), strict=True))
         asked, computed = (sum(numbers) for numbers in zip(*(fold.passes for fold in folds), strict=True))
+        tested, metric = objective.score(outputs, test), objective.metric
+        losses = {"validation loss": validation_loss, "test loss": float(objective.loss(outputs, test))}
+        _check_finite({f"validation {metric}": validation, f"test {metric}": tested, **losses})
         further = {name: score(outputs, test) for name, score in objective.metrics.items()}
+        _check_finite({name: value for name, value in further.items() if value is not None})
         with self.sealed.opened() as task:
             groups = group_scores(task, self.tested, outputs)
         worst_group = worst(groups)
-        tested, metric = objective.score(outputs, test), objective.metric
-        losses = {"validation loss": validation_loss, "test loss": float(objective.loss(outputs, test))}
-        scores = {f"validation {metric}": validation, f"test {metric}": tested, **losses}
-        _check_finite({**scores, **{name: value for name, value in further.items() if value is not None}})
         is_first = seed == next(iter(self.draws))
         inference = _inference(self.context, outcome.network, draw.test) if is_first else {}
         return replace(

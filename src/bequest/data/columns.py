@@ -118,8 +118,8 @@ def recognise(table: Table, columns: Columns) -> tuple[Roles, list[str]]:
     return roles, notes
 
 
-def input_column(table: Table, modality: Modality, name: str | None) -> int:
-    """The position of the column of inputs in a table without labels, or whose labels do not matter.
+def input_column(table: Table, modality: Modality, name: str | None) -> tuple[int, tuple[str, ...]]:
+    """The position of the column of inputs in a table whose labels do not matter, and a note where it is a guess.
 
     Args:
         table: The table.
@@ -134,7 +134,7 @@ def input_column(table: Table, modality: Modality, name: str | None) -> int:
         fault = _fault(table, name, option)
         if fault:
             raise DataError(fault)
-        return _position(table, name)
+        return _position(table, name), ()
     known = _IMAGE_NAMES if modality == "image" else (*_TEXT_NAMES, *_PROMPT_NAMES)
     others = {*_LABEL_NAMES, *_SPLIT_NAMES}
     rest = [i for i, column in enumerate(table.columns) if column.lower() not in others]
@@ -144,7 +144,9 @@ def input_column(table: Table, modality: Modality, name: str | None) -> int:
             f"Cannot tell which column of {table.place} holds the {modality}s; there are: "
             f"{_columns(table)}. Expected a name such as {known[0]}. Name it: {option} NAME."
         )
-    return found
+    name = table.columns[found]
+    guess = name.lower() not in known
+    return found, (f"Took {modality}s from the column {name!r} of {table.place}.",) if guess else ()
 
 
 def recognise_texts(table: Table, columns: Columns) -> tuple[Roles, list[str]]:

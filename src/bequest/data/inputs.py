@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import json
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -18,6 +18,7 @@ from bequest.data.columns import input_column
 from bequest.data.folders import find_files
 from bequest.data.formats import READERS, Table, read_json_lines, read_table
 from bequest.data.images import SUFFIXES, open_image
+from bequest.data.messages import listed
 from bequest.data.spool import Lazy, joined, spool_texts
 from bequest.data.text import fitting_codec, opened
 
@@ -124,18 +125,28 @@ def _stream(stdin: TextIO | None, modality: Modality, column: str | None, encodi
         raise DataError("There is no standard input; expected files. Name some.")
     if isinstance(stdin, io.TextIOWrapper):
         stdin.reconfigure(errors="surrogateescape")  # names of files may be in any encoding, and one line of texts
-    lines = spool_texts(line.rstrip("\r\n") for line in stdin if line.strip())
+    lines = spool_texts(_without_blank_end(line.rstrip("\r\n") for line in stdin))
     if not len(lines):
         raise DataError("Standard input is empty; expected a text, an image's path or a JSON object a line.")
-    if _is_object(lines[0]):
+    if _is_object(next(line for line in lines if line.strip())):
         with tempfile.TemporaryDirectory() as folder:
             file = Path(folder) / "standard input"
             with file.open("w", encoding="utf-8", errors="backslashreplace") as written:
                 written.writelines(line + "\n" for line in lines)
             return _rows(read_json_lines(file, "utf-8"), Path(), modality, column)
-    if modality == "image":
-        return _files(Lazy(len(lines), lambda i: Path(lines[i])), modality, encoding)
-    return Inputs((_PLACE,), Lazy(len(lines), partial(_line, lines)))
+    return Inputs((_PLACE,), Lazy(len(lines), partial(_line, lines, modality)))
+
+
+def _without_blank_end(lines: Iterable[str]) -> Iterator[str]:
+    """The lines up to the last that is not blank; a blank one between others is a sample that is missing."""
+    blank: list[str] = []
+    for line in lines:
+        if line.strip():
+            yield from blank
+            yield line
+            blank = []
+        else:
+            blank.append(line)
 
 
 def _is_object(line: str) -> bool:
@@ -145,12 +156,15 @@ def _is_object(line: str) -> bool:
         return False
 
 
-def _line(lines: Sequence[str], index: int) -> Input:
-    text = lines[index]
-    return Input(shown(text), {_PLACE: shown(text)}, partial(_whole_text, text, index))
+def _line(lines: Sequence[str], modality: Modality, index: int) -> Input:
+    line = lines[index]
+    if modality == "image" and line.strip():
+        return _file([Path(line)], modality, "", 0)
+    return Input(shown(line), {_PLACE: shown(line)}, partial(_whole_text, line, index))
 
 
 def _whole_text(text: str, index: int) -> str:
+    _some(text, f"Line {index + 1} of standard input")
     if not is_text(text):
         raise DataError(
             f"Text {index + 1} of standard input is not UTF-8: {shown(text)[:60]}. Expected UTF-8. Convert it, e.g. "
@@ -170,8 +184,13 @@ def _file(paths: Sequence[Path], modality: Modality, encoding: str, index: int) 
 
 
 def _rows(table: Table, folder: Path, modality: Modality, column: str | None) -> Inputs:
-    chosen = input_column(table, modality, column)
-    return Inputs(table.columns, Lazy(len(table), partial(_row, table, folder, modality, chosen)))
+    if twice := sorted({name for name in table.columns if table.columns.count(name) > 1}):
+        raise DataError(
+            f"{table.place} has two columns of one name ({listed(twice, 3)}); expected names that differ, by which "
+            "predictions are written beside them. Rename one."
+        )
+    chosen, told = input_column(table, modality, column)
+    return Inputs(table.columns, Lazy(len(table), partial(_row, table, folder, modality, chosen)), told)
 
 
 def _row(table: Table, folder: Path, modality: Modality, column: int, index: int) -> Input:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -189,6 +190,8 @@ class AdaptedModel:
             RunError: The folder cannot be written.
         """
         folder = Path(folder)
+        described = self._describe()
+        json.dumps(described, allow_nan=False)  # what cannot be written is met before anything is removed
         try:
             folder.mkdir(parents=True, exist_ok=True)
             # The description goes first and comes last: a folder without one holds no model, so never half of two.
@@ -200,7 +203,7 @@ class AdaptedModel:
                 file.write(save(state))
             with atomic_open(folder / CARD_FILE) as file:
                 file.write(str(model_card(self.source, self.kind, self.classes, self.record)).encode())
-            write_json(folder / MODEL_FILE, {**self._describe(), "digests": digests(folder)})
+            write_json(folder / MODEL_FILE, {**described, "digests": digests(folder)})
         except OSError as error:
             raise RunError(
                 f"The model cannot be written to {folder} ({error.strerror}); expected a folder with room for it. Free "

@@ -197,10 +197,15 @@ def _course(record: TrialRecord) -> list[dict[str, float]]:
     ]
 
 
+_UNMEASURED = ("peak_memory_bytes", "accelerator_memory_bytes")
+"""Numbers that are 0 where nothing was measured."""
+
+
 def _numbers(record: TrialRecord | Row) -> dict[str, float]:
     """Every number of a record: scores and costs."""
     found = {field.name: getattr(record, field.name) for field in fields(record) if field.name != "seed"}
     numbers = {k: v for k, v in found.items() if isinstance(v, int | float) and not isinstance(v, bool)}
+    numbers = {name: value for name, value in numbers.items() if value or name not in _UNMEASURED}
     if isinstance(record, TrialRecord):
         numbers |= {f"test_{_plain(name)}": value for name, value in record.metrics.items()}
     return {f"final/{name}": value for name, value in numbers.items()}
