@@ -121,7 +121,8 @@ class Classifier(ClassifierMixin, BaseEstimator):
         outcome = run(context, entry.method, _draw(labels, seed), seed=seed)
         self.classes_ = classes
         record = {"method": self.method, "seed": seed, "settings": entry.settings}
-        self.model_ = AdaptedModel(outcome.network, source, task.classes, record)
+        learned = np.unique(task.hashes, axis=0)
+        self.model_ = AdaptedModel(outcome.network, source, task.classes, record, learned=learned)
         return self
 
     def predict_proba(self, X: Any) -> Array:

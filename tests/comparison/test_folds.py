@@ -56,7 +56,7 @@ def test_each_sample_is_scored_by_the_network_trained_without_its_fold(
     assert done.board.rows[1].versus_best is not None
     assert done.board.rows[1].versus_best.samples == len(task.labels)
     assert done.predict(["goal ball the team"])[0].label in task.classes
-    assert "cross-validation of 3 folds" in (done.folder / "best" / "README.md").read_text()
+    assert "samples in 3 folds" in (done.folder / "best" / "README.md").read_text()
 
 
 def test_a_fold_in_training_is_sealed_and_no_other(

@@ -61,4 +61,5 @@ def _teacher(teacher: Teacher, kind: Kind) -> Source:
         head_kind=model.kind,
         classes=model.classes,
         request=request,
+        learned=model.learned,
     )

@@ -38,7 +38,7 @@ from bequest.core.questions import FULL
 from bequest.core.registry import Hyperparameter
 from bequest.core.results import WORST_GROUP, Leaderboard, Row, SelectBy, TrialRecord
 from bequest.core.sealed import SealedLabels
-from bequest.core.task import Draw, IntArray, Task
+from bequest.core.task import Draw, HashArray, IntArray, Task
 from bequest.data.messages import listed
 from bequest.engine.adapted import AdaptedModel
 from bequest.engine.context import Context
@@ -88,6 +88,7 @@ def compare(
         DataError: The sizes do not fit the data, or a sample cannot be read.
     """
     check_modality(task, source)
+    task = replace(task, notes=(*task.notes, *_learned_before(task, source, protocol)))
     sealed = protocol.sealed(task)
     if protocol.teaching is not None:
         protocol.teaching.check(sealed.public, source)
@@ -108,6 +109,22 @@ def compare(
         return team.lead(partial(comparison.carry_out, settings or {}, parts, advise, report))
     except OSError as error:
         raise disk_error(error, out, context.store.folder) from error
+
+
+def _learned_before(task: Task, source: Source, protocol: Protocol) -> list[str]:
+    """A note of each network that knows labels of samples that are tested on."""
+    teachers = () if protocol.teaching is None else protocol.teaching.teachers
+    notes: list[str] = []
+    for role, network in (("source", source), *(("teacher", teacher) for teacher in teachers)):
+        if network.learned is not None:
+            known, tested = set(map(bytes, network.learned)), task.hashes[protocol.tested(task)]
+            if again := sum(bytes(found) in known for found in tested):
+                notes.append(
+                    f"The {role} {network.name} has learned from labels of {again:,} of the {len(tested):,} samples "
+                    "that are tested on: scores flatter it and what learns from it. Split as its run did "
+                    "(--split-seed, --test-size, no --folds), or test on other samples."
+                )
+    return notes
 
 
 def _context(
@@ -737,7 +754,15 @@ class _Comparison:
             "evidence": self.evidence(row),
         }
         task = self.context.task
-        AdaptedModel(network, self.context.source, task.classes, record, task.kind).save(self.folder.path / BEST)
+        learned = self.learned(entry, row.median_seed)
+        model = AdaptedModel(network, self.context.source, task.classes, record, task.kind, learned)
+        model.save(self.folder.path / BEST)
+
+    def learned(self, entry: Entry, seed: int) -> HashArray:
+        """Content hashes of the samples of whose labels a row's network knows, those of its ancestors among them."""
+        networks = (self.context.source, *(() if entry.teaching is None else entry.teaching.teachers))
+        own = self.context.task.hashes[self.draws[seed][0].labelled]
+        return np.unique(np.concatenate([own, *(n.learned for n in networks if n.learned is not None)]), axis=0)
 
     def evidence(self, row: Row) -> dict[str, Any]:
         """What the model card tells of a row and its median seed; no times, so that a model is the same made twice."""

@@ -16,7 +16,7 @@ from torch import Tensor
 import bequest
 from bequest.core.errors import RunError, SourceError
 from bequest.core.results import atomic_open, write_json
-from bequest.core.task import Kind
+from bequest.core.task import HashArray, Kind
 from bequest.data.frames import is_frame
 from bequest.engine.card import model_card
 from bequest.engine.runtime import Precision, choose_runtime
@@ -27,7 +27,7 @@ from bequest.nn.peft_tuners import Wrapped
 from bequest.nn.taps import tapped
 from bequest.sources import Source
 from bequest.sources.language import LanguagePreprocess
-from bequest.sources.saved import MODEL_FILE, WEIGHTS_FILE, digests, read
+from bequest.sources.saved import LEARNED_FILE, MODEL_FILE, WEIGHTS_FILE, digests, read
 from bequest.sources.transformers import generator
 
 CARD_FILE = "README.md"
@@ -97,6 +97,7 @@ class AdaptedModel:
         classes: Names of the classes or targets in the order of the outputs.
         record: How it came to be: method, settings, seed, scores.
         kind: What it predicts.
+        learned: uint8 (samples, 16), content hashes of the samples of whose labels it knows; None where nobody knows.
     """
 
     network: Network
@@ -104,6 +105,7 @@ class AdaptedModel:
     classes: tuple[str, ...]
     record: dict[str, Any]
     kind: Kind = "classification"
+    learned: HashArray | None = None
 
     def predict(
         self, inputs: Iterable[Any], *, batch_size: int = 32, precision: Precision = "float32"
@@ -201,6 +203,10 @@ class AdaptedModel:
             state = {k: v.detach().cpu().contiguous().clone() for k, v in self.network.state_dict().items()}
             with atomic_open(folder / WEIGHTS_FILE) as file:
                 file.write(save(state))
+            (folder / LEARNED_FILE).unlink(missing_ok=True)
+            if self.learned is not None:
+                with atomic_open(folder / LEARNED_FILE) as file:
+                    file.write(save({"hashes": torch.from_numpy(self.learned)}))
             with atomic_open(folder / CARD_FILE) as file:
                 file.write(str(model_card(self.source, self.kind, self.classes, self.record)).encode())
             write_json(folder / MODEL_FILE, {**described, "digests": digests(folder)})
@@ -237,7 +243,7 @@ def load(folder: str | Path, *, source: Source | None = None) -> AdaptedModel:
         RunError: There is no model, its files are damaged, or it needs a source.
     """
     model = read(folder, source)
-    return AdaptedModel(model.network, model.source, model.classes, model.record, model.kind)
+    return AdaptedModel(model.network, model.source, model.classes, model.record, model.kind, model.learned)
 
 
 def _class(named: dict[str, float]) -> Prediction:

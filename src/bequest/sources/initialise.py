@@ -42,6 +42,7 @@ def initialise(smaller: Source, larger: Source, selection: Selection = "uniform"
         pretrained=lambda: Network(body, nn.Identity()),
         licence=larger.licence,
         request={},
+        learned=larger.learned,
     )
 
 

@@ -7,13 +7,14 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, get_args
 
+import numpy as np
 import torch
 from torch import nn
 
-from bequest.core.digests import digest_of
+from bequest.core.digests import DIGEST_BYTES, digest_of
 from bequest.core.errors import BequestError, RunError, SourceError
 from bequest.core.results import read_json
-from bequest.core.task import Kind
+from bequest.core.task import HashArray, Kind
 from bequest.nn.head import build_head, count_described
 from bequest.nn.network import Network
 from bequest.nn.peft_tuners import Wrapped
@@ -26,6 +27,8 @@ from bequest.sources.source import Source
 
 MODEL_FILE = "model.json"
 WEIGHTS_FILE = "model.safetensors"
+LEARNED_FILE = "learned.safetensors"
+"""Content hashes of the samples of whose labels the weights know; not there where nobody knows."""
 _REMEDY = "expected the files as bequest wrote them. Copy the folder again, or run again."
 
 
@@ -39,6 +42,7 @@ class SavedModel:
         classes: Class names in the order of the outputs.
         record: How it came to be.
         kind: What it predicts.
+        learned: As of a `Source`.
     """
 
     network: Network
@@ -46,6 +50,7 @@ class SavedModel:
     classes: tuple[str, ...]
     record: dict[str, Any]
     kind: Kind
+    learned: HashArray | None = None
 
 
 def model_folder(folder: Path) -> Path | None:
@@ -83,7 +88,8 @@ def read(folder: str | Path, source: Source | None = None) -> SavedModel:
         network.load_state_dict(load_file(found / WEIGHTS_FILE))
         network.eval().requires_grad_(False)
         _try(network, source, about)
-        return SavedModel(network, source, tuple(about["classes"]), about["record"], about["kind"])
+        classes, learned = tuple(about["classes"]), _learned(found / LEARNED_FILE)
+        return SavedModel(network, source, classes, about["record"], about["kind"], learned)
     except BequestError:
         raise
     except Exception as error:  # the libraries raise whatever a description leads them to
@@ -93,13 +99,24 @@ def read(folder: str | Path, source: Source | None = None) -> SavedModel:
 
 
 def digests(folder: Path) -> dict[str, str]:
-    """Hex digest of each file in a model's folder that its outputs depend on, by name."""
+    """Hex digest of each file in a model's folder that is read again, by name."""
     found: dict[str, str] = {}
-    for name in (WEIGHTS_FILE, TOKENIZER_FILE):
+    for name in (WEIGHTS_FILE, TOKENIZER_FILE, LEARNED_FILE):
         if (folder / name).is_file():
             with (folder / name).open("rb") as file:
                 found[name] = digest_of(file).hex()
     return found
+
+
+def _learned(file: Path) -> HashArray | None:
+    from safetensors.numpy import load_file
+
+    if not file.is_file():
+        return None
+    [hashes] = load_file(file).values()
+    if hashes.dtype != np.uint8 or hashes.ndim != 2 or hashes.shape[1] != DIGEST_BYTES:
+        raise ValueError(f"{file.name} holds {hashes.dtype} {hashes.shape}, expected uint8 (samples, {DIGEST_BYTES})")
+    return hashes
 
 
 def _check_files(written: dict[str, str], folder: Path) -> None:
@@ -162,6 +179,7 @@ def from_run(name: str, folder: str | Path, *, max_tokens: int | None = None, so
         pretrained=lambda: model.network,
         head_kind=model.kind,
         classes=model.classes,
+        learned=model.learned,
     )
 
 

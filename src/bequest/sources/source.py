@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from bequest.core.errors import SourceError
-from bequest.core.task import Kind, Modality, Task
+from bequest.core.task import HashArray, Kind, Modality, Task
 from bequest.nn.depth import Layer, layers
 from bequest.nn.network import Network, fingerprint
 from bequest.nn.taps import Tap, find_taps
@@ -38,6 +38,8 @@ class Source:
             body's own last layer.
         classes: Names of the classes that its own head tells apart, in the order of its outputs; empty where they are
             not known.
+        learned: uint8 (samples, 16), content hashes of the samples of whose labels its weights know, where that is
+            known.
     """
 
     name: str
@@ -51,6 +53,7 @@ class Source:
     request: dict[str, Any] = field(default_factory=dict)
     head_kind: Kind = "classification"
     classes: tuple[str, ...] = ()
+    learned: HashArray | None = field(default=None, repr=False, compare=False)
 
     @property
     def modality(self) -> Modality:
