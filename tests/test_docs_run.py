@@ -47,10 +47,10 @@ SHORTER: dict[str, str] = {
 REPLACED = {
     "--init-width 192": "--init-width 16",
     "--train-sizes 25,50,100,200,400": "--train-sizes 12,20",
-    "--methods full,galore,lora --measure-memory": "--methods galore --measure-memory",
+    "--methods full,galore,lora --measure-memory": "--methods linear_probe --measure-memory",
 }
-"""What is replaced in a command, for the stand-ins are 32 units wide, the data few, and to measure memory takes a
-process a method; each is found on some page."""
+"""What is replaced in a command, for the stand-ins are 32 units wide, the data few, and memory is measured in a
+process of each method, which loads the packaged source itself; each is found on some page."""
 
 SHORTER_PROGRAMS = {
     'source="minilm_l6", train_size=200': 'source="minilm_l6", methods=["linear_probe"], seeds=1, train_size=20',
