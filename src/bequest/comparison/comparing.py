@@ -642,8 +642,10 @@ class _Comparison:
             with self.sealed.opened() as task:
                 scores["worst-group"] = worst_group_influence(task, indices, outputs)
         units = self.context.task.units
-        arrays = {criterion: found.numpy() for criterion, found in scores.items()}
-        return arrays if units is None else {name: by_unit(found, units[indices]) for name, found in arrays.items()}
+        return {
+            criterion: found.numpy() if units is None else by_unit(found.numpy(), units[indices])
+            for criterion, found in scores.items()
+        }
 
     def ordered_scores(self, criterion: SelectBy, methods: Iterable[str]) -> dict[str, dict[int, Scores]]:
         """Sample by sample, of these methods and of the seeds in order, whatever the order in which trials end."""

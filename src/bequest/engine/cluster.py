@@ -121,6 +121,7 @@ def connected(address: str, asked: Resources) -> Iterator[Any]:
         )
     try:
         import ray
+        from ray.exceptions import RayError
     except ImportError as error:
         raise RunError(
             "--on ray needs the package ray, which is not installed; expected bequest with its extra: "
@@ -130,7 +131,7 @@ def connected(address: str, asked: Resources) -> Iterator[Any]:
     if own:
         try:
             ray.init(address if address != "ray" else None, log_to_driver=False, logging_level=logging.ERROR)
-        except (ConnectionError, OSError, RuntimeError, ray.exceptions.RayError) as error:
+        except (ConnectionError, OSError, RuntimeError, RayError) as error:
             place = os.environ.get("RAY_ADDRESS", "this machine") if address == "ray" else address
             raise RunError(
                 f"No cluster of Ray answers at {place} ({first_line(error)}); expected one whose versions of Ray and "

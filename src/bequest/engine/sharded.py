@@ -250,13 +250,15 @@ class OnRay:
         """The shards' records as they are made."""
         if not todo:
             return iter(())
-        return self._through_a_client(work, todo) if _is_client() else self._within(work, todo)
+        return self._through_a_client(work, todo) if _is_client() else self.from_within(work, todo)
 
-    def _within(self, work: FeaturePass, todo: list[InputShard]) -> Iterator[Record]:
+    def from_within(self, work: FeaturePass, todo: list[InputShard]) -> Iterator[Record]:
+        """The same by a process of the cluster itself."""
         from ray import data
 
         with _quiet(data.DataContext.get_current()):
             rows = [{"shard": json.dumps(asdict(shard))} for shard in todo]
+            stated: dict[str, Any] = dict(self.asked.describe())
             begun = self.ray.remote(num_cpus=0, max_restarts=-1, max_task_retries=-1)(_Begun).remote(
                 workers.RESTARTS + 1
             )
@@ -265,7 +267,7 @@ class OnRay:
                 fn_constructor_args=(work, self.asked.threads, begun),
                 batch_size=1,
                 compute=data.ActorPoolStrategy(size=workers.num_workers(self.ray, self.asked, len(todo))),
-                **self.asked.describe(),
+                **stated,
             )
             for row in made.iter_rows():
                 yield _record(json.loads(row["record"]))
@@ -295,7 +297,7 @@ class _Driver:
     def __init__(self, asked: Resources, work: FeaturePass, todo: list[InputShard]) -> None:
         import ray
 
-        self.records = OnRay(ray, asked)._within(work, todo)
+        self.records = OnRay(ray, asked).from_within(work, todo)
 
     def next(self) -> Record | None:
         """The next shard's record; None where there is none."""
@@ -341,7 +343,8 @@ class _Actor:
 
         shard = _input_shard(json.loads(text))
         try:
-            if deaths := ray.get(self.begun.begin.remote(shard.name)):
+            deaths: Any = ray.get(self.begun.begin.remote(shard.name))
+            if deaths:
                 raise workers.died(f"at {shard.name} of the data", deaths)
             record = self.worker.make(shard)
         except BequestError as error:

@@ -49,8 +49,8 @@ def in_words(board: Leaderboard) -> list[str]:
 
 def _certainty(found: Affinity) -> str:
     """The interval, and no more than it allows to say."""
-    ends = found.difference.low, found.difference.high
-    if ends[0] is None or ends[1] is None:
+    ends = [end for end in (found.difference.low, found.difference.high) if end is not None]
+    if not ends:
         if found.difference.seeds == 1:
             return ", which gives no interval: it may be chance; run more seeds to tell."
         return ", the same with each, which gives no interval: how far chance moves it cannot be told."
