@@ -21,7 +21,7 @@ from trials import add_options, measure, tasks
 from verdicts import Chart, Finding, gain, percent, write
 
 RESULT = Path(__file__).parent / "results" / "pretrained_or_scratch.json"
-LABELS = {"BBC News": (50, 200, 800), "Fashion-MNIST": (100, 400, 1600)}
+LABELS = {"BBC News": (25, 100, 800), "Fashion-MNIST": (50, 200, 1600)}
 STARTS = {"pretrained": "full", "random weights": "from_scratch"}
 
 

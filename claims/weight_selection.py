@@ -42,16 +42,16 @@ def recipe(modality: str, epochs: int) -> dict[str, Any]:
     return {**chosen, "epochs": epochs}
 
 
-def pair(task: str) -> tuple[sources.Source, sources.Source]:
+def pair(task: str, max_tokens: int | None) -> tuple[sources.Source, sources.Source]:
     """The smaller network, and the larger one."""
     if task == "fashion":
         return sources.get("efficientnet_lite0", image_size=64), sources.get("efficientnet_lite2", image_size=64)
-    large = sources.get("minilm_l6")
+    large = sources.get("minilm_l6", max_tokens=max_tokens)
     return sources.member(large, 3, 192), large
 
 
 def measure(task: str, data: Any, start: str, seed: int, options: argparse.Namespace, cache: str) -> dict[str, Any]:
-    smaller, larger = pair(task)
+    smaller, larger = pair(task, options.max_tokens)
     settings = recipe(smaller.modality, options.epochs)
     common: dict[str, Any] = {
         "train_size": options.labels or LABELS[task],
@@ -129,6 +129,7 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--labels", type=int, help="instead of 1,000 and 500, and as many test samples")
     parser.add_argument("--epochs", type=int, default=EPOCHS)
+    parser.add_argument("--max-tokens", type=int, help="of a text, instead of 128")
     parser.add_argument("--starts", help=f"some of them, with semicolons between (default: {'; '.join(STARTS)})")
     parser.add_argument("--no-write", action="store_true", help="print the tables alone")
     options = parser.parse_args()
