@@ -92,6 +92,12 @@ def table(results: dict[str, list[dict[str, Any]]]) -> str:
     return "\n".join(lines)
 
 
+def setting(task: str, options: argparse.Namespace) -> str:
+    """What the table below it was made with."""
+    tokens = "" if options.max_tokens is None else f"; texts of {options.max_tokens} tokens at most"
+    return f"{options.labels or LABELS[task]:,} labels, {options.epochs} epochs{tokens}:"
+
+
 def load(task: str, folder: Path | None) -> Any:
     if task == "fashion":
         if folder is None:
@@ -147,7 +153,7 @@ def main() -> None:
             if not options.no_write:
                 kept[task] = results
                 write(RESULT, kept, findings(kept))
-                fill(task, table(results), PAGE)
+                fill(task, f"{setting(task, options)}\n\n{table(results)}", PAGE)
 
 
 if __name__ == "__main__":
