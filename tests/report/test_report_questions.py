@@ -109,7 +109,7 @@ def test_the_page_answers_with_numbers(asked: Leaderboard) -> None:
     assert_sound(page)
     text = unescape(text_of(page))
     for words in (
-        "lora: +0.2 points against full fine-tuning, mean over 3 seeds, 95 % t-interval from −1.2 to +1.6 points. "
+        "lora: +0.2 points against full fine-tuning, mean over 3 seeds, 95 % interval from −1.2 to +1.6 points. "
         "Undecided: the interval holds 0.",
         "lora takes 2 times the optimizer steps and 4 times the seconds of full fine-tuning to reach the mark (the "
         "middle one of 2 seeds). It did not get there with 1 of 2 seeds.",
