@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import bz2
 import gzip
 import io
+import lzma
 import os
 import tarfile
 from pathlib import Path
@@ -91,10 +93,6 @@ def test_a_tar_that_is_cut_short_says_where(tmp_path: Path):
 
 @pytest.mark.parametrize("compression", ["", "gz", "bz2", "xz"])
 def test_a_tar_that_ends_early_or_has_a_damaged_header_is_no_shorter_one(tmp_path: Path, compression: str):
-    import bz2
-    import gzip
-    import lzma
-
     content = tar_of({f"{i}.png": b"x" * 512 for i in range(4)})
     header = 2 * 1024  # of the third member; a member is a header and a block
     flipped = bytearray(content)
@@ -114,6 +112,28 @@ def test_a_tar_that_ends_early_or_has_a_damaged_header_is_no_shorter_one(tmp_pat
             items_at(tmp_path / "a.tar")
     (tmp_path / "a.tar").write_bytes(pack(content[: 4 * 1024 + 512]))
     assert len(items_at(tmp_path)) == 4, "one block of zeros is an end mark"
+
+
+@pytest.mark.parametrize("compression", ["gz", "bz2", "xz"])
+def test_a_packed_tar_is_compared_with_its_checksum(tmp_path: Path, compression: str):
+    content = tar_of({f"{i}.png": bytes([i]) * 512 for i in range(4)})
+    pack = {"gz": gzip.compress, "bz2": bz2.compress, "xz": lzma.compress}[compression]
+    packed = bytearray(pack(content))
+    (tmp_path / "a.tar").write_bytes(packed)
+    assert len(items_at(tmp_path / "a.tar")) == 4
+    for place in (len(packed) // 2, len(packed) - 7):
+        packed[place] ^= 1
+        (tmp_path / "a.tar").write_bytes(packed)
+        with pytest.raises(DataError, match=r"a\.tar cannot be read as a tar after its sample .*Replace it"):
+            items_at(tmp_path / "a.tar")
+        packed[place] ^= 1
+    for end in (1, 2, 9, len(packed) // 2, len(packed) - 1):
+        (tmp_path / "a.tar").write_bytes(packed[:end])
+        with pytest.raises(DataError, match=r"a\.tar cannot be read as a tar"):
+            items_at(tmp_path / "a.tar")
+    (tmp_path / "a.tar").write_bytes(bytes.fromhex("1f8b08f6006b334a096b00"))  # its further fields are lacking
+    with pytest.raises(DataError, match=r"a\.tar cannot be read as a tar"):
+        items_at(tmp_path / "a.tar")
 
 
 def test_a_sample_is_bounded_by_all_that_it_has(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):

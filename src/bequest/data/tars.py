@@ -6,8 +6,12 @@ keeps every member that it met; so some of its steps are taken otherwise here.
 
 from __future__ import annotations
 
+import bz2
+import gzip
+import lzma
 import tarfile
-from collections.abc import Iterator, Mapping
+import zlib
+from collections.abc import Callable, Iterator, Mapping
 from tarfile import HeaderError, ReadError
 from typing import IO, Any, Self
 
@@ -28,6 +32,18 @@ _READ_BYTES = 2**20
 _END_MARK = tarfile.EOFHeaderError  # pyright: ignore[reportAttributeAccessIssue]
 _NO_HEADER = tarfile.EmptyHeaderError  # pyright: ignore[reportAttributeAccessIssue]
 
+_PACKED: dict[bytes, Callable[[Any], Any]] = {
+    b"\x1f\x8b": gzip.open,
+    b"BZh": bz2.open,
+    b"\xfd7zXZ\x00": lzma.open,
+}
+"""How what begins with these bytes is read."""
+_FAULTS = (
+    *(tarfile.TarError, zlib.error, lzma.LZMAError),
+    *(ArithmeticError, EOFError, LookupError, OSError, RecursionError, ValueError),
+)
+"""What damaged files lead libraries to."""
+
 Members = Mapping[str, bytes | DataError]
 """A sample's contents, by extension; an error in the place of one that has none of its own."""
 
@@ -47,15 +63,38 @@ def tar_samples(file: IO[bytes], url: str) -> Iterator[tuple[str, Members | Data
     """
     last = "none"
     try:
-        with tarfile.open(fileobj=file, mode="r|*", tarinfo=_Member) as archive:
+        with tarfile.open(fileobj=_unpacked(file), mode="r|", tarinfo=_Member) as archive:
             for last, members in _grouped(archive):
                 yield last, members
             _check_over(archive.fileobj)
-    except (tarfile.TarError, ArithmeticError, EOFError, LookupError, OSError, RecursionError, ValueError) as error:
+    except _FAULTS as error:
         raise DataError(
             f"{url} cannot be read as a tar after its sample {last} ({reason(error)}); expected a whole one. "
             "Replace it."
         ) from error
+
+
+def _unpacked(file: IO[bytes]) -> Any:
+    """What a file holds; tarfile's own way of it takes no notice of checksums, and stumbles over damaged headers."""
+    begin = file.read(max(map(len, _PACKED)))
+    whole = _Begun(begin, file)
+    return next((opened(whole) for mark, opened in _PACKED.items() if begin.startswith(mark)), whole)
+
+
+class _Begun:
+    """A file whose first bytes were read, to be read from its start; streams cannot be gone back in."""
+
+    def __init__(self, begin: bytes, file: IO[bytes]) -> None:
+        self._begin, self._file = begin, file
+
+    def read(self, size: int) -> bytes:
+        """So many bytes at most; none at the end."""
+        found, self._begin = self._begin[:size], self._begin[size:]
+        return found or self._file.read(size)
+
+    def seekable(self) -> bool:
+        """Whether one may go back."""
+        return False
 
 
 class _Member(tarfile.TarInfo):
