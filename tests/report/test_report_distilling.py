@@ -9,7 +9,7 @@ from dataclasses import replace
 import pytest
 
 from bequest.core.distillation import AGREEMENT
-from bequest.core.results import Interval, Leaderboard, Row
+from bequest.core.results import WORST_GROUP, Interval, Leaderboard, Row
 from bequest.report import distilling
 from bequest.report.html import render
 from bequest.report.verdict import sentences
@@ -57,6 +57,15 @@ def test_the_gap_the_agreement_and_the_costs_are_told(distilled: Leaderboard) ->
         "parameters, 3.0 times fewer; and runs 200 /s, 2.0 times the teacher's speed."
     )
     assert sentences(distilled)[-2:] == [teacher, student]
+
+
+def test_a_ranking_by_the_worst_group_changes_no_score_in_it(distilled: Leaderboard) -> None:
+    """A teacher's score is the metric's, and nothing else can be held against it."""
+    worse = Interval(0.5, None, 1, [0.5])
+    rows = [replace(row, metrics={**row.metrics, WORST_GROUP: worse}) for row in distilled.rows]
+    rows = [replace(row, validation_worst_group=worse) for row in rows]
+    ranked = replace(distilled, rows=rows, protocol={**distilled.protocol, "select_by": "worst-group"})
+    assert distilling.in_words(ranked) == distilling.in_words(distilled)
 
 
 @pytest.mark.parametrize(

@@ -310,3 +310,9 @@ def test_write(board: Leaderboard, tmp_path: Path) -> None:
     write(board, path)
     assert path.read_text(encoding="utf-8") == render(board)
     assert os.listdir(path.parent) == ["report.html"]
+
+
+def test_of_folds_nothing_is_said_of_a_test_part(board: Leaderboard) -> None:
+    folded = replace(board, protocol={**board.protocol, "folds": 5})
+    assert "divides all samples into 5 folds" in render(folded) and "chose nothing" not in render(folded)
+    assert "chose nothing" in render(board)
