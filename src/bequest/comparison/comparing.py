@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from contextlib import closing
@@ -15,38 +14,36 @@ from typing import Any
 import numpy as np
 import torch
 
-from bequest.comparison.cost import PeakMemory, measure_inference
-from bequest.comparison.counts import by_class, confusion, mean, scatter
+from bequest.comparison.cost import PeakMemory
 from bequest.comparison.describing import describe_source, describe_task, environment
 from bequest.comparison.entries import Entry, check_features, check_modality, check_source_task
 from bequest.comparison.examples import collect
 from bequest.comparison.folder import BEST, SIZES, RunFolder, digest, disk_error
-from bequest.comparison.groups import group_scores, worst, worst_group_influence
+from bequest.comparison.groups import group_scores, worst
 from bequest.comparison.learning_curves import learning_curves
 from bequest.comparison.local import Call, Job, Runner, advance, in_process
 from bequest.comparison.protocol import Protocol, all_tested
 from bequest.comparison.questions import answer, concerned
 from bequest.comparison.ranks import ENDS_A_TRIAL, Part, Team
-from bequest.comparison.significance import Scores, against_best, by_unit, difference, pairs
+from bequest.comparison.scoring import Fold, by_sample, check_finite, inference, scored, test_labels, test_outputs
+from bequest.comparison.significance import Scores, against_best, difference, pairs
 from bequest.comparison.statistics import RANKING, make_row, rank
 from bequest.comparison.teacher import Taught, measure_teacher
 from bequest.comparison.tuning import Attempted, Budget, Tuned, attempted, ranges, tune
 from bequest.comparison.weights import examine
-from bequest.core.errors import MethodError, RunError, TrainingError
+from bequest.core.errors import RunError, TrainingError
 from bequest.core.observe import Observer, Silent
 from bequest.core.questions import FULL
 from bequest.core.registry import Hyperparameter
-from bequest.core.results import WORST_GROUP, Leaderboard, Row, SelectBy, TrialRecord
+from bequest.core.results import Leaderboard, Row, SelectBy, TrialRecord
 from bequest.core.sealed import SealedLabels
 from bequest.core.task import Draw, HashArray, IntArray, Task
-from bequest.data.messages import listed
 from bequest.engine.adapted import AdaptedModel
 from bequest.engine.context import Context
 from bequest.engine.memory import enough_memory
 from bequest.engine.run import Outcome, make_plan, prepare, restore
 from bequest.engine.runtime import choose_runtime
 from bequest.engine.store import Store
-from bequest.nn.network import Network
 from bequest.sources import Source
 
 
@@ -221,23 +218,6 @@ def _draws(task: Task, entries: Sequence[Entry], protocol: Protocol, seed: int) 
     return [draw.divided(task.strata, seed) for draw in draws] if _divided(entries) else draws
 
 
-@dataclass(frozen=True)
-class _Fold:
-    """What came of training on a fold.
-
-    Attributes:
-        draw: Its parts.
-        outcome: Of the training.
-        scores: On the labels that rank: the metric, the loss, the worst group's metric (None without groups).
-        passes: Samples that frozen functions were asked about, and those that the store lacked.
-    """
-
-    draw: Draw
-    outcome: Outcome
-    scores: tuple[float, float, float | None]
-    passes: tuple[int, int]
-
-
 @dataclass
 class _Comparison:
     context: Context
@@ -290,7 +270,7 @@ class _Comparison:
     ) -> Leaderboard:
         with self.folder.claimed(settings, self.identity()):
             if self.context.teaching is not None:
-                self.taught = measure_teacher(self.context, self.tested, self.test_labels(self.tested))
+                self.taught = measure_teacher(self.context, self.tested, test_labels(self.sealed, self.tested))
             board = self.run_trials()
             best = board.best
             if best is None:
@@ -332,7 +312,8 @@ class _Comparison:
             for _, record in ended:
                 self.take(record, is_new=True)
                 progress(len(self.trials), len(self.planned))
-        board = self.board()
+        board = self.last
+        assert board is not None, "some trial is planned"
         self.folder.write_board(board)
         return board
 
@@ -365,7 +346,8 @@ class _Comparison:
         is_known = len(others) < len(self.trials)
         self.trials = sorted([*others, record], key=lambda t: places[t.method, t.seed])
         if record.error is None and not is_known:
-            for criterion, scores in self.by_sample(record).items():
+            kept, select_by = self.folder.test_outputs(record.method, record.seed), self.protocol.select_by
+            for criterion, scores in by_sample(self.context, self.sealed, select_by, *kept).items():
                 of_method = self.scores.setdefault(criterion, {}).setdefault(record.method, {})
                 of_method[record.seed] = scores
 
@@ -379,7 +361,7 @@ class _Comparison:
 
     def looked_at(self, record: TrialRecord) -> TrialRecord:
         """The record with what is measured of one trial of a method only."""
-        if self.asks_for_inference(record):
+        if self.asks_forinference(record):
             record = self.timed(record)
         if self.asks_for_weights(record):
             record = self.examined(record)
@@ -522,20 +504,20 @@ class _Comparison:
         if self.protocol.select_by == "worst-group":
             score = worst(group_scores(context.task, indices, outcome.validation)) or 0.0
         loss = float(objective.loss(outcome.validation, labels))
-        _check_finite({objective.metric: score, "loss": loss})
+        check_finite({objective.metric: score, "loss": loss})
         return (score if objective.higher_is_better else -score), loss
 
     def trial(self, name: str, seed: int) -> TrialRecord:
         """Carry out a trial; what ended well lies in the folder then."""
         entry, folders = self.entry(name), self.folder.folds(name, seed, self.protocol.folds)
         identity = self.trial_identity(entry, seed)
-        folds: list[_Fold] = []
+        folds: list[Fold] = []
         try:
             with PeakMemory(self.context.runtime.device) as memory:
                 for draw, folder in zip(self.draws[seed], folders, strict=True):
                     folds.append(self.fold(entry, seed, draw, folder, identity))
             with enough_memory():
-                outputs = self.test_outputs(folds)
+                outputs = test_outputs(folds, self.tested)
                 record = self.record(entry, seed, folds, outputs)
         except ENDS_A_TRIAL as error:
             reason = str(error) or type(error).__name__
@@ -550,7 +532,7 @@ class _Comparison:
         self.folder.finish(record, identity, kept.trained, kept.head, outputs, self.tested)
         return record
 
-    def fold(self, entry: Entry, seed: int, draw: Draw, folder: Path, identity: str) -> _Fold:
+    def fold(self, entry: Entry, seed: int, draw: Draw, folder: Path, identity: str) -> Fold:
         """Train on a fold, of whose test part the labels are out of reach, and on no others."""
         context = self.context_of(entry.name, draw)
         outcome = self.team.run(context, Part(entry.name, entry.method, draw, seed), folder, identity)
@@ -560,19 +542,12 @@ class _Comparison:
             float(objective.loss(outcome.validation, labels)),
             worst(group_scores(context.task, draw.ranking, outcome.validation)),
         )
-        return _Fold(draw, outcome, scores, self.passes())
+        return Fold(draw, outcome, scores, self.passes())
 
     def passes(self) -> tuple[int, int]:
         """Samples that the last training asked frozen functions about, and those that had to be computed."""
         passes = self.context.passes.trial.values()
         return sum(p[0] for p in passes), sum(p[1] for p in passes)
-
-    def test_outputs(self, folds: Sequence[_Fold]) -> torch.Tensor:
-        """What the folds' networks gave for the samples of `tested`, each from the network that has not seen it."""
-        indices = all_tested([fold.draw for fold in folds])
-        order = np.argsort(indices)
-        places = order[np.searchsorted(indices, self.tested, sorter=order)]
-        return torch.cat([fold.outcome.test for fold in folds])[torch.from_numpy(places)]
 
     def blank(self, entry: Entry, seed: int) -> TrialRecord:
         """A trial's record before anything came of it."""
@@ -580,80 +555,19 @@ class _Comparison:
         about = {"metric": objective.metric, "higher_is_better": objective.higher_is_better}
         return TrialRecord(entry.name, seed, entry.settings, **about)
 
-    def record(self, entry: Entry, seed: int, folds: Sequence[_Fold], outputs: torch.Tensor) -> TrialRecord:
-        """What is told of a trial: scores over all that was tested, costs of one network, the rest of the first."""
-        objective, draw, outcome = self.context.objective, folds[0].draw, folds[0].outcome
-        test = self.test_labels(self.tested)
-        validation, validation_loss, validation_worst = map(mean, zip(*(fold.scores for fold in folds), strict=True))
-        asked, computed = (sum(numbers) for numbers in zip(*(fold.passes for fold in folds), strict=True))
-        tested, metric = objective.score(outputs, test), objective.metric
-        losses = {"validation loss": validation_loss, "test loss": float(objective.loss(outputs, test))}
-        _check_finite({f"validation {metric}": validation, f"test {metric}": tested, **losses})
-        further = {name: score(outputs, test) for name, score in objective.metrics.items()}
-        _check_finite({name: value for name, value in further.items() if value is not None})
-        with self.sealed.opened() as task:
-            groups = group_scores(task, self.tested, outputs)
-        worst_group = worst(groups)
+    def record(self, entry: Entry, seed: int, folds: Sequence[Fold], outputs: torch.Tensor) -> TrialRecord:
+        """What is told of a trial; what predictions cost is measured at the first seed."""
+        blank, kept = self.blank(entry, seed), folds[0]
+        found = scored(blank, self.context, self.sealed, folds, self.tested, outputs, self.taught)
         is_first = seed == next(iter(self.draws))
-        inference = _inference(self.context, outcome.network, draw.test) if is_first else {}
-        return replace(
-            self.blank(entry, seed),
-            **inference,
-            validation=validation,
-            validation_loss=validation_loss,
-            test=tested,
-            test_loss=losses["test loss"],
-            metrics={
-                **{name: value for name, value in further.items() if value is not None},
-                **({} if worst_group is None else {WORST_GROUP: worst_group}),
-                **({} if self.taught is None else self.taught.agreement(outputs)),
-            },
-            confusion=confusion(outputs, test) if objective.confusion else [],
-            by_class=[] if objective.members is None else by_class(*objective.members(outputs, test)),
-            scatter=scatter(outputs, test) if objective.standardised else [],
-            epochs=outcome.history,
-            epochs_planned=outcome.epochs_planned,
-            solved=outcome.solved,
-            trainable_parameters=outcome.trainable_parameters,
-            stored_bytes=sum(t.numel() * t.element_size() for t in outcome.trained.values()),
-            optimizer_bytes=outcome.history[-1].optimizer_bytes if outcome.history else 0,
-            train_s=mean([fold.outcome.own_s + fold.outcome.shared_s for fold in folds]),
-            shared_s=mean([fold.outcome.shared_s for fold in folds]),
-            labels=len(draw.labelled),
-            merged=outcome.merged,
-            frozen_shares=outcome.frozen_shares,
-            validation_worst_group=validation_worst,
-            groups=groups,
-            asked_samples=asked,
-            frozen_samples=computed,
-        )
-
-    def test_labels(self, test: IntArray) -> torch.Tensor:
-        """Of a finished network to be scored; dtype and shape as `Context.labels`."""
-        with self.sealed.opened() as task:
-            return torch.from_numpy(task.labels[test])
-
-    def by_sample(self, record: TrialRecord) -> dict[SelectBy, Scores]:
-        """The metric, and the score that rows are ranked by, sample by sample of the test part; a unit's together."""
-        outputs, indices = self.folder.test_outputs(record.method, record.seed)
-        scores: dict[SelectBy, torch.Tensor] = {
-            "metric": self.context.objective.influence(outputs, self.test_labels(indices))
-        }
-        if self.protocol.select_by == "worst-group":
-            with self.sealed.opened() as task:
-                scores["worst-group"] = worst_group_influence(task, indices, outputs)
-        units = self.context.task.units
-        return {
-            criterion: found.numpy() if units is None else by_unit(found.numpy(), units[indices])
-            for criterion, found in scores.items()
-        }
+        return replace(found, **inference(self.context, kept.outcome.network, kept.draw.test)) if is_first else found
 
     def ordered_scores(self, criterion: SelectBy, methods: Iterable[str]) -> dict[str, dict[int, Scores]]:
         """Sample by sample, of these methods and of the seeds in order, whatever the order in which trials end."""
         of_methods = {name: self.scores.get(criterion, {}).get(name, {}) for name in methods}
         return {name: {seed: own[seed] for seed in self.draws if seed in own} for name, own in of_methods.items()}
 
-    def asks_for_inference(self, record: TrialRecord) -> bool:
+    def asks_forinference(self, record: TrialRecord) -> bool:
         """Whether what a method's predictions cost was not measured along with the trial at the first seed."""
         return all(trial.inference_per_s is None for trial in self.trials if trial.method == record.method)
 
@@ -661,7 +575,7 @@ class _Comparison:
         """The record with what its network's predictions cost, kept in the folder."""
         plan = make_plan(self.context, self.entry(record.method).method, record.seed)
         network = restore(plan, *self.folder.trained(record.method, record.seed))
-        record = replace(record, **_inference(self.context, network, self.draws[record.seed][0].test))
+        record = replace(record, **inference(self.context, network, self.draws[record.seed][0].test))
         self.folder.amend(record)
         return record
 
@@ -812,30 +726,9 @@ class _Comparison:
         }
 
 
-def _check_finite(scores: Mapping[str, float]) -> None:
-    """Raise what ends a trial where predictions are so far off, or labels so large, that scores are no numbers."""
-    wrong = [f"{name} {value}" for name, value in scores.items() if not math.isfinite(value)]
-    if wrong:
-        raise MethodError(
-            f"The scores are no finite numbers ({listed(wrong, 3)}). Lower the learning rate; values that are to be "
-            "predicted must be such that their squares are numbers: give them in another unit."
-        )
-
-
 def _job(method: str, seed: int) -> Job:
     """A trial."""
     return (yield Call(method, seed))
-
-
-def _inference(context: Context, network: Network, test: IntArray) -> dict[str, Any]:
-    """What a finished network's predictions cost, as a record has it."""
-    found = measure_inference(context, network, test)
-    return {
-        "inference_per_s": found.per_s,
-        "latency_p50_ms": found.latency_p50_ms,
-        "latency_p95_ms": found.latency_p95_ms,
-        "forward_flops": found.forward_flops,
-    }
 
 
 def _are_nested(comparisons: Sequence[_Comparison]) -> bool:
