@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
@@ -11,6 +13,7 @@ import torch
 
 from bequest.core.errors import DataError
 from bequest.engine.features import Columns, embeddings, encoded
+from bequest.engine.store import Shelf, Store
 from bequest.nn.taps import Tapped
 
 SOME = np.arange(12)
@@ -49,6 +52,36 @@ def test_only_what_is_lacking_is_computed(context_of: Any):
     again = replace(context, taps=())
     embeddings(again, SOME, half)
     assert again.passes.computed == 20
+
+
+@pytest.mark.parametrize("when", range(1, 6))
+def test_another_process_may_fill_the_store_at_any_time(
+    when: int, context_of: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    context = context_of("image")
+    body = Tapped(context.source.body, context.source.taps(task=context.task))
+    expected = embeddings(replace(context, store=Store(tmp_path / "other")), SOME, body).stack()
+    missing, asked = Shelf.missing, 0
+
+    def filled_meanwhile(shelf: Shelf, hashes: Any) -> Any:
+        nonlocal asked
+        asked += 1
+        if asked == when:
+            embeddings(replace(context, store=Store(context.store.folder)), SOME, body)
+        return missing(shelf, hashes)
+
+    encoded(context, SOME)
+    monkeypatch.setattr(Shelf, "missing", filled_meanwhile)
+    assert np.array_equal(embeddings(context, SOME, body).stack(), expected)
+    assert asked >= when
+
+
+def test_another_of_the_trials_processes_may_lack_more(context_of: Any):
+    context = context_of("image")
+    found = embeddings(context, SOME).stack()
+    others = Mock(wraps=context.ranks, any=Mock(return_value=True))
+    assert np.array_equal(embeddings(replace(context, ranks=others), SOME).stack(), found)
+    assert context.passes.computed == len(SOME)
 
 
 def test_the_weights_of_a_body_that_is_not_the_sources_are_told_apart(context_of: Any):

@@ -114,21 +114,18 @@ def frozen_outputs(
     """
     keys, shelves = _shelves(context, frozen, view)
     asked = shelves[:num_asked]
-    lacking = _missing(asked, hashes)
+    # Asked once of each, for a process that shares the store may fill it at any time.
+    missing = [shelf.missing(hashes) for shelf in shelves]
+    lacking = _union(missing[:num_asked])
     context.passes.count(_pass_name(keys[:num_asked], hashes), len(hashes), len(lacking))
-    wanted = [i for i, shelf in enumerate(shelves) if len(shelf.missing(hashes[lacking]))]
-    # From here on a process that shares the store may fill it.
+    wanted = [i for i, absent in enumerate(missing) if np.isin(absent, lacking).any()]
     if not context.ranks.any(len(lacking) > 0):
         return [shelf.read(hashes) for shelf in asked]
     lengths = lengths_of(items)
-    work = Work(
-        frozen.module(wanted),
-        context.source.preprocess,
-        context.batch_size,
-        tuple(frozen.ragged[i] for i in wanted),
-    )
 
-    def compute(parts: Iterable[Array]) -> Iterator[tuple[list[list[Any]], float]]:
+    def compute(parts: Sequence[Array]) -> Iterator[tuple[list[list[Any]], float]]:
+        ragged = tuple(frozen.ragged[i] for i in wanted)
+        work = Work(frozen.module(wanted), context.source.preprocess, context.batch_size, ragged)
         if context.workers is not None:
             return context.workers.run(work, context.runtime, ([items[int(i)] for i in part] for part in parts))
         return _in_turn(lambda part: run_frozen(work, context.runtime, [items[int(i)] for i in part]), parts)
@@ -360,7 +357,12 @@ def _pass_name(keys: Sequence[dict[str, Any]], hashes: HashArray) -> str:
 
 def _missing(shelves: Sequence[Shelf], hashes: HashArray) -> Array:
     """Positions of the samples that any shelf lacks."""
-    return np.unique(np.concatenate([shelf.missing(hashes) for shelf in shelves]))
+    return _union([shelf.missing(hashes) for shelf in shelves])
+
+
+def _union(positions: Sequence[Array]) -> Array:
+    """What is in any of the arrays, int64, ascending; nothing of no array."""
+    return np.unique(np.concatenate([np.empty(0, np.int64), *positions]))
 
 
 def _in_turn(
@@ -407,6 +409,8 @@ def _fill(
     size: int,
 ) -> None:
     """Compute some samples' records and write them, a shard at a time."""
+    if not len(lacking):
+        return
     parts = [lacking[start : start + size] for start in range(0, len(lacking), size)]
     began, done = time.perf_counter(), 0
     for part, (found, seconds) in zip(parts, compute(parts), strict=True):
