@@ -196,6 +196,46 @@ def test_another_rate_is_the_same_graph_and_another_head_is_not(
     assert len(exported) == 2
 
 
+def test_methods_share_the_graph_as_it_is_scored(
+    context_of: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    exported: list[bool] = []
+    told: list[int] = []
+    export = engine_cut.export
+    monkeypatch.setattr(engine_cut, "_graphs", {})
+    monkeypatch.setattr(engine_cut, "export", lambda net, *a: exported.append(net.training) or export(net, *a))
+    context = context_of("image")
+    draw = context.task.draw(0, train_size=18, test_size=9)
+    # Biases are learned from the first layer on: nothing is frozen that is worth a graph.
+    for name, depth in (("freeze", "blocks.1"), ("freeze", "blocks.2"), ("bitfit", "")):
+        settings = {"epochs": 1, "batch_size": 8, "patience": 0, "head_init": "random"}
+        tried = get_method(name).build({**settings, **({"from_depth": depth} if depth else {})})
+        found = run(context, tried, draw, seed=0)
+        plain = run(replace(context, cut=False), tried, draw, seed=0)
+        torch.testing.assert_close(found.test, plain.test, rtol=1e-4, atol=1e-4)
+        told.append(len(exported))
+    assert exported == [False, True, True] and told == [2, 3, 3]
+
+
+def test_what_hangs_onto_a_body_is_another_structure(context_of: Callable[..., Any]) -> None:
+    context = context_of("image")
+    network = context.source.network()
+    network.head = torch.nn.Linear(context.source.width, 2)
+    assert engine_cut._structure(context, network, "a") == engine_cut._structure(context, network, "b")
+    hook = network.body.register_forward_hook(lambda _module, _inputs, output: 2 * output)
+    assert engine_cut._structure(context, network, "a") != engine_cut._structure(context, network, "b")
+    hook.remove()
+    network.head = Unlike()
+    assert engine_cut._structure(context, network, "a") != engine_cut._structure(context, network, "b")
+
+
+class Unlike(torch.nn.Module):
+    """A head of a user's."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x[:, :2]
+
+
 def test_another_image_size_is_another_graph(tmp_path: Path) -> None:
     """Padding as TensorFlow pads depends on the size, and a graph has it baked in."""
     settings = {"from_depth": "blocks.6.0", "epochs": 1, "batch_size": 8, "patience": 0, "head_init": "random"}

@@ -227,7 +227,7 @@ def test_what_cannot_be_exported_is_said() -> None:
         def forward(self, x: Tensor) -> Tensor:
             return self.layer(x) if float(x.sum()) > 0 else x
 
-    network, inputs = prepared(lambda: (Network(Branching(), nn.Linear(4, 2)), (torch.randn(3, 4),)), ["head."])
+    network, inputs = prepared(lambda: (Network(Branching(), nn.Linear(4, 2)), (torch.rand(3, 4),)), ["head."])
     with pytest.raises(CutError, match=r"torch\.export cannot take it"):
         analyse(network, inputs, ragged=False)
 

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Generator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Self
@@ -20,6 +19,7 @@ from bequest.engine.context import Context, Indices
 from bequest.engine.features import encoded, forward, frozen_module
 from bequest.engine.memory import release
 from bequest.engine.store import lengths_of
+from bequest.nn.counting import without_fused_layers
 from bequest.nn.network import Network
 
 _EVERY_S = 0.01
@@ -122,7 +122,7 @@ def forward_flops(context: Context, module: nn.Module, items: Sequence[Any]) -> 
     A multiplication and an addition are two. Matrix products, convolutions and attention are counted, what is done to
     each element alone is not.
     """
-    with _without_fused_layers(), FlopCounterMode(display=False, custom_mapping=_attention_on_cpu()) as counter:
+    with without_fused_layers(), FlopCounterMode(display=False, custom_mapping=_attention_on_cpu()) as counter:
         forward(context, module, items)
     return counter.get_total_flops()
 
@@ -151,14 +151,3 @@ def _attention_on_cpu() -> dict[Any, Any]:
         return sdpa_flop_count(query, key, value)
 
     return {torch.ops.aten._scaled_dot_product_flash_attention_for_cpu: flops}
-
-
-@contextmanager
-def _without_fused_layers() -> Generator[None]:
-    """While it is open torch's Transformer layers run operation by operation, which is how they can be counted."""
-    before = torch.backends.mha.get_fastpath_enabled()
-    torch.backends.mha.set_fastpath_enabled(False)
-    try:
-        yield
-    finally:
-        torch.backends.mha.set_fastpath_enabled(before)

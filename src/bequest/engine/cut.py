@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -17,14 +17,16 @@ from bequest.engine.feature_teaching import Guided
 from bequest.engine.features import Frozen, frozen_outputs, num_lacking
 from bequest.engine.store import Array, Records, lengths_of
 from bequest.engine.views import View
-from bequest.nn.cut import Cut, CutError, Graphs, Kept, NothingFrozen, analyse, cut
+from bequest.nn.cut import Cut, CutError, Export, Exported, Graphs, Kept, NothingFrozen, analyse, cut, export
 from bequest.nn.network import Network, fingerprint
+
+T = TypeVar("T")
 
 _LEAST_SHARE = 0.1
 """Frozen share of the forward pass below which reading what is kept costs about what it spares."""
 
-_MAX_GRAPHS = 64
-_graphs: dict[Any, Graphs | CutError] = {}
+_MAX_GRAPHS = 128
+_graphs: dict[Any, Any] = {}
 
 
 @dataclass(frozen=True)
@@ -159,8 +161,6 @@ def halves(
         if not isinstance(graphs, NothingFrozen):
             context.say(f"Frozen layers are computed anew in every epoch: {graphs}.")
         return None
-    if graphs.share < _LEAST_SHARE:
-        return None
     made = Halves(context, cut(network, graphs))
     size = made.num_bytes(lengths_of(view.items)) * num_views
     share = f"{graphs.share:.0%} of the forward pass is frozen"
@@ -183,15 +183,51 @@ def _analysed(
     ragged = context.task.modality == "text"
     # Sides other than the number of samples and of tokens are constants in a graph.
     shapes = tuple((t.dtype, t.device, t.shape[2 if ragged else 1 :]) for t in inputs)
-    full = (context.source.fingerprint, repr(key), repr(network), trained, written, quiet, shapes)
-    if full not in _graphs:
+    structure = (*_structure(context, network, key), shapes)
+    asked = {"ragged": ragged, "quiet": quiet, "written": written, "least_share": _LEAST_SHARE}
+    return _once(
+        (structure, trained, written, quiet),
+        lambda: analyse(network, inputs, **asked, export=_remembering(structure)),
+    )
+
+
+def _structure(context: Context, network: Network | Guided, key: Any) -> tuple[str, ...]:
+    """What tells a structure: the key too, unless it is the source's body as it came, under a head of ours."""
+    came = _parts(network.body) == _parts(context.source.body)
+    ours = all(type(part).__module__.startswith(("torch.nn.", "bequest.")) for part in network.head.modules())
+    return (context.source.fingerprint, repr(network), "" if came and ours else repr(key))
+
+
+def _parts(module: nn.Module) -> list[tuple[str, type[nn.Module], bool]]:
+    """Name and type of each module, and whether anything was hung onto its forward pass, which neither tells."""
+    hung = ("_forward_hooks", "_forward_pre_hooks", "forward")
+    return [(name, type(part), any(map(vars(part).get, hung))) for name, part in module.named_modules()]
+
+
+def _remembering(structure: Any) -> Export:
+    """Exports networks of one structure once for the modes and the trained parameters that they have."""
+
+    def remembered(network: nn.Module, inputs: tuple[Tensor, ...], ragged: bool) -> Exported:
+        modes = tuple(part.training for part in network.modules())
+        trained = tuple(parameter.requires_grad for parameter in network.parameters())
+        found = _once((structure, modes, trained), lambda: export(network, inputs, ragged))
+        if isinstance(found, CutError):
+            raise found
+        return found
+
+    return remembered
+
+
+def _once(key: Any, make: Callable[[], T]) -> T | CutError:
+    """What was made under a key before, or is made now; what cannot be made is not tried again."""
+    if key not in _graphs:
         if len(_graphs) >= _MAX_GRAPHS:
             _graphs.pop(next(iter(_graphs)))
         try:
-            _graphs[full] = analyse(network, inputs, ragged=ragged, quiet=quiet, written=written)
+            _graphs[key] = make()
         except CutError as error:
-            _graphs[full] = error
-    return _graphs[full]
+            _graphs[key] = error
+    return _graphs[key]
 
 
 def example(context: Context, view: View) -> tuple[Tensor, ...]:

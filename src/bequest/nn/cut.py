@@ -7,13 +7,14 @@ convolution (a minimum cut, by Dinic's algorithm). Cheap frozen operations after
 functions) are computed again rather than kept. Both halves use the network's own parameters and buffers.
 
 An exported graph has the modes of its modules baked in, so the network is exported twice, as it trains and as it is
-scored; the operations below the cut are the same in both, and are matched by what they compute.
+scored; the operations below the cut are the same in both, and are matched by what they compute. The graph as it is
+scored does not depend on what is trained, so that networks of one structure can share it.
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -26,6 +27,7 @@ from torch.fx.node import map_aggregate, map_arg
 from torch.utils.flop_counter import FlopCounterMode
 
 from bequest.core.errors import first_line
+from bequest.nn.counting import frozen_share
 from bequest.nn.network import fingerprint, set_modes, trainable_state
 
 _HEAVY = {
@@ -36,6 +38,7 @@ _HEAVY = {
 }
 """Operations that are worth sparing; all others cost about what reading their output costs."""
 
+_NOTHING = "no frozen layer lies below all that is trained"
 _INFINITE = 2**30
 _TYPICAL_LENGTH = 128
 
@@ -45,7 +48,7 @@ class CutError(Exception):
 
 
 class NothingFrozen(CutError):
-    """No frozen operation lies below all that is trained."""
+    """No frozen operation lies below all that is trained, or too few."""
 
 
 @dataclass(frozen=True)
@@ -113,59 +116,28 @@ class Graphs:
     share: float = 0.0
 
 
-def analyse(
-    network: nn.Module,
-    inputs: tuple[Tensor, ...],
-    *,
-    ragged: bool,
-    quiet: Collection[str] = (),
-    written: Collection[str] = (),
-) -> Graphs:
-    """Export a network whose trainable parameters require gradients, and find its cut; its modes are set for training.
+@dataclass(frozen=True)
+class Exported:
+    """A network as a graph of operations, in the modes that its modules were in.
 
-    Args:
-        network: On its device.
-        inputs: A batch of two samples or more.
-        ragged: The inputs' second dimension is a number of tokens and differs between batches.
-        quiet: As for `set_modes`.
-        written: As for `trainable_state`.
+    Attributes:
+        graph: With parameters and buffers as attributes, under the network's names.
+        constants: Tensors in it that the network does not own.
+    """
+
+    graph: fx.Graph
+    constants: dict[str, Any]
+
+
+Export = Callable[[nn.Module, tuple[Tensor, ...], bool], Exported]
+
+
+def export(network: nn.Module, inputs: tuple[Tensor, ...], ragged: bool) -> Exported:
+    """Trace a network in the modes that it is in; arguments as for `analyse`.
 
     Raises:
-        CutError: The network cannot be exported, or has no frozen operation that is worth sparing.
+        CutError: It cannot be exported.
     """
-    set_modes(network, quiet)
-    moving = set(trainable_state(network, written))
-    network.eval()
-    scoring, constants = _export(network, inputs, ragged)
-    trained = _downstream(scoring, moving)
-    set_modes(network, quiet)
-    training, more = _export(network, inputs, ragged)
-    found = _minimum_cut(scoring, trained)
-    if not found:
-        raise NothingFrozen("no frozen layer lies below all that is trained")
-    names = {value: node for node, value in _values(training).items()}
-    values = _values(scoring)
-    if any(values[node] not in names for node in found):
-        raise CutError("its frozen layers compute something else while it trains")
-    boundary = tuple((node, names[values[node]]) for node in found)
-    graphs = Graphs(scoring, training, constants | more, boundary, tuple(map(_describe, found)))
-    return replace(graphs, share=_share(cut(network, graphs), inputs))
-
-
-def cut(network: nn.Module, graphs: Graphs) -> Cut:
-    """The two halves of a network of the structure that was analysed; they share its parameters and buffers."""
-    held = {**graphs.constants, **dict(network.named_parameters()), **dict(network.named_buffers())}
-    below = [node for node, _ in graphs.boundary]
-    above = [node for _, node in graphs.boundary]
-    needed = sorted(_inputs_above(graphs.scoring, below) | _inputs_above(graphs.training, above))
-    prefix = _module(_prefix(graphs.scoring, below), held)
-    scoring = _module(_suffix(graphs.scoring, below, needed), held)
-    training = _module(_suffix(graphs.training, above, needed), held)
-    return Cut(prefix, training, scoring, graphs.kept, tuple(needed), graphs.share)
-
-
-def _export(network: nn.Module, inputs: tuple[Tensor, ...], ragged: bool) -> tuple[fx.Graph, dict[str, Any]]:
-    """The graph with parameters as attributes, and the tensors in it that are no one's."""
     dynamic = torch.export.Dim.DYNAMIC
     dims = {0: dynamic, 1: dynamic} if ragged else {0: dynamic}
     try:
@@ -185,7 +157,82 @@ def _export(network: nn.Module, inputs: tuple[Tensor, ...], ragged: bool) -> tup
             # Export numbers constants graph by graph: the same number is another constant in the other mode's graph.
             node.target = f"constant_{_content(value)}"
             constants[node.target] = value
-    return module.graph, constants
+    return Exported(module.graph, constants)
+
+
+def analyse(
+    network: nn.Module,
+    inputs: tuple[Tensor, ...],
+    *,
+    ragged: bool,
+    quiet: Collection[str] = (),
+    written: Collection[str] = (),
+    export: Export = export,
+    least_share: float = 0.0,
+) -> Graphs:
+    """Export a network whose trainable parameters require gradients, and find its cut; its modes are set for training.
+
+    Args:
+        network: On its device.
+        inputs: A batch of two samples or more.
+        ragged: The inputs' second dimension is a number of tokens and differs between batches.
+        quiet: As for `set_modes`.
+        written: As for `trainable_state`.
+        export: Traces the network as it is scored and as it trains; another may remember what it has traced.
+        least_share: More than this fraction of the forward pass's multiplications has to be frozen.
+
+    Raises:
+        NothingFrozen: No more than that is.
+        CutError: The network cannot be exported, or what is frozen cannot be kept.
+    """
+    set_modes(network, quiet)
+    moving = set(trainable_state(network, written))
+    network.eval()
+    # A pass is quick, and a trace is not.
+    if frozen_share(network, inputs, _HEAVY) <= least_share:
+        raise NothingFrozen(_NOTHING)
+    as_scored = _exported_as_scored(network, inputs, ragged, export)
+    scoring = as_scored.graph
+    found = _minimum_cut(scoring, _downstream(scoring, moving))
+    if not found:
+        raise NothingFrozen(_NOTHING)
+    set_modes(network, quiet)
+    as_trained = export(network, inputs, ragged)
+    training = as_trained.graph
+    names = {value: node for node, value in _values(training).items()}
+    values = _values(scoring)
+    if any(values[node] not in names for node in found):
+        raise CutError("its frozen layers compute something else while it trains")
+    boundary = tuple((node, names[values[node]]) for node in found)
+    constants = as_scored.constants | as_trained.constants
+    graphs = Graphs(scoring, training, constants, boundary, tuple(map(_describe, found)))
+    share = _share(cut(network, graphs), inputs)
+    if share <= least_share:
+        raise NothingFrozen(_NOTHING)
+    return replace(graphs, share=share)
+
+
+def cut(network: nn.Module, graphs: Graphs) -> Cut:
+    """The two halves of a network of the structure that was analysed; they share its parameters and buffers."""
+    held = {**graphs.constants, **dict(network.named_parameters()), **dict(network.named_buffers())}
+    below = [node for node, _ in graphs.boundary]
+    above = [node for _, node in graphs.boundary]
+    needed = sorted(_inputs_above(graphs.scoring, below) | _inputs_above(graphs.training, above))
+    prefix = _module(_prefix(graphs.scoring, below), held)
+    scoring = _module(_suffix(graphs.scoring, below, needed), held)
+    training = _module(_suffix(graphs.training, above, needed), held)
+    return Cut(prefix, training, scoring, graphs.kept, tuple(needed), graphs.share)
+
+
+def _exported_as_scored(network: nn.Module, inputs: tuple[Tensor, ...], ragged: bool, export: Export) -> Exported:
+    """The graph in eval mode, of a network in which nothing is trained."""
+    trained = [p for p in network.parameters() if p.requires_grad]
+    network.eval().requires_grad_(False)
+    try:
+        return export(network, inputs, ragged)
+    finally:
+        for parameter in trained:
+            parameter.requires_grad_(True)
 
 
 def _content(constant: Any) -> str:
