@@ -12,7 +12,7 @@ PIP_INSTALL = $(BIN)/python -m pip install --disable-pip-version-check $(PIP_ARG
 # Pyright would otherwise ask the network at every run whether there is a newer one.
 export PYRIGHT_PYTHON_IGNORE_WARNINGS = 1
 
-.PHONY: help demo demo-images test faults fuzz lint format docs claims clean
+.PHONY: help demo demo-images test test-slow faults fuzz lint format docs claims clean
 .NOTPARALLEL:
 
 help: ## Say what can be made.
@@ -26,6 +26,9 @@ demo-images: .venv/.demo ## The same on images.
 
 test: .venv/.dev ## Run the tests, on all cores.
 	$(BIN)/python -m pytest -q --numprocesses logical --maxprocesses 8 --dist worksteal
+
+test-slow: .venv/.dev ## Run the tests that `make test` has only some of: more models, methods and clusters.
+	$(BIN)/python -m pytest -q -m slow --numprocesses logical --maxprocesses 8 --dist worksteal
 
 faults: .venv/.dev ## Kill, fill, damage and starve it, and look that no result is lost or wrong: most of an hour.
 	$(BIN)/python -m pytest -q -m faults

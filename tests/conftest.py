@@ -25,8 +25,8 @@ os.environ["OMP_WAIT_POLICY"] = "PASSIVE"
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Slow tests first, so that none of them is what the others are waited for at the end."""
-    items.sort(key=lambda item: item.get_closest_marker("slow") is None)
+    """Long tests first, so that none of them is what the others are waited for at the end."""
+    items.sort(key=lambda item: item.get_closest_marker("first") is None)
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -35,6 +35,23 @@ def same_precision_everywhere() -> None:
     from bequest.engine import runtime
 
     runtime._bfloat16_in_hardware = lambda: False  # pyright: ignore[reportPrivateUsage]
+
+
+@pytest.fixture(scope="session", autouse=True)
+def short_measurements() -> None:
+    """Of a sample alone, which is timed for a fixed time: tests look at no times."""
+    from bequest.comparison import cost
+
+    cost._SECONDS_ALONE = 0.0  # pyright: ignore[reportPrivateUsage]
+
+
+@pytest.fixture(autouse=True)
+def few_plots(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Reports show one cost of eight, for drawing them is a third of a small run; tests of the report show all."""
+    if "/report/" not in request.path.as_posix():
+        from bequest.report import costs
+
+        monkeypatch.setattr(costs, "COSTS", costs.COSTS[:1])
 
 
 @pytest.fixture

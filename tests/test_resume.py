@@ -17,7 +17,7 @@ from faulting import fault
 from killing import ENVIRONMENT, carried_out, outcome, write_given
 from killing import asked as words_for
 
-pytestmark = [pytest.mark.slow, pytest.mark.skipif(os.name != "posix", reason="SIGKILL and fork are POSIX's")]
+pytestmark = pytest.mark.skipif(os.name != "posix", reason="SIGKILL and fork are POSIX's")
 
 KILLING = Path(__file__).parent / "killing.py"
 EVERY_EPOCH = (
@@ -56,6 +56,7 @@ def kill_when(process: subprocess.Popen[bytes], has_come: Callable[[], bool]) ->
     "SIGKILL in a pass, between trials, in a training, before the leaderboard: 4 kills of one compare",
     happens="the same command goes on where it was",
     outcome="the files of a run that nothing disturbed, bit for bit, timings apart",
+    slow=True,
 )
 def test_killed_from_outside_at_every_stage_of_a_run(asked: Any, tmp_path: Path) -> None:
     whole, killed = tmp_path / "whole", tmp_path / "killed"
@@ -75,7 +76,7 @@ def test_killed_from_outside_at_every_stage_of_a_run(asked: Any, tmp_path: Path)
 
 
 @fault(
-    "SIGKILL right before a file is opened, renamed or removed, or a folder made: 7 moments of an adapt",
+    "SIGKILL right before a file is opened, renamed or removed, or a folder made: 5 moments of an adapt",
     happens="every file appears whole or not at all; the same command goes on",
     outcome="the files of a run that nothing disturbed, bit for bit, timings apart",
 )
@@ -88,7 +89,7 @@ def test_killed_before_any_change_to_the_disk(asked: Any, tmp_path: Path) -> Non
 
     changes = carried_out([job("whole", None)])[0]["changes"]
     assert changes > 50
-    moments = range(3, changes, max(1, changes // 7))
+    moments = range(3, changes, -(-(changes - 3) // 5))
     jobs = [job(f"at {n}", kill_at) for n in moments for kill_at in (n, None)]
     statuses = [done["status"] for done in carried_out(jobs)]
     assert statuses == [-signal.SIGKILL, 0] * len(moments)

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 from processes import free_port
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.first
 
 Bequest = Callable[..., tuple[int, str, str]]
 
@@ -62,6 +62,7 @@ def test_two_processes_make_one_run(bequest: Bequest, table: Path, bert: Path, t
     assert board["environment"]["processes"] == 2
 
 
+@pytest.mark.slow
 def test_two_processes_divide_a_network(bequest: Bequest, table: Path, bert: Path, tmp_path: Path) -> None:
     words = ("adapt", table, "--source", f"hf:{bert}", "--method", "full", "--epochs", 1, "--train-size", 40)
     words = (*words, "--test-size", 30, "--precision", "float32", "--out")

@@ -23,7 +23,7 @@ from bequest.core.observe import Silent
 from bequest.engine.cluster import Resources
 from bequest.sources import from_module
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.first
 
 ray = pytest.importorskip("ray")
 
@@ -160,6 +160,7 @@ def test_what_a_first_seed_that_fails_does_not_tell_the_next_one_does(
     assert run.board.rows[0].inference_per_s == second.inference_per_s
 
 
+@pytest.mark.slow
 def test_folds_on_ray_are_those_of_this_process(cluster: Any, tmp_path: Path) -> None:
     folds = {"seeds": 1, "folds": 2, "test_size": 0.25}
     here, there = (
@@ -183,6 +184,7 @@ def test_the_leaderboard_is_that_of_this_process_and_goes_on_from_it(cluster: An
     assert there.predict(["goal ball the team"])[0].label in ("sport", "food", "music")
 
 
+@pytest.mark.slow
 def test_hyperparameters_are_chosen_by_workers_too(cluster: Any, tmp_path: Path) -> None:
     here, there = (
         compare(tmp_path / name, ["lora", "full"], settings={}, seeds=1, tune=2, on=on).board
@@ -198,6 +200,7 @@ def test_hyperparameters_are_chosen_by_workers_too(cluster: Any, tmp_path: Path)
     "a worker of Ray dies in a trial, once or each time",
     happens="the trial is carried out again, 4 times at most; then an error names it",
     outcome="the leaderboard of an undisturbed run; of the second, all other trials are kept, and the command goes on",
+    slow=True,
 )
 @pytest.mark.parametrize("once", [True, False], ids=["once", "each time"])
 def test_a_worker_that_dies(once: bool, cluster: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -230,6 +233,7 @@ def test_a_worker_that_dies(once: bool, cluster: Any, tmp_path: Path, monkeypatc
     "one machine of two is lost while trials of Ray run on it",
     happens="its trials are carried out again on the other",
     outcome="the leaderboard of a run in one process, and every weight, bit for bit",
+    slow=True,
 )
 def test_a_machine_that_is_lost(cluster: Any, tmp_path: Path) -> None:
     driver = os.getpid()

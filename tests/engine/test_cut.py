@@ -64,7 +64,14 @@ def task_for(case: str, tiny_tasks: Any) -> Any:
     return tiny_tasks["text"] if case == "MiniLM" else tiny.photo_task(64, 64)
 
 
-@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize(
+    "case",
+    [
+        "custom",
+        "MiniLM",
+        *(pytest.param(case, marks=pytest.mark.slow) for case in ("EfficientNet-Lite0", "ViT", "ResNet")),
+    ],
+)
 def test_the_plain_loops_trajectory(case: str, tiny_tasks: Any, tmp_path: Path) -> None:
     """Losses and final weights are the plain loop's up to rounding.
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from functools import cache, partial
@@ -38,7 +38,7 @@ from bequest.engine.store import Store
 from bequest.engine.teaching import Teaching
 from bequest.engine.windows import divided
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.first
 
 QUICK = {"epochs": 2, "batch_size": 9, "patience": 0, "learning_rate": 1e-3, "target": 16, "refresh_every": 2}
 """Of 19 samples there are shares of 5 and 4, and in one batch a single sample, which one process has."""
@@ -92,8 +92,13 @@ UNDIVIDED = ("no training", "gradients taken in the backward pass", "no memory i
 AGAIN = {"lora": None, "galore": Sharding(), "from_scratch": Sharding()}
 """Cases that begin in shards and go on from their checkpoint, and how: moments in shards, and whole ones."""
 
-RUNS = [("whole", name) for name in CASES] + [("shards", name) for name in CASES if name not in UNDIVIDED]
-"""How two processes hold the network, and the case."""
+SOME = ("full", "lora", "galore", "from_scratch", "a language model and its teacher", "no training")
+"""Cases for every day."""
+
+
+def runs_of(names: Collection[str]) -> list[tuple[str, str]]:
+    """How two processes hold the network, and the case."""
+    return [("whole", name) for name in names] + [("shards", name) for name in names if name not in UNDIVIDED]
 
 
 @dataclass(frozen=True)
@@ -198,12 +203,12 @@ def _note_what_is_held() -> None:
     fit._Loop.step = noted
 
 
-def all_cases(store: Path) -> dict[Any, Any]:
-    """Every case, and what goes wrong in one process alone or ends half-way."""
+def all_cases(names: Collection[str], store: Path) -> dict[Any, Any]:
+    """These cases, and what goes wrong in one process alone or ends half-way."""
     found: dict[Any, Any] = {}
     forward = fit._Loop.forward
     _note_what_is_held()
-    for number, (how, name) in enumerate(RUNS):
+    for number, (how, name) in enumerate(runs_of(names)):
         case, sharding = CASES[name], Sharding() if how == "shards" else None
         fit._Loop.forward = _small(forward) if case.small else forward
         found[how, name] = carried_out(case, store / str(number), sharding=sharding)
@@ -307,20 +312,23 @@ def losses(found: Found) -> list[float]:
     return [loss for e in found.history for loss in (e.train_loss, e.validation_loss) if loss is not None]
 
 
+@pytest.mark.parametrize(
+    "names", [pytest.param(SOME, id="some"), pytest.param(tuple(CASES), id="all", marks=pytest.mark.slow)]
+)
 def test_two_processes_give_what_one_gives(
-    one: Callable[[str], Found], tmp_path: Path, subtests: pytest.Subtests
+    names: tuple[str, ...], one: Callable[[str], Found], tmp_path: Path, subtests: pytest.Subtests
 ) -> None:
-    main, other = found = together(all_cases, tmp_path)
+    main, other = found = together(partial(all_cases, names), tmp_path)
     assert all(isinstance(each, dict) for each in found), found
-    for how, name in RUNS:
+    for how, name in runs_of(names):
         with subtests.test(how=how, case=name):
             agree(name, main[how, name], other[how, name], one(name))
             assert not main[how, name].moved and not other[how, name].moved, "what is frozen stays as it is"
-    for name in TRAINED:
+    for name in TRAINED.keys() & names:
         with subtests.test("what is compared was trained", case=name):
             first, *later = [(e.validation_metric, -e.validation_loss) for e in one(name).history]
             assert max(later) > first, "else the weights kept are those before training"
-    for name in CASES:
+    for name in names:
         with subtests.test("a pass is made once by both together", case=name):
             assert main["whole", name].asked == one(name).asked
             assert main["whole", name].records == one(name).records, "what both had computed would be there twice"

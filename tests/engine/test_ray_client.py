@@ -16,7 +16,7 @@ from bequest import sources
 from bequest.core.errors import DataError, RunError
 from bequest.engine.cluster import Resources, connected
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.first
 
 
 @pytest.fixture(scope="module")
@@ -35,6 +35,7 @@ def photos(folder: Path, *, damaged: bool = False) -> Path:
     return folder
 
 
+@pytest.mark.slow
 def test_features_are_those_of_this_process(address: str, tmp_path: Path) -> None:
     data, source = photos(tmp_path / "data"), sources.get("efficientnet_lite0", image_size=32)
     here, there = (
@@ -49,6 +50,7 @@ def test_features_are_those_of_this_process(address: str, tmp_path: Path) -> Non
         bequest.features(damaged, source, tmp_path / "out", on=address, progress=False)
 
 
+@pytest.mark.slow
 def test_the_leaderboard_is_that_of_this_process(address: str, tmp_path: Path) -> None:
     boards: list[Any] = []
     for name, on in (("here", None), ("there", address)):

@@ -39,7 +39,7 @@ from bequest.sources import Source, from_module
 from bequest.sources.preprocess import ImagePreprocess
 from bequest.sources.taps import named_taps
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.first
 
 parquet = pytest.importorskip("pyarrow.parquet")
 
@@ -341,6 +341,7 @@ def test_ray_makes_the_same_shards(cluster: Any, tmp_path: Path):
     "a worker of Ray Data dies in a shard of features, once or each time",
     happens="the shard is made again, by 4 workers at most; then an error names it",
     outcome="every sample once; of the second, the shards that were made are kept, and the command goes on",
+    slow=True,
 )
 @pytest.mark.parametrize("once", [True, False], ids=["once", "each time"])
 def test_a_worker_that_dies(once: bool, cluster: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
@@ -415,6 +416,7 @@ def test_workers_make_of_the_teacher_what_this_process_makes(
         np.testing.assert_array_equal(values, found[1][key])
 
 
+@pytest.mark.slow
 def test_distill_finds_the_teachers_outputs(cluster: Any, tmp_path: Path, tiny_sources: Any, tiny_tasks: Any):
     source, task = tiny_sources["text"], tiny_tasks["text"]
     teacher = tiny.teacher_of(source, task)

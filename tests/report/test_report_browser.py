@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -24,7 +23,6 @@ FLAGS = (
     "--disable-component-update --disable-sync"
 )
 WIDE, PHONE = 1280, 390
-LOOKS = list(itertools.product((WIDE, PHONE), ("light", "dark")))
 MOST_BYTES = 3_000_000
 
 Open = Callable[..., Any]
@@ -75,7 +73,15 @@ def test_fifteen_methods_at_five_seeds_take_less_than_three_megabytes(page_file:
     assert page_file.stat().st_size < MOST_BYTES
 
 
-@pytest.mark.parametrize(("width", "scheme"), LOOKS)
+@pytest.mark.parametrize(
+    ("width", "scheme"),
+    [
+        (WIDE, "light"),
+        (PHONE, "dark"),
+        pytest.param(WIDE, "dark", marks=pytest.mark.slow),
+        pytest.param(PHONE, "light", marks=pytest.mark.slow),
+    ],
+)
 def test_accessible_and_no_wider_than_the_screen(pages: Open, width: int, scheme: str) -> None:
     page = pages(width, scheme)
     found = axe.Axe().run(page)

@@ -119,7 +119,8 @@ def new_axes(figure: Figure, size: Size, margins: tuple[float, float, float, flo
 
 def write_title(ax: Axes, text: str, size: Size) -> None:
     """What the axes show, above them."""
-    ax.set_title(text, fontsize=size.font, color=MUTED, pad=12)
+    # A height of its own spares matplotlib measuring all ticks for one that is free of them.
+    ax.set_title(text, fontsize=size.font, color=MUTED, pad=12, y=1.0)
 
 
 def _plain_axes(ax: Axes, size: Size) -> None:

@@ -256,7 +256,13 @@ def test_a_network_that_is_no_graph(tmp_path: Path) -> None:
         ship(model, tmp_path / "model.pt2", FORMATS["torch-export"], list(np.eye(4, dtype=np.float32)))
 
 
-@pytest.mark.parametrize(("source", "formats"), [("minilm_l6", ("onnx",)), ("efficientnet_lite0", ("onnx", "timm"))])
+@pytest.mark.parametrize(
+    ("source", "formats"),
+    [
+        ("minilm_l6", ("onnx",)),
+        pytest.param("efficientnet_lite0", ("onnx", "timm"), marks=pytest.mark.slow),
+    ],
+)
 def test_real_weights(source: str, formats: tuple[str, ...], tmp_path: Path) -> None:
     found = get(source)
     model = model_of(replace(found, untrained=found.network))
