@@ -45,7 +45,7 @@ def filled(folder: Path, count: int = 5) -> list[Path]:
     shelf = Store(folder).shelf(KEY)
     files = [add(shelf, i) for i in range(count)]
     for i, file in enumerate(files):
-        last_used(file, 10 - i)
+        last_used(file, max(count, 10) - i)
     return files
 
 
