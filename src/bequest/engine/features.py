@@ -123,7 +123,7 @@ def frozen_outputs(
         return [shelf.read(hashes) for shelf in asked]
     lengths = lengths_of(items)
 
-    def compute(parts: Sequence[Array]) -> Iterator[tuple[list[list[Any]], float]]:
+    def compute(parts: Iterable[Array]) -> Iterator[tuple[list[list[Any]], float]]:
         ragged = tuple(frozen.ragged[i] for i in wanted)
         work = Work(frozen.module(wanted), context.source.preprocess, context.batch_size, ragged)
         if context.workers is not None:
