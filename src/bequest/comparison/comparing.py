@@ -361,7 +361,7 @@ class _Comparison:
 
     def looked_at(self, record: TrialRecord) -> TrialRecord:
         """The record with what is measured of one trial of a method only."""
-        if self.asks_forinference(record):
+        if self.asks_for_inference(record):
             record = self.timed(record)
         if self.asks_for_weights(record):
             record = self.examined(record)
@@ -567,7 +567,7 @@ class _Comparison:
         of_methods = {name: self.scores.get(criterion, {}).get(name, {}) for name in methods}
         return {name: {seed: own[seed] for seed in self.draws if seed in own} for name, own in of_methods.items()}
 
-    def asks_forinference(self, record: TrialRecord) -> bool:
+    def asks_for_inference(self, record: TrialRecord) -> bool:
         """Whether what a method's predictions cost was not measured along with the trial at the first seed."""
         return all(trial.inference_per_s is None for trial in self.trials if trial.method == record.method)
 
