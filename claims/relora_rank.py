@@ -40,6 +40,21 @@ SHOWN = 64
 
 
 @dataclass(frozen=True)
+class AtTheEnd:
+    """An event after the last step, which tells of the network as it is then."""
+
+    tell: Callable[[Any], None]
+
+    def is_due(self, step: int, num_steps: int) -> bool:
+        """After the last step alone."""
+        return step == num_steps
+
+    def __call__(self, state: TrainState) -> None:
+        """Tell of it."""
+        self.tell(state.network.body)
+
+
+@dataclass(frozen=True)
 class Watched:
     """A method whose last stage tells of its network after the last step."""
 
@@ -49,11 +64,7 @@ class Watched:
     def plan(self, source: Any, task: Any) -> Plan:
         plan = self.method.plan(source, task)
         *before, stage = plan.stages
-
-        def event(state: TrainState) -> None:
-            if state.step == state.num_steps:
-                self.tell(state.network.body, plan.merged)
-
+        event = AtTheEnd(lambda body: self.tell(body, plan.merged))
         return replace(plan, stages=(*before, replace(stage, events=(*stage.events, event))))
 
 
