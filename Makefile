@@ -51,7 +51,7 @@ docs: .venv/.dev ## Write the pages of methods, schedules, scores and claims ane
 	$(BIN)/python docs/generate.py
 	$(BIN)/python claims/run.py --page
 
-claims: .venv/.dev ## Put the field's claims to the test anew and write docs/claims.md; under two hours.
+claims: .venv/.dev ## Put the field's claims to the test anew and write docs/claims.md; about two hours.
 	$(BIN)/python claims/run.py $(if $(FASHION_MNIST),--fashion-mnist $(FASHION_MNIST)) \
 	  $(if $(MNIST),--mnist $(MNIST)) $(if $(AGAIN),--again)
 

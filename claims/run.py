@@ -1,6 +1,6 @@
 """Runs the claims, each in a process of its own, two at a time, and writes docs/claims.md from what came out.
 
-    python claims/run.py --fashion-mnist DIR --mnist DIR        all; under two hours on 2 cores (`make claims`)
+    python claims/run.py --fashion-mnist DIR --mnist DIR        all; about two hours on 2 cores (`make claims`)
     python claims/run.py --only views,layer_depth --fashion-mnist DIR --mnist DIR
     python claims/run.py --missing --fashion-mnist DIR          those without a result
     python claims/run.py --page                                 the page alone, from claims/results
@@ -38,7 +38,7 @@ THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
 
 @dataclass(frozen=True)
 class Experiment:
-    """A claim's script at the setting at which all together take under two hours.
+    """A claim's script at the setting at which all together take about two hours.
 
     Attributes:
         name: Of the script and of its result.
