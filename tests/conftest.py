@@ -46,12 +46,11 @@ def short_measurements() -> None:
 
 
 @pytest.fixture(autouse=True)
-def few_plots(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Reports show one cost of eight, for drawing them is a third of a small run; tests of the report show all."""
-    if "/report/" not in request.path.as_posix():
-        from bequest.report import costs
+def few_plots(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Reports show one cost of eight, for drawing them is a third of a small run; tests of the report override it."""
+    from bequest.report import costs
 
-        monkeypatch.setattr(costs, "COSTS", costs.COSTS[:1])
+    monkeypatch.setattr(costs, "COSTS", costs.COSTS[:1])
 
 
 @pytest.fixture

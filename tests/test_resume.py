@@ -17,7 +17,7 @@ from faulting import fault
 from killing import ENVIRONMENT, carried_out, outcome, write_given
 from killing import asked as words_for
 
-pytestmark = pytest.mark.skipif(os.name != "posix", reason="SIGKILL and fork are POSIX's")
+pytestmark = [pytest.mark.first, pytest.mark.skipif(os.name != "posix", reason="SIGKILL and fork are POSIX's")]
 
 KILLING = Path(__file__).parent / "killing.py"
 EVERY_EPOCH = (

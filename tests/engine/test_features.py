@@ -76,6 +76,19 @@ def test_another_process_may_fill_the_store_at_any_time(
     assert asked >= when
 
 
+def test_what_is_not_asked_for_is_not_opened(context_of: Any, monkeypatch: pytest.MonkeyPatch):
+    context = context_of("image")
+    context.taps = context.source.taps(task=context.task)
+    embeddings(context, SOME)
+    again = replace(context, store=Store(context.store.folder))
+    opened: list[int] = []
+    missing = Shelf.missing
+    monkeypatch.setattr(Shelf, "missing", lambda shelf, found: opened.append(len(found)) or missing(shelf, found))
+    embeddings(again, SOME)
+    assert opened.count(len(SOME)) == 2  # the encoded samples and the embedding; of the taps nothing is asked
+    assert opened.count(0) == len(opened) - 2 > 0
+
+
 def test_another_of_the_trials_processes_may_lack_more(context_of: Any):
     context = context_of("image")
     found = embeddings(context, SOME).stack()

@@ -24,6 +24,11 @@ CLASSES += ["../../etc/passwd", "{{7*7}}{% raw %}"]
 WORDS = ["ball", "soup", "song", "goal", "bread", "drum"]
 
 
+@pytest.fixture(autouse=True)
+def few_plots() -> None:
+    """Here all costs are shown."""
+
+
 class Tags(HTMLParser):
     """Every tag of a page with its attributes, and all text."""
 

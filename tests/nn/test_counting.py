@@ -52,6 +52,19 @@ def test_layers_that_torch_fuses_are_counted_one_by_one() -> None:
     assert torch.backends.mha.get_fastpath_enabled()
 
 
+def test_attention_as_processors_fuse_it_is_counted() -> None:
+    class Attention(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.last = nn.Linear(8, 8)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.last(nn.functional.scaled_dot_product_attention(x, x, x))
+
+    # Two products of 16 × 8 × 16 numbers in the one, one of 16 × 8 × 8 in the other.
+    assert frozen_share(Attention(), (torch.randn(2, 1, 16, 8),)) == pytest.approx(0.8)
+
+
 def test_an_operation_that_cannot_be_counted_calls_for_a_closer_look() -> None:
     class Distances(nn.Module):
         def __init__(self) -> None:

@@ -27,6 +27,11 @@ METHODS: dict[str, tuple[str, float, float, int, int, int]] = {
 }
 
 
+@pytest.fixture(autouse=True)
+def few_plots() -> None:
+    """Here all costs are shown."""
+
+
 def confusion(num_classes: int, size: int, accuracy: float, rng: random.Random) -> list[list[int]]:
     """Test counts with neighbours confused."""
     counts = [[0] * num_classes for _ in range(num_classes)]

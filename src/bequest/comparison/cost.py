@@ -13,13 +13,12 @@ import numpy as np
 import psutil
 import torch
 from torch import nn
-from torch.utils.flop_counter import FlopCounterMode, sdpa_flop_count
 
 from bequest.engine.context import Context, Indices
 from bequest.engine.features import encoded, forward, frozen_module
 from bequest.engine.memory import release
 from bequest.engine.store import lengths_of
-from bequest.nn.counting import without_fused_layers
+from bequest.nn.counting import counter, without_fused_layers
 from bequest.nn.network import Network
 
 _EVERY_S = 0.01
@@ -117,14 +116,10 @@ def measure_inference(context: Context, network: Network, indices: Indices) -> I
 
 
 def forward_flops(context: Context, module: nn.Module, items: Sequence[Any]) -> int:
-    """Floating-point operations of a forward pass of some encoded samples, as PyTorch's counter counts them.
-
-    A multiplication and an addition are two. Matrix products, convolutions and attention are counted, what is done to
-    each element alone is not.
-    """
-    with without_fused_layers(), FlopCounterMode(display=False, custom_mapping=_attention_on_cpu()) as counter:
+    """Floating-point operations of a forward pass of some encoded samples, as `bequest.nn.counting` counts them."""
+    with without_fused_layers(), counter() as counted:
         forward(context, module, items)
-    return counter.get_total_flops()
+    return counted.get_total_flops()
 
 
 def _alone_s(context: Context, module: nn.Module, items: Sequence[Any]) -> list[float]:
@@ -142,12 +137,3 @@ def _seconds(context: Context, module: nn.Module, items: Sequence[Any]) -> float
     began = time.perf_counter()
     forward(context, module, items)
     return time.perf_counter() - began
-
-
-def _attention_on_cpu() -> dict[Any, Any]:
-    """The formula for an operation that the counter does not know: attention as processors fuse it."""
-
-    def flops(query: Any, key: Any, value: Any, *_: Any, **__: Any) -> int:
-        return sdpa_flop_count(query, key, value)
-
-    return {torch.ops.aten._scaled_dot_product_flash_attention_for_cpu: flops}

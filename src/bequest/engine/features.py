@@ -114,11 +114,13 @@ def frozen_outputs(
     """
     keys, shelves = _shelves(context, frozen, view)
     asked = shelves[:num_asked]
-    # Asked once of each, for a process that shares the store may fill it at any time.
-    missing = [shelf.missing(hashes) for shelf in shelves]
-    lacking = _union(missing[:num_asked])
+    # Asked once of each, for a process that shares the store may fill it at any time; of shelves that are not asked
+    # for only what is computed anyway, since a look at what they have opens their files.
+    missing = [shelf.missing(hashes) for shelf in asked]
+    lacking = _union(missing)
+    missing += [shelf.missing(hashes[lacking]) for shelf in shelves[len(asked) :]]
     context.passes.count(_pass_name(keys[:num_asked], hashes), len(hashes), len(lacking))
-    wanted = [i for i, absent in enumerate(missing) if np.isin(absent, lacking).any()]
+    wanted = [i for i, absent in enumerate(missing) if len(absent)]
     if not context.ranks.any(len(lacking) > 0):
         return [shelf.read(hashes) for shelf in asked]
     lengths = lengths_of(items)

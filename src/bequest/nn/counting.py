@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
-from torch.utils.flop_counter import flop_registry
+from torch.utils.flop_counter import FlopCounterMode, sdpa_flop_count
 
 
 @contextmanager
@@ -23,6 +23,20 @@ def without_fused_layers() -> Generator[None]:
         yield
     finally:
         torch.backends.mha.set_fastpath_enabled(before)
+
+
+def counter() -> FlopCounterMode:
+    """PyTorch's own, which counts while it is open; it knows attention as processors fuse it, too.
+
+    A multiplication and an addition are two. Matrix products, convolutions and attention are counted, what is done to
+    each element alone is not.
+    """
+
+    def attention(query: Any, key: Any, value: Any, *_: Any, **__: Any) -> int:
+        return sdpa_flop_count(query, key, value)
+
+    on_processors = {torch.ops.aten._scaled_dot_product_flash_attention_for_cpu: attention}
+    return FlopCounterMode(display=False, custom_mapping=on_processors)
 
 
 def frozen_share(network: nn.Module, inputs: tuple[Tensor, ...], uncounted: Collection[str] = ()) -> float:
@@ -43,12 +57,13 @@ class _Multiplications(TorchDispatchMode):
     def __init__(self, uncounted: Collection[str]) -> None:
         super().__init__()
         self.uncounted = uncounted
+        self.formulas = counter().flop_registry
         self.all = self.frozen = 0.0
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
         out = func(*args, **kwargs)
-        count = flop_registry.get(func.overloadpacket)
+        count = self.formulas.get(func.overloadpacket)
         if count is None and func.overloadpacket.__name__ not in self.uncounted:
             return out
         operands = [t for t in tree_leaves((args, kwargs)) if isinstance(t, Tensor)]

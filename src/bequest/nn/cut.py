@@ -24,10 +24,9 @@ from scipy.sparse import csr_array
 from scipy.sparse.csgraph import breadth_first_order, maximum_flow
 from torch import Tensor, fx, nn
 from torch.fx.node import map_aggregate, map_arg
-from torch.utils.flop_counter import FlopCounterMode
 
 from bequest.core.errors import first_line
-from bequest.nn.counting import frozen_share
+from bequest.nn.counting import counter, frozen_share
 from bequest.nn.network import fingerprint, set_modes, trainable_state
 
 _HEAVY = {
@@ -170,7 +169,7 @@ def analyse(
     export: Export = export,
     least_share: float = 0.0,
 ) -> Graphs:
-    """Export a network whose trainable parameters require gradients, and find its cut; its modes are set for training.
+    """Export a network whose trainable parameters require gradients, and find its cut; it is left in any mode.
 
     Args:
         network: On its device.
@@ -473,6 +472,6 @@ def _share(halves: Cut, inputs: tuple[Tensor, ...]) -> float:
 
 def _count(module: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[Any, int]:
     """A module's outputs, and the floating-point operations that they took."""
-    with torch.no_grad(), FlopCounterMode(display=False) as counter:
+    with torch.no_grad(), counter() as counted:
         outputs = module(*inputs)
-    return outputs, counter.get_total_flops()
+    return outputs, counted.get_total_flops()
