@@ -3,9 +3,9 @@
     python claims/head2toe_depth.py --fashion-mnist DIR --mnist DIR
 
 Linear probe, Head2Toe and full fine-tuning of EfficientNet-Lite0 at 64 px on tasks near to ImageNet (clothes by class)
-and farther from it (digits; by how many eighths a garment is turned; how many digits are in the picture), 400 labels, 5
-seeds, 1,000 test pictures. Evci et al. 2022 (arXiv:2201.03529) claim that Head2Toe matches fine-tuning on average.
-Numbers go to claims/results/head2toe_depth.json.
+and farther from it (digits; by how many eighths a garment is turned; how many digits are in the picture), 400 labels
+(`--labels`), 5 seeds, 1,000 test pictures. Evci et al. 2022 (arXiv:2201.03529) claim that Head2Toe matches fine-tuning
+on average. Numbers go to claims/results/head2toe_depth.json.
 """
 
 from __future__ import annotations
@@ -73,6 +73,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add_folders(parser)
     parser.add_argument("--seeds", type=int, default=5)
+    parser.add_argument("--labels", type=int, default=LABELS)
     parser.add_argument("--only", metavar="WORD", default="", help="tasks whose name contains it")
     options = parser.parse_args()
     result = json.loads(RESULT.read_text()) if RESULT.exists() else {}
@@ -86,7 +87,7 @@ def main() -> None:
                 METHODS,
                 image_size=64,
                 seeds=options.seeds,
-                train_size=LABELS,
+                train_size=options.labels,
                 test_size=TESTED,
                 out=Path(folder) / "run",
                 cache=Path(folder) / "cache",
