@@ -30,7 +30,7 @@ test: .venv/.dev ## Run the tests, on all cores.
 test-slow: .venv/.dev ## Run the tests that `make test` has only some of: more models, methods and clusters.
 	$(BIN)/python -m pytest -q -m slow --numprocesses logical --maxprocesses 8 --dist worksteal
 
-faults: .venv/.dev ## Kill, fill, damage and starve it, and look that no result is lost or wrong: most of an hour.
+faults: .venv/.dev ## Kill, fill, damage and starve it, and look that no result is lost or wrong: about 20 minutes.
 	$(BIN)/python -m pytest -q -m faults
 
 fuzz: .venv/.fuzz ## Fuzz everything that reads a user's files, each for SECONDS (60), READERS one or several.

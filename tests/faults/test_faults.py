@@ -8,7 +8,7 @@ import random
 import shutil
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -87,17 +87,21 @@ def scored(folder: Path) -> Any:
 
 
 @pytest.fixture
-def small_disk(tmp_path: Path) -> Iterator[Path]:
-    """A disk of 300 kB."""
+def small_disk(tmp_path: Path) -> Iterator[Callable[[int], Path]]:
+    """Makes a disk of so many bytes; called again, it changes the disk's size."""
     place = tmp_path / "disk"
     place.mkdir()
-    mounted = subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", "size=300k", "none", str(place)], capture_output=True, check=False
-    )
-    if mounted.returncode:
-        pytest.skip("no disk can be mounted here")
-    yield place
-    subprocess.run(["umount", str(place)], check=True)
+
+    def sized(count: int) -> Path:
+        how = f"remount,size={count}" if place.is_mount() else f"size={count}"
+        words = ["mount", "-t", "tmpfs", "-o", how, "none", str(place)]
+        if subprocess.run(words, capture_output=True, check=False).returncode:
+            pytest.skip("no disk can be mounted here")
+        return place
+
+    yield sized
+    if place.is_mount():
+        subprocess.run(["umount", str(place)], check=True)
 
 
 @fault(
@@ -106,14 +110,24 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
     outcome="the same command finishes, with the files of a run that nothing disturbed",
     slow=True,
 )
-def test_a_disk_that_is_full(given: Path, tmp_path: Path, small_disk: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(asked(given, "adapt", tmp_path / "whole")) == 0
-    words = asked(given, "adapt", small_disk)
+@pytest.mark.parametrize("share", [0.1, 0.5, 0.9])
+def test_a_disk_that_is_full(
+    share: float,
+    given: Path,
+    tmp_path: Path,
+    small_disk: Callable[[int], Path],
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    whole = tmp_path / "whole"
+    assert main(asked(given, "adapt", whole)) == 0
+    needed = sum(file.stat().st_size for file in whole.rglob("*") if file.is_file())
+    disk = small_disk(int(share * needed))
+    words = asked(given, "adapt", disk)
     capsys.readouterr()
     assert main(words) == 1
     assert "No space left on device" in capsys.readouterr().err
-    assert not [file for file in small_disk.rglob(".*.tmp")]
-    subprocess.run(["mount", "-o", "remount,size=50m", str(small_disk)], check=True)
+    assert not [file for file in disk.rglob(".*.tmp")]
+    small_disk(50_000_000)
     assert main(words) == 0
-    expected, found = outcome(tmp_path / "whole" / "run"), outcome(small_disk / "run")
+    expected, found = outcome(whole / "run"), outcome(disk / "run")
     assert [name for name in expected if found.get(name) != expected[name]] == []
