@@ -3,10 +3,10 @@
     python claims/dfr_dominoes.py --fashion-mnist DIR --mnist DIR
 
 Dominoes whose digit goes with the class in 95 % or 100 % of the training pictures. ERM is full fine-tuning of
-EfficientNet-Lite0 at 64 px on 2,000 pictures (`--train`), 5 seeds; it stops by 400 pictures as biased as those, as
-whoever knows of no groups would. DFR is then fitted on the features of that model: DFR-Tr on balanced training
-pictures, DFR-Val on 400 further pictures that hold all four groups alike, as do the 1,000 of the test. The probe on the
-untouched source is given beside them. Numbers go to claims/results/dfr_dominoes.json.
+EfficientNet-Lite0 at 64 px on 2,000 pictures, 5 seeds; it stops by 400 pictures as biased as those, as whoever knows of
+no groups would. DFR is then fitted on the features of that model: DFR-Tr on balanced training pictures, DFR-Val on 400
+further pictures that hold all four groups alike, as do the 1,000 of the test. The probe on the untouched source is
+given beside them. Numbers go to claims/results/dfr_dominoes.json.
 """
 
 from __future__ import annotations
@@ -28,9 +28,9 @@ TRAIN, HELD_OUT, TESTED = 2000, 400, 1000
 LEAST = 5.0
 
 
-def scores(dominoes: Dominoes, correlation: float, seed: int, count: int, folder: Path) -> dict[str, Any]:
+def scores(dominoes: Dominoes, correlation: float, seed: int, folder: Path) -> dict[str, Any]:
     """Test accuracy and that of the worst group; None where the method is not defined."""
-    train, biased = dominoes.draw(count, correlation), dominoes.draw(HELD_OUT, correlation)
+    train, biased = dominoes.draw(TRAIN, correlation), dominoes.draw(HELD_OUT, correlation)
     balanced, test = dominoes.draw(HELD_OUT, 0.5), dominoes.draw(TESTED, 0.5)
     known = joined("dominoes with known groups", {"train": train, "validation": balanced, "test": test})
     unknown = joined("dominoes", {"train": train, "validation": biased, "test": test})
@@ -89,7 +89,6 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add_folders(parser)
     parser.add_argument("--seeds", type=int, default=5)
-    parser.add_argument("--train", type=int, default=TRAIN, metavar="PICTURES")
     parser.add_argument("--only", type=float, metavar="SHARE", help="one correlation, 0.95 or 1")
     options = parser.parse_args()
     result: dict[str, Any] = json.loads(RESULT.read_text()) if RESULT.exists() else {}
@@ -98,7 +97,7 @@ def main() -> None:
         for seed in range(options.seeds):
             with tempfile.TemporaryDirectory() as folder:
                 dominoes = Dominoes(options.fashion_mnist, options.mnist, seed)
-                found.append(scores(dominoes, correlation, seed, options.train, Path(folder)))
+                found.append(scores(dominoes, correlation, seed, Path(folder)))
         result[f"{correlation:.2f}"] = {"scores": found}
         write(RESULT, result, findings(result))
 

@@ -71,7 +71,7 @@ EXPERIMENTS = (
     Experiment("views", "--methods freeze --views 1,16", FASHION),
     Experiment("weight_selection", "--only bbc --labels 200 --epochs 5 --max-tokens 32", (), TEXTS),
     Experiment("head2toe_depth", "--seeds 3 --labels 200", BOTH),
-    Experiment("dfr_dominoes", "--seeds 3 --train 1000", BOTH),
+    Experiment("dfr_dominoes", "--seeds 3", BOTH),
     Experiment("pro2_shift", "--seeds 3", BOTH),
     Experiment("steps_to_parity", "--only digits-200 --heads solved --methods lora,bitfit --seeds 3 --epochs 16"),
     Experiment("low_rank_regression"),
