@@ -92,11 +92,15 @@ def small_disk(tmp_path: Path) -> Iterator[Callable[[int], Path]]:
     place = tmp_path / "disk"
     place.mkdir()
 
+    def mount(options: str, *, check: bool) -> subprocess.CompletedProcess[str]:
+        words = ["mount", "-t", "tmpfs", "-o", options, "none", str(place)]
+        return subprocess.run(words, capture_output=True, text=True, check=check)
+
     def sized(count: int) -> Path:
-        how = f"remount,size={count}" if place.is_mount() else f"size={count}"
-        words = ["mount", "-t", "tmpfs", "-o", how, "none", str(place)]
-        if subprocess.run(words, capture_output=True, check=False).returncode:
-            pytest.skip("no disk can be mounted here")
+        if place.is_mount():
+            mount(f"remount,size={count}", check=True)
+        elif (tried := mount(f"size={count}", check=False)).returncode:
+            pytest.skip(f"no disk can be mounted here, which takes root: {tried.stderr.strip()}")
         return place
 
     yield sized
