@@ -54,9 +54,9 @@ def outcome(folder: Path) -> dict[str, Any]:
 
 def checkpoint_every_epoch() -> None:
     """Instead of every minute: a test has not so much time."""
-    from bequest.comparison import comparing
+    from bequest.comparison import setup
 
-    comparing.Context = partial(comparing.Context, checkpoint_every_s=0.0)  # pyright: ignore[reportPrivateImportUsage]
+    setup.Context = partial(setup.Context, checkpoint_every_s=0.0)  # pyright: ignore[reportPrivateImportUsage]
 
 
 def carried_out(jobs: list[dict[str, Any]]) -> list[dict[str, Any]]:

@@ -292,9 +292,9 @@ def test_a_cluster_that_is_gone_is_no_full_disk(tmp_path: Path, monkeypatch: pyt
 
     monkeypatch.setattr(on_ray._Tasks, "next", gone)
     found = type("Ray", (), {"put": lambda self, value: value, "remote": lambda self, task: Task(), "cancel": gone})()
-    work: Any = type("Work", (), {"parcel": lambda self: None})()
+    trials: Any = type("Trials", (), {"setup": None, "parcel": lambda self: None})()
     with pytest.raises(RunError, match=r"^The connection to Ray's cluster was lost \(The channel is closed\.\)"):
-        list(on_ray.on_ray(found, Resources(), work, [iter_of(Call("full", 0))]))
+        list(on_ray.on_ray(found, Resources(), trials, [iter_of(Call("full", 0))]))
 
 
 def iter_of(call: Call) -> Any:

@@ -6,58 +6,13 @@ of one part, a search for hyperparameters one of many. A runner drives jobs and 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Mapping, Sequence
+from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol, TypeVar
+from typing import Any, TypeVar
 
-from bequest.comparison.folder import RunFolder
-from bequest.comparison.tuning import Attempted
-from bequest.core.results import TrialRecord
-from bequest.engine.context import Context
+from bequest.comparison.trials import Trials
 
 Asked = TypeVar("Asked")
-
-
-class Work(Protocol):
-    """A comparison, as a runner sees it.
-
-    Attributes:
-        context: Of the process that it is in.
-        folder: Where trials are kept.
-        environment: Versions and machine that it is carried out on, for records.
-    """
-
-    context: Context
-    folder: RunFolder
-    environment: dict[str, Any]
-
-    def trial(self, name: str, seed: int) -> TrialRecord:
-        """Carry out a trial; its files are in the folder then."""
-        ...
-
-    def attempt(self, name: str, seed: int, settings: Mapping[str, Any]) -> Attempted:
-        """Try a setting of a method."""
-        ...
-
-    def prepare(self, name: str, seed: int) -> None:
-        """Make the frozen passes of all that is planned up to here, in this order."""
-        ...
-
-    def parcel(self) -> Parcel:
-        """What another process makes the same work of."""
-        ...
-
-
-class Parcel(Protocol):
-    """Work that can be pickled."""
-
-    def opened(self, note: Callable[[str], None]) -> Work:
-        """The work, in a process of another.
-
-        Args:
-            note: Told what the user should know.
-        """
-        ...
 
 
 @dataclass(frozen=True)
@@ -74,11 +29,11 @@ class Call:
     seed: int
     settings: dict[str, Any] | None = None
 
-    def of(self, work: Work) -> Any:
+    def of(self, trials: Trials) -> Any:
         """Carried out: a `TrialRecord`, or an `Attempted`."""
         if self.settings is None:
-            return work.trial(self.method, self.seed)
-        return work.attempt(self.method, self.seed, self.settings)
+            return trials.trial(self.method, self.seed)
+        return trials.attempt(self.method, self.seed, self.settings)
 
     def __str__(self) -> str:
         what = "" if self.settings is None else f", with the settings {self.settings}"
@@ -87,16 +42,16 @@ class Call:
 
 Job = Generator[Call, Any, Any]
 
-Runner = Callable[[Work, Sequence[Job]], Generator[tuple[int, Any]]]
-"""From work and jobs to what each job comes to, with its number, as they end."""
+Runner = Callable[[Trials, Sequence[Job]], Generator[tuple[int, Any]]]
+"""From what carries parts out and jobs to what each job comes to, with its number, as they end."""
 
 
-def in_process(work: Work, jobs: Sequence[Job]) -> Generator[tuple[int, Any]]:
+def in_process(trials: Trials, jobs: Sequence[Job]) -> Generator[tuple[int, Any]]:
     """The runner that does everything in this process, in order."""
     for number, job in enumerate(jobs):
         call, value = advance(job)
         while call is not None:
-            call, value = advance(job, call.of(work))
+            call, value = advance(job, call.of(trials))
         yield number, value
 
 

@@ -22,7 +22,8 @@ import torch
 
 import bequest
 from bequest.comparison.folder import RunFolder, locked
-from bequest.comparison.local import Call, Job, Work, advance
+from bequest.comparison.local import Call, Job, advance
+from bequest.comparison.trials import Trials
 from bequest.core.errors import BequestError, DataError, RunError, first_line
 from bequest.engine.cluster import Resources
 from bequest.engine.memory import enough_memory
@@ -34,13 +35,13 @@ _LOCK, _LOCK_EVERY_S = ".passes.lock", 0.05
 _LOOK_EVERY_S = 30.0
 
 
-def on_ray(ray: Any, asked: Resources, work: Work, jobs: Sequence[Job]) -> Generator[tuple[int, Any]]:
+def on_ray(ray: Any, asked: Resources, trials: Trials, jobs: Sequence[Job]) -> Generator[tuple[int, Any]]:
     """The runner; with its first two arguments bound it is a `bequest.comparison.local.Runner`.
 
     Args:
         ray: The module, connected.
         asked: What one task has for itself.
-        work: The comparison.
+        trials: The comparison.
         jobs: What is to be done.
 
     Yields:
@@ -51,7 +52,7 @@ def on_ray(ray: Any, asked: Resources, work: Work, jobs: Sequence[Job]) -> Gener
             part each time that it was carried out; all else has ended then.
         BequestError: Whatever a part raises.
     """
-    tasks = _Tasks(ray, asked, work, jobs)
+    tasks = _Tasks(ray, asked, trials, jobs)
     try:
         for number in range(len(jobs)):
             yield from tasks.advance(number)
@@ -90,10 +91,10 @@ class Ended:
 class _Tasks:
     """Jobs, and the tasks that are under way for them."""
 
-    def __init__(self, ray: Any, asked: Resources, work: Work, jobs: Sequence[Job]) -> None:
-        self.ray, self.asked, self.work, self.jobs = ray, asked, work, jobs
+    def __init__(self, ray: Any, asked: Resources, trials: Trials, jobs: Sequence[Job]) -> None:
+        self.ray, self.asked, self.setup, self.jobs = ray, asked, trials.setup, jobs
         try:
-            self.parcel = ray.put(work.parcel())
+            self.parcel = ray.put(trials.parcel())
         except (TypeError, AttributeError, ValueError) as error:
             raise RunError(
                 f"The comparison cannot be sent to Ray's workers ({first_line(error)}); expected data, a source and "
@@ -123,7 +124,7 @@ class _Tasks:
 
         ready, _ = self.ray.wait(list(self.pending), num_returns=1, timeout=_LOOK_EVERY_S)
         if not ready and not self.asked.fit(self.ray):
-            self.work.context.say(f"No machine of the cluster has {self.asked} now; waiting for one.")
+            self.setup.context.say(f"No machine of the cluster has {self.asked} now; waiting for one.")
         for ref in ready:
             number, call, attempt = self.pending.pop(ref)
             try:
@@ -140,14 +141,14 @@ class _Tasks:
 
     def take(self, call: Call, done: Ended) -> None:
         """Keep what a trial left, and say what its worker has to say."""
-        self.work.folder.unpack(call.method, call.seed, done.files)
+        self.setup.folder.unpack(call.method, call.seed, done.files)
         for note in done.notes:
-            self.work.context.say(note)
+            self.setup.context.say(note)
         if not self.environment:
-            self.environment = self.work.environment = {**done.environment, "ray": self.ray.__version__}
+            self.environment = self.setup.environment = {**done.environment, "ray": self.ray.__version__}
         differing = [name for name, value in done.environment.items() if self.environment[name] != value]
         if differing:
-            self.work.context.say(
+            self.setup.context.say(
                 f"Workers of Ray differ in {', '.join(differing)}: the last digits of what they compute may, too."
             )
 
@@ -155,7 +156,7 @@ class _Tasks:
         """Carry a part out once more whose worker or machine is gone, or give it up."""
         reason = first_line(error)
         if attempt < ATTEMPTS:
-            self.work.context.say(f"A worker of Ray was lost with {call} ({reason}); it is carried out again.")
+            self.setup.context.say(f"A worker of Ray was lost with {call} ({reason}); it is carried out again.")
             self.begin(number, call, attempt + 1)
             return
         self.lost.append(
@@ -186,30 +187,30 @@ def carry_out(versions: Mapping[str, str], parcel: Sequence[Any], call: Call, th
         )
     torch.set_num_threads(threads)
     opened = _opened(parcel[0])
-    work = opened.work
+    trials, setup = opened.trials, opened.trials.setup
     with TemporaryDirectory(prefix="bequest-") as folder:
-        work.folder = RunFolder(Path(folder))
+        setup.folder = RunFolder(Path(folder))
         # What lacks memory here lacks it in the part too, which tells it.
-        with _turn(work.context.store.folder), suppress(MemoryError), enough_memory():
-            work.prepare(call.method, call.seed)
-        value = call.of(work)
-        files = work.folder.packed(call.method, call.seed) if call.settings is None else {}
+        with _turn(setup.context.store.folder), suppress(MemoryError), enough_memory():
+            trials.prepare(call.method, call.seed)
+        value = call.of(trials)
+        files = setup.folder.packed(call.method, call.seed) if call.settings is None else {}
     notes, opened.notes[:] = list(opened.notes), []
-    return Ended(value, files, notes, work.environment)
+    return Ended(value, files, notes, setup.environment)
 
 
 @dataclass
 class _Opened:
-    """The work of a worker's process.
+    """The comparison in a worker's process.
 
     Attributes:
         ref: Its place in the object store.
-        work: The work.
+        trials: The comparison.
         notes: What is to be said of it.
     """
 
     ref: Any
-    work: Work
+    trials: Trials
     notes: list[str] = field(default_factory=list[str])
 
 
