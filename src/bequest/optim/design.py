@@ -7,12 +7,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
 from typing import Any
 
 import numpy as np
-import torch
-from torch import Tensor
 
 from bequest.core.plan import Features
 
@@ -79,7 +76,6 @@ class Design:
         rotation: Into the samples' span, where they are fewer than the width; else None.
         whole: The only block, where one holds all; else None.
         removed: (rank, directions), orthonormal: taken out of every row; None for nothing.
-        precision: Of the blocks.
     """
 
     values: Array
@@ -89,7 +85,6 @@ class Design:
     rotation: Rotation | None = None
     whole: Array | None = None
     removed: Array | None = None
-    precision: type[np.floating[Any]] = np.float64
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -106,14 +101,7 @@ class Design:
         for block in blocks(self.values, self.rows):
             block -= self.mean
             block /= self.scale
-            block = block if self.removed is None else _without(block, self.removed)
-            yield block.astype(self.precision, copy=False)
-
-    @cached_property
-    def single(self) -> Design:
-        """The same in float32."""
-        whole = None if self.whole is None else self.whole.astype(np.float32)
-        return replace(self, whole=whole, precision=np.float32)
+            yield block if self.removed is None else _without(block, self.removed)
 
     def without(self, directions: Array) -> Design:
         """The same features less their parts along some orthonormal directions (rank, count)."""
@@ -189,12 +177,6 @@ def outputs(values: Array, rows: Array, heads: Iterable[tuple[Array, Array]]) ->
     weight, bias = np.concatenate(weights), np.concatenate(biases)
     found = np.concatenate([block @ weight.T + bias for block in blocks(values, rows)])
     return np.split(found, np.cumsum([len(b) for b in biases[:-1]]), 1)
-
-
-def product(x: Tensor, weight: Array) -> Array:
-    """A matrix product in the dtype of `x` (rows, inner), as float64: (inner, columns) → (rows, columns)."""
-    # Thin products are two to three times as fast in torch as in numpy, whatever the dtype.
-    return (x @ torch.from_numpy(weight).to(x.dtype)).numpy().astype(np.float64)
 
 
 def parts(design: Design, *arrays: Array) -> Iterator[tuple[Array, ...]]:

@@ -22,11 +22,9 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import torch
 from scipy.optimize import minimize
-from torch import Tensor
 
-from bequest.optim.design import Array, product
+from bequest.optim.design import Array
 
 Norm = Callable[[Array], Array]
 
@@ -37,8 +35,6 @@ _MOST_ROUNDS = 60
 _FEWEST_ENTERING = 20
 _FINER = 0.1
 _FINEST = 1e-13
-_SINGLE = 1e-5
-"""Rounds less exact than this are carried out in float32."""
 
 
 def per_feature(weight: Array) -> Array:
@@ -112,7 +108,7 @@ def null(x: Columns, labels: Array, num_classes: int) -> Sparse:
     bias = np.log(np.maximum(counts, 1e-9) / len(labels))
     weight = np.zeros((len(x.values), num_classes))
     _, residual = _loss(np.tile(bias, (len(labels), 1)), labels)
-    gradient = product(torch.from_numpy(x.values), residual)
+    gradient = _gradient(x, residual)
     return Sparse(weight, bias, gradient, float(np.abs(residual.sum(0)).max()))
 
 
@@ -153,11 +149,11 @@ def fit(
         working = np.union1d(np.flatnonzero(held), entering)
         # No round is much more exact than its working set deserves.
         sought = max(_FINEST, min(_FINER * sought, _FINER * violations.max(initial=0.0)))
-        block = torch.from_numpy(x.values[working]).to(torch.float32 if sought >= _SINGLE else torch.float64)
+        block = x.values[working].astype(np.float64)
         weight[working], bias = _solve(block, labels, weight[working], bias, penalty, norm, sought)
-        _, residual = _loss(product(block.T, weight[working]) + bias, labels)
-        gradient = product(torch.from_numpy(x.values), residual)
-        gradient[working] = product(block, residual)
+        _, residual = _loss(block.T @ weight[working] + bias, labels)
+        gradient = _gradient(x, residual)
+        gradient[working] = block @ residual
         violation = max(_violations(weight, gradient, penalty, norm).max(initial=0.0), np.abs(residual.sum(0)).max())
         found = Sparse(weight, bias, gradient, float(violation))
         if violation <= tolerance:
@@ -181,8 +177,13 @@ def path(
         yield found
 
 
+def _gradient(x: Columns, residual: Array) -> Array:
+    """Of the cross-entropy by all weights: there are so many that they stay in float32."""
+    return (x.values @ residual.astype(np.float32)).astype(np.float64)
+
+
 def _solve(
-    x: Tensor, labels: Array, weight: Array, bias: Array, penalty: float, norm: Norm, tolerance: float
+    x: Array, labels: Array, weight: Array, bias: Array, penalty: float, norm: Norm, tolerance: float
 ) -> tuple[Array, Array]:
     """Weight (features, classes) and bias of the working set `x` (features, samples), zeros exact."""
     sizes = norm(weight)
@@ -194,8 +195,8 @@ def _solve(
 
     def objective(flat: Array) -> tuple[float, Array]:
         u, v, b = split(flat)
-        loss, residual = _loss(product(x.T, u * v) + b, labels)
-        gradient = product(x, residual)
+        loss, residual = _loss(x.T @ (u * v) + b, labels)
+        gradient = x @ residual
         by_u = (gradient * v).sum(1, keepdims=True) if u.shape[1] == 1 else gradient * v
         by_v = gradient * u
         by_u += penalty * u
@@ -208,19 +209,19 @@ def _solve(
     begin = np.concatenate([u.ravel(), v.ravel(), bias])
     u, v, bias = split(minimize(objective, begin, jac=True, method="L-BFGS-B", options=options).x)
     weight = u * v
-    _, residual = _loss(product(x.T, weight) + bias, labels)
-    gradient = product(x, residual)
+    _, residual = _loss(x.T @ weight + bias, labels)
+    gradient = x @ residual
     ahead = norm(weight - gradient)
     # Uphill (w·∇ ≥ 0) a group has faded on its way to the other side of 0, where u and v cannot follow: start again.
     uphill = ahead**2 <= norm(weight) ** 2 + norm(gradient) ** 2
     return np.where((ahead <= penalty) | uphill, 0.0, weight), bias
 
 
-def _factors(x: Tensor, labels: Array, weight: Array, bias: Array, penalty: float, norm: Norm) -> tuple[Array, Array]:
+def _factors(x: Array, labels: Array, weight: Array, bias: Array, penalty: float, norm: Norm) -> tuple[Array, Array]:
     """U and v of equal norms whose product is the weight; for groups that leave 0, a small step down the gradient."""
     sizes = norm(weight)
-    _, residual = _loss(product(x.T, weight) + bias, labels)
-    gradient = product(x, residual)
+    _, residual = _loss(x.T @ weight + bias, labels)
+    gradient = x @ residual
     leaving = (sizes == 0) & (norm(gradient) > penalty)
     roots = np.sqrt(np.where(leaving, 1e-3 * max(1.0, sizes.max(initial=0.0)), sizes))
     directions = np.where(leaving, -gradient, weight)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -60,7 +60,7 @@ class LinearSolver:
 
     folds: int = 5
     penalty: float | None = None
-    penalties: tuple[float, ...] = PENALTIES
+    penalties: tuple[float, ...] = field(default_factory=lambda: PENALTIES)
 
     def __call__(
         self, *parts: Features, seed: int, earlier: dict[str, Any] | None = None

@@ -2,11 +2,10 @@ r"""Multinomial logistic regression with an L2 penalty, solved to convergence.
 
     min over W, b of  (1/n) Σ_i −log softmax(W x_i + b)[y_i] + (λ/2) ‖W‖²
 
-by L-BFGS (Liu & Nocedal 1989), in float32 until the gradient is small and from there on in float64. The features are
-centred and divided by one number, their root-mean-square norm, so that λ means the same for every source; the solution
-is then written back in the features' own units. The intercept has no penalty, so centring does not move the optimum.
-Where there are more features than samples the problem is rotated into the samples' span first, which leaves the optimum
-as it is and the cost small.
+by L-BFGS (Liu & Nocedal 1989). The features are centred and divided by one number, their root-mean-square norm, so that
+λ means the same for every source; the solution is then written back in the features' own units. The intercept has no
+penalty, so centring does not move the optimum. Where there are more features than samples the problem is rotated into
+the samples' span first, which leaves the optimum as it is and the cost small.
 """
 
 from __future__ import annotations
@@ -14,13 +13,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
-import torch
 from scipy.optimize import minimize
 
-from bequest.optim.design import Array, Design, parts, product, warm_path
-
-_SINGLE = 1e-5
-"""The tolerance that float32 products still reach; they take less than half as long as float64's."""
+from bequest.optim.design import Array, Design, parts, warm_path
 
 
 def fit_logistic(
@@ -45,38 +40,35 @@ def fit_logistic(
         Weights and, in the last column, intercepts: (classes, width + 1).
     """
     begin = np.zeros((num_classes, x.rank + 1)) if start is None else start
-    theta = _descend(x.single, labels, penalty, begin, max(tolerance, _SINGLE))
-    return theta if tolerance >= _SINGLE else _descend(x, labels, penalty, theta, tolerance)
 
-
-def _descend(x: Design, labels: Array, penalty: float, begin: Array, tolerance: float) -> Array:
     def objective(flat: Array) -> tuple[float, Array]:
         theta = flat.reshape(begin.shape)
         loss, gradient = 0.0, np.zeros(begin.shape)
         for block, chosen in parts(x, labels):
-            loss += _add_gradient(torch.from_numpy(block), chosen, theta, gradient)
+            loss += _add_gradient(block, chosen, theta, gradient)
         gradient /= len(labels)
-        gradient[:, :-1] += penalty * theta[:, :-1]
-        return loss / len(labels) + 0.5 * penalty * float(np.sum(theta[:, :-1] ** 2)), gradient.ravel()
+        weight = theta[:, :-1]
+        gradient[:, :-1] += penalty * weight
+        return loss / len(labels) + 0.5 * penalty * float(np.vdot(weight, weight)), gradient.ravel()
 
     options = {"maxiter": 2000, "maxfun": 4000, "gtol": tolerance, "ftol": 0.0, "maxcor": 20}
-    found = minimize(objective, begin.ravel(), jac=True, method="L-BFGS-B", options=options)
-    return found.x.reshape(begin.shape)
+    return minimize(objective, begin.ravel(), jac=True, method="L-BFGS-B", options=options).x.reshape(begin.shape)
 
 
-def _add_gradient(x: torch.Tensor, labels: Array, theta: Array, gradient: Array) -> float:
-    """Summed cross-entropy of a block; its gradient is added to `gradient`. Only the two products are in x's dtype."""
+def _add_gradient(x: Array, labels: Array, theta: Array, gradient: Array) -> float:
+    """Summed cross-entropy of a block; its gradient is added to `gradient`."""
     rows = np.arange(len(labels))
-    logits = product(x, theta[:, :-1].T) + theta[:, -1]
+    logits = x @ theta[:, :-1].T
+    logits += theta[:, -1]
     logits -= logits.max(1, keepdims=True)
     chosen = logits[rows, labels]
     np.exp(logits, out=logits)
-    total = logits.sum(1, keepdims=True)
-    logits /= total
+    total = logits.sum(1)
+    logits /= total[:, None]
     logits[rows, labels] -= 1
-    gradient[:, :-1] += product(x.T, logits).T
+    gradient[:, :-1] += logits.T @ x
     gradient[:, -1] += logits.sum(0)
-    return float(np.sum(np.log(total[:, 0]) - chosen))
+    return float(np.log(total).sum() - chosen.sum())
 
 
 def path(
