@@ -24,7 +24,7 @@ KINDS = ("image", "text")
 NAMES = tuple(methods())
 QUICK = {
     **{"epochs": 3, "batch_size": 8, "patience": 0, "learning_rate": 1e-2},
-    **{"fit_on": "train", "target": 16, "folds": 2, "refits": 2},
+    **{"fit_on": "train", "target": 16, "folds": 2, "refits": 2, "direction_penalty": 1e-2},
 }
 
 # All tests of a method one after another: its graphs are exported once for them.

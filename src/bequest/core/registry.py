@@ -85,7 +85,7 @@ class MethodInfo:
     @property
     def hyperparameters(self) -> tuple[Hyperparameter, ...]:
         """Every field, those of nested records included, with defaults by modality."""
-        return tuple(_hyperparameters(self.cls))
+        return _hyperparameters(self.cls)
 
     @property
     def trains(self) -> bool:
@@ -217,7 +217,8 @@ def _default(f: Field[Any]) -> Any:
     return f.default_factory() if f.default_factory is not MISSING else f.default
 
 
-def _hyperparameters(cls: Any) -> list[Hyperparameter]:
+@cache
+def _hyperparameters(cls: Any) -> tuple[Hyperparameter, ...]:
     docs, hints = attribute_docs(cls), typing.get_type_hints(cls, include_extras=True)
     by_modality: Mapping[str, Any] = getattr(cls, "defaults", {})
     found: list[Hyperparameter] = []
@@ -235,7 +236,7 @@ def _hyperparameters(cls: Any) -> list[Hyperparameter]:
             hint, search = _plain(hints[f.name])
             kind, choices = _kind(hint)
             found.append(Hyperparameter(f.name, kind, choices, default, docs.get(f.name, ""), search=search))
-    return found
+    return tuple(found)
 
 
 def _plain(hint: Any) -> tuple[Any, Search | None]:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from functools import cache
 from itertools import zip_longest
 from pathlib import Path
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 from markupsafe import Markup, escape
 
@@ -13,6 +14,9 @@ from bequest.core.results import WORST_GROUP, Leaderboard, Row, TrialRecord, ato
 from bequest.report import canvas, costs, learning, per_class, plots, questions, samples, units
 from bequest.report.distilling import similarities
 from bequest.report.verdict import criterion, finished, sentences
+
+if TYPE_CHECKING:
+    from jinja2 import Environment
 
 _MAX_PAIRS = 6
 _MAX_TARGETS = 6
@@ -40,6 +44,11 @@ def render(board: Leaderboard, examples: Examples | None = None) -> str:
 
 def fill(template: str, values: dict[str, Any]) -> str:
     """A template of this package with its values."""
+    return _environment().get_template(template).render(values)
+
+
+@cache
+def _environment() -> Environment:
     from jinja2 import Environment, PackageLoader, StrictUndefined
 
     environment = Environment(
@@ -50,7 +59,7 @@ def fill(template: str, values: dict[str, Any]) -> str:
         lstrip_blocks=True,
     )
     environment.filters["soft"] = _soft
-    return environment.get_template(template).render(values)
+    return environment
 
 
 def _soft(name: str) -> Markup:
