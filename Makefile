@@ -6,7 +6,8 @@ PYTHON ?= python3
 PIP_ARGS ?=
 BIN := .venv/bin
 SECONDS ?= 60
-READERS ?= csv tsv json jsonl corpus images records runs shards tar parquet features safetensors adapter_config
+READERS ?= csv tsv json jsonl corpus images records runs shards tar parquet features safetensors adapter_config \
+  gguf saved_datasets
 PIP_INSTALL = $(BIN)/python -m pip install --disable-pip-version-check $(PIP_ARGS)
 
 # Pyright would otherwise ask the network at every run whether there is a newer one.

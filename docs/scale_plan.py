@@ -168,7 +168,10 @@ def breaks(a: Assumed, m: Measured) -> list[str]:
         f"{per_machine:.1f} Gbit/s of {a.link_gbit:g}. What breaks first is the list of files: loose images are listed "
         f"by one process, which holds a name and a size for each, about 300 bytes, {size(a.images * 300)} for all; so "
         f"keep them in tars or Parquet files. {shards:,.0f} shards are 4,096 tasks, about "
-        f"{shards / 4096:.0f} shards each, and a manifest of about {size(shards * 150)}.",
+        f"{shards / 4096:.0f} shards each, and a manifest of about {size(shards * 150)}. A pass "
+        f"that goes on has the process that begins it compare all that is finished with its checksums: up to "
+        f"{size(a.images * m.record_bytes)}, {duration(a.images * m.record_bytes / a.disk_mb_s / 1e6 / 3600)} at "
+        f"{a.disk_mb_s:g} MB/s.",
         f"**accelerate** gives way by the store: training everything keeps each encoded sample, "
         f"{size(m.encoded_bytes)} of it, {size(a.images * m.encoded_bytes)} in all, "
         f"{m.encoded_bytes / a.image_bytes:.1f} times the JPEGs. Gradients are no bottleneck at "

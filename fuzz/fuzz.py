@@ -14,6 +14,7 @@ import importlib
 import io
 import json
 import os
+import struct
 import sys
 import tempfile
 import warnings
@@ -259,6 +260,53 @@ def adapters(changed: str) -> Reader:
     return Reader(read, lambda: [sound[changed]])
 
 
+def gguf() -> Reader:
+    """A quantised language model's header, which is walked before a library reads the file."""
+    with instrumented():
+        from bequest.sources.gguf_header import check_gguf
+
+    def text(content: bytes) -> bytes:
+        return struct.pack("<Q", len(content)) + content
+
+    def seeds() -> Iterable[bytes]:
+        entries = [
+            text(b"general.name") + struct.pack("<I", 8) + text(b"a model"),
+            text(b"general.size") + struct.pack("<IQ", 10, 7),
+            text(b"tokens") + struct.pack("<IIQ", 9, 8, 2) + text(b"a") + text(b"b"),
+            text(b"scores") + struct.pack("<IIQ2f", 9, 6, 2, 0.5, 1.0),
+            text(b"nested") + struct.pack("<IIQ", 9, 9, 1) + struct.pack("<IQ2B", 0, 2, 1, 2),
+        ]
+        tensor = text(b"token_embd.weight") + struct.pack("<I2QIQ", 2, 4, 2, 0, 0)
+        for version in (2, 3):
+            yield struct.pack("<4sIQQ", b"GGUF", version, 1, len(entries)) + b"".join(entries) + tensor + bytes(64)
+
+    return Reader(lambda data: check_gguf(written("x.gguf", data)), seeds)
+
+
+def saved_datasets() -> Reader:
+    """A folder of `save_to_disk`, of whose two files of JSON one is changed; or the card of a folder of files."""
+    import datasets
+
+    with instrumented():
+        from bequest.data import load
+    sound = FOLDER / "sound"
+    datasets.Dataset.from_dict({"text": ["a", "b"], "label": ["x", "y"]}).save_to_disk(str(sound))
+    files = {name: (sound / name).read_bytes() for name in ("state.json", "dataset_info.json")}
+    card = b"---\nconfigs:\n- config_name: default\n  data_files:\n  - split: train\n    path: data/*.csv\n---\n"
+
+    def read(data: bytes) -> None:
+        if data.startswith(b"---"):
+            written("files/data/a.csv", b"text,label\na,x\nb,y\n")
+            load(f"hf:{written('files/README.md', data).parent}")
+            return
+        changed = "state.json" if b"_data_files" in data else "dataset_info.json"
+        for name, content in {**files, changed: data}.items():
+            (sound / name).write_bytes(content)
+        load(sound)
+
+    return Reader(read, lambda: [*files.values(), card])
+
+
 READERS: dict[str, Callable[[], Reader]] = {
     "csv": lambda: table(".csv", texts),
     "tsv": lambda: table(".tsv", texts, task="regression"),
@@ -273,6 +321,8 @@ READERS: dict[str, Callable[[], Reader]] = {
     "parquet": parquet_tables,
     "features": features,
     "safetensors": lambda: adapters("adapter_model.safetensors"),
+    "gguf": gguf,
+    "saved_datasets": saved_datasets,
     "adapter_config": lambda: adapters("adapter_config.json"),
 }
 

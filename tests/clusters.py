@@ -39,6 +39,7 @@ def _started(**options: Any) -> Generator[Any]:
 
     with pytest.MonkeyPatch.context() as patch:
         patch.delenv("RAY_ADDRESS", raising=False)
+        patch.setenv("RAY_worker_niceness", "0")  # of 15, they come after whatever else the machine does
         # Workers import the tests' own modules by their names.
         patch.setenv("PYTHONPATH", str(Path(__file__).parent), prepend=os.pathsep)
         made = Cluster(initialize_head=True, head_node_args={"num_cpus": 2, **options})

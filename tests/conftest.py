@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -46,11 +46,21 @@ def short_measurements() -> None:
 
 
 @pytest.fixture(scope="session", autouse=True)
-def few_penalties() -> None:
-    """To choose a head's from, for the path of all eleven is a fifth of the suite; tests of solvers have all."""
+def few_penalties() -> tuple[float, ...]:
+    """To choose a head's from, for the path of all eleven takes long; gives all of them."""
     from bequest.optim import linear
 
-    linear.PENALTIES = linear.PENALTIES[::5]
+    whole = linear.PENALTIES
+    linear.PENALTIES = whole[::5]
+    return whole
+
+
+@pytest.fixture
+def all_penalties(few_penalties: tuple[float, ...], monkeypatch: pytest.MonkeyPatch) -> None:
+    """For tests of solvers, and those that compare this process with another, which knows of none of this."""
+    from bequest.optim import linear
+
+    monkeypatch.setattr(linear, "PENALTIES", few_penalties)
 
 
 @pytest.fixture(autouse=True)
@@ -67,6 +77,20 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     folder = tmp_path / "cache"
     monkeypatch.setenv("BEQUEST_CACHE", str(folder))
     return folder
+
+
+@pytest.fixture
+def deepest(tmp_path: Path) -> Iterator[Path]:
+    """The innermost of 1,200 folders in `tmp_path / "data" / "ham"`; Python 3.11 cannot remove them by itself."""
+    folders = [tmp_path / "data" / "ham"]
+    folders[0].mkdir(parents=True)
+    for _ in range(1200):
+        folders.append(folders[-1] / "d")
+        os.mkdir(folders[-1])
+    yield folders[-1]
+    for folder in folders[::-1]:
+        for path in folder.iterdir():
+            path.unlink() if path.is_file() else path.rmdir()
 
 
 @pytest.fixture(scope="session")

@@ -205,7 +205,7 @@ def test_folder_of_another_task(told: Callable[..., str], given: Path, finished:
 
 @fault(
     "two processes in one run's folder",
-    happens="the second is refused: another process is at work there",
+    happens="the second is refused, where the file system has locks: another process is at work there",
     outcome="the first goes on, and nothing of it is touched",
 )
 def test_folder_where_another_process_is_at_work(told: Callable[..., str], finished: Path) -> None:
@@ -421,3 +421,16 @@ def unprivileged() -> Iterator[None]:
     finally:
         if is_root:
             os.seteuid(0)
+
+
+def test_lack_of_memory_anywhere_is_no_traceback(
+    told: Callable[..., str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from bequest.api import comparisons
+
+    def lacking(*_: Any, **__: Any) -> Any:
+        return bytes(10**15)
+
+    monkeypatch.setattr(comparisons, "run_comparison", lacking)
+    said = told("--methods", "linear_probe", "--out", tmp_path / "run")
+    assert "error: Memory did not suffice (none is left); expected room for" in said

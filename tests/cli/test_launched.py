@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 from processes import free_port
 
-pytestmark = pytest.mark.first
+pytestmark = [pytest.mark.first, pytest.mark.usefixtures("all_penalties")]
 
 Bequest = Callable[..., tuple[int, str, str]]
 

@@ -23,7 +23,7 @@ from bequest.core.observe import Silent
 from bequest.engine.cluster import Resources
 from bequest.sources import from_module
 
-pytestmark = pytest.mark.first
+pytestmark = [pytest.mark.first, pytest.mark.usefixtures("all_penalties")]
 
 ray = pytest.importorskip("ray")
 

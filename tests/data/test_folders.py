@@ -207,3 +207,10 @@ def test_names_of_files_that_are_no_text_are_escaped_and_those_of_classes_refuse
     root.rename(tmp_path / os.fsdecode(b"\xe9"))
     with pytest.raises(DataError, match=r"The path .*/\\udce9 is not in UTF-8; expected a name that can be written"):
         load(tmp_path / os.fsdecode(b"\xe9"))
+
+
+def test_folders_a_thousand_deep(tmp_path: Path, deepest: Path) -> None:
+    write(tmp_path / "data", "spam/1.txt", "ham/2.txt")
+    (deepest / "3.txt").write_text("deep")
+    task = load(tmp_path / "data")
+    assert sorted(task.classes[label] for label in task.labels) == ["ham", "ham", "spam"]

@@ -189,3 +189,36 @@ def test_saved_folders_that_nobody_saved(tmp_path: Path, file: str, content: str
     (tmp_path / "all" / file).write_text(content)
     with pytest.raises(DataError, match=told):
         load(tmp_path / "all")
+
+
+@pytest.mark.parametrize(
+    "name", ["{outside}/*.csv", "../secret/s.csv", "https://localhost:1/s.csv", "**/../../secret/*"]
+)
+@pytest.mark.parametrize("card", ["README.md", ".huggingface.yaml"])
+def test_a_card_names_no_files_elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, card: str) -> None:
+    monkeypatch.setattr("datasets.config.HF_DATASETS_CACHE", tmp_path / "cache")
+    for place in ("secret", "files"):
+        (tmp_path / place).mkdir()
+    (tmp_path / "secret" / "s.csv").write_text("text,label\nsecret,1\nb,0\n")
+    (tmp_path / "files" / "train.csv").write_text("text,label\na,1\nb,0\n")
+    named = name.format(outside=tmp_path / "secret")
+    told = f"configs:\n- config_name: default\n  data_files:\n  - split: train\n    path: '{named}'\n"
+    (tmp_path / "files" / card).write_text(f"---\n{told}---\n" if card == "README.md" else told)
+    with pytest.raises(DataError, match=rf"{card} names .*; expected the data's files below it"):
+        load(f"hf:{tmp_path / 'files'}")
+
+
+def test_a_card_may_name_files_of_its_folder_and_links_lead_nowhere(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("datasets.config.HF_DATASETS_CACHE", tmp_path / "cache")
+    (tmp_path / "files" / "data").mkdir(parents=True)
+    (tmp_path / "files" / "data" / "first.csv").write_text("text,label\na,1\nb,0\n")
+    (tmp_path / "files" / "other.csv").write_text("text,label\nc,1\nd,0\n")
+    told = "configs:\n- config_name: default\n  data_files: data/*.csv\n"
+    (tmp_path / "files" / "README.md").write_text(f"---\n{told}---\nWhat it is.\n")
+    assert [str(text) for text in load(f"hf:{tmp_path / 'files'}").samples] == ["a", "b"]
+    (tmp_path / "s.csv").write_text("text,label\nsecret,1\n")
+    (tmp_path / "files" / "data" / "second.csv").symlink_to(tmp_path / "s.csv")
+    with pytest.raises(DataError, match=r"files has a link to .*s\.csv; expected files within it"):
+        load(f"hf:{tmp_path / 'files'}")

@@ -128,3 +128,19 @@ def test_two_columns_of_one_name_are_refused(tmp_path: Path):
     for read in (load, as_shard):
         with pytest.raises(DataError, match=r"a\.parquet has several columns 'label'; expected a name for each"):
             read(path)
+
+
+@pytest.mark.parametrize("opened", [True, False], ids=["a file", "a path"])
+def test_large_cells_of_one_row_group_are_not_read_at_once(tmp_path: Path, opened: bool):
+    from pyarrow import parquet as written
+
+    path, pool, peak = tmp_path / "a.parquet", pyarrow.default_memory_pool(), 0
+    cells = [bytes([i]) * 2**20 for i in range(100)]
+    layout: dict[str, Any] = {"use_dictionary": False, "compression": "none", "write_batch_size": 4}
+    written.write_table(pyarrow.table({"image": cells, "label": ["x"] * 100}), path, data_page_size=2**20, **layout)
+    before = pool.bytes_allocated()
+    with path.open("rb") as file:
+        for number, (cell, _) in enumerate(parquet_rows(file if opened else path, "a", ("image", "label"), [0])):
+            assert cell == cells[number]
+            peak = max(peak, pool.bytes_allocated() - before)
+    assert number == 99 and peak < 60 * 2**20

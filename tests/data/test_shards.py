@@ -398,3 +398,17 @@ def test_a_damaged_parquet_file_is_named(tmp_path: Path):
     (tmp_path / "a.parquet").write_bytes(b"PAR1 and nothing")
     with pytest.raises(DataError, match=r"a.parquet cannot be read as a Parquet file"):
         items_at(tmp_path)
+
+
+def test_samples_of_tars_and_rows_hold_what_is_asked_for_alone(tmp_path: Path):
+    (tmp_path / "a.tar").write_bytes(tar_of({"1.jpg": b"one", "1.raw": b"x" * 10_000, "1.cls": b"7"}))
+    table_at(tmp_path / "b.parquet", {"image": [b"four"], "other": [b"x" * 10_000], "label": ["7"]})
+    for name, content in (("a.tar", b"one"), ("b.parquet", b"four")):
+        [item] = items_at(tmp_path / name, columns=Columns("image" if name == "b.parquet" else None, None))
+        assert (item.read(), item.num_bytes, item.label) == (content, len(content), "7")
+
+
+def test_folders_a_thousand_deep(tmp_path: Path, deepest: Path):
+    (deepest / "1.png").write_bytes(b"one")
+    [item] = items_at(tmp_path / "data")
+    assert item.read() == b"one" and item.key.count("/") == 1201

@@ -41,3 +41,9 @@ def test_memory_that_does_not_suffice_is_told_alike(make: Callable[[], object]) 
 def test_other_errors_pass() -> None:
     with pytest.raises(RuntimeError, match=r"^out of memory$"), enough_memory():
         raise RuntimeError("out of memory")
+
+
+def test_it_is_told_once() -> None:
+    with pytest.raises(MemoryError) as caught, enough_memory(), enough_memory():
+        bytes(10**15)
+    assert str(caught.value).count("did not suffice") == 1

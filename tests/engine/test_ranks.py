@@ -38,7 +38,7 @@ from bequest.engine.store import Store
 from bequest.engine.teaching import Teaching
 from bequest.engine.windows import divided
 
-pytestmark = pytest.mark.first
+pytestmark = [pytest.mark.first, pytest.mark.usefixtures("all_penalties")]
 
 QUICK = {"epochs": 2, "batch_size": 9, "patience": 0, "learning_rate": 1e-3, "target": 16, "refresh_every": 2}
 """Of 19 samples there are shares of 5 and 4, and in one batch a single sample, which one process has."""

@@ -16,7 +16,7 @@ from bequest import sources
 from bequest.core.errors import DataError, RunError
 from bequest.engine.cluster import Resources, connected
 
-pytestmark = pytest.mark.first
+pytestmark = [pytest.mark.first, pytest.mark.usefixtures("all_penalties")]
 
 
 @pytest.fixture(scope="module")

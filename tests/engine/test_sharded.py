@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import json
 import os
@@ -10,6 +11,7 @@ from collections.abc import Generator, Iterator
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
+from threading import Event, Thread
 from typing import Any
 
 import numpy as np
@@ -27,7 +29,7 @@ from bequest.data.arrays import read_samples
 from bequest.data.feature_files import FeatureWriter, read_features
 from bequest.data.shards import Columns, InputShard, find_shards
 from bequest.data.views import choose_views
-from bequest.engine import workers
+from bequest.engine import sharded, workers
 from bequest.engine.cluster import Resources
 from bequest.engine.context import Context
 from bequest.engine.runtime import choose_runtime
@@ -180,6 +182,45 @@ def test_a_damaged_file_is_made_again(tmp_path: Path, damage: str):
     Extraction(work_of(source, out), find_shards(data, "image", 6, Silent()), told).carry_out(made_here)
     assert told.notes[0] == f"{first.name} in {out} is damaged; it is computed again."
     assert {key: values.tobytes() for key, values in rows(out).items()} == {k: v.tobytes() for k, v in expected.items()}
+
+
+def test_a_file_that_is_out_of_reach_is_not_removed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    source, data, out = small(), folder_of(tmp_path / "data"), tmp_path / "out"
+    extraction(source, data, out).carry_out(made_here)
+    before = sorted(out.iterdir())
+    for error in (OSError(errno.EIO, "Input/output error"), TimeoutError("no answer")):
+
+        def unreachable(file: Any, name: str, error: OSError = error) -> Any:
+            raise DataError(f"{name} is no whole file of features") from error
+
+        monkeypatch.setattr(sharded, "read_whole", unreachable)
+        told = r"cannot be read now \(.*(error|answer)\); expected all .*Nothing was removed"
+        with pytest.raises(RunError, match=told):
+            extraction(source, data, out).carry_out(made_here)
+    assert sorted(out.iterdir()) == before
+
+
+def test_large_samples_wait_one_by_one():
+    room, done = sharded._Room(10), Event()
+    room.take(8)
+
+    def large() -> None:
+        room.take(50)
+        done.set()
+
+    thread = Thread(target=large)
+    thread.start()
+    assert not done.wait(0.05), "8 of 10 are taken"
+    room.give(8)
+    thread.join(10)
+    assert done.is_set(), "what is larger than all room waits for all of it, not for ever"
+
+
+def test_a_worker_of_other_versions_computes_nothing():
+    told = rf"A worker of Ray has bequest {bequest.__version__}.*began with, bequest 0\.0\.1"
+    worker = workers._Worker(torch.get_num_threads())
+    with pytest.raises(RunError, match=told):
+        worker.run(1, [None], {"bequest": "0.0.1", "torch": torch.__version__}, None, {}, [])
 
 
 @pytest.mark.parametrize(

@@ -70,6 +70,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             return options.command(options)
     except BequestError as error:
         return _said(error if this.number == 1 else _to_tell(error), 1)
+    except (MemoryError, RuntimeError) as error:
+        return _said(_lack_of_memory(error), 1)
     except KeyboardInterrupt:
         print("\nStopped. The same command goes on where this one was.", file=sys.stderr)
         return 130
@@ -97,6 +99,17 @@ def _only_one(options: Namespace) -> str:
         f"`bequest {options.command.__name__.replace('_', '-')}` runs in one process, but several were launched; "
         f"expected one of {known}. Start it without accelerate launch."
     )
+
+
+def _lack_of_memory(error: Exception) -> Exception:
+    """What to say where memory did not suffice; any other error is a fault of ours, and raised again."""
+    from bequest.engine.memory import LackOfMemory, enough_memory
+
+    try:
+        with enough_memory():
+            raise error
+    except LackOfMemory as told:
+        return told
 
 
 def _to_tell(error: BequestError) -> BequestError | None:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 
 from bequest.comparison.scoring import by_sample, inference
 from bequest.comparison.setup import Setup
@@ -52,13 +54,16 @@ class Ended:
         of_methods = {name: self._scores.get(criterion, {}).get(name, {}) for name in methods}
         return {name: {seed: own[seed] for seed in self.setup.draws if seed in own} for name, own in of_methods.items()}
 
+    @cached_property
+    def _places(self) -> dict[tuple[str, int], int]:
+        return {(entry.name, seed): place for place, (entry, seed) in enumerate(self.setup.planned)}
+
     def _enter(self, record: TrialRecord) -> None:
         """Put a record in its place among the trials, or in that of the one that stood there."""
-        setup = self.setup
-        places = {(entry.name, seed): place for place, (entry, seed) in enumerate(setup.planned)}
-        others = [t for t in self.trials if (t.method, t.seed) != (record.method, record.seed)]
-        is_known = len(others) < len(self.trials)
-        self.trials = sorted([*others, record], key=lambda t: places[t.method, t.seed])
+        setup, place = self.setup, self._places[record.method, record.seed]
+        at = bisect_left(self.trials, place, key=lambda t: self._places[t.method, t.seed])
+        is_known = (record.method, record.seed) in ((t.method, t.seed) for t in self.trials[at : at + 1])
+        self.trials[at : at + is_known] = [record]
         if record.error is None and not is_known:
             kept = setup.folder.test_outputs(record.method, record.seed)
             for criterion, scores in by_sample(setup.context, setup.sealed, setup.protocol.select_by, *kept).items():

@@ -196,6 +196,8 @@ class RunFolder:
             if name in files:
                 with atomic_open(folder / name) as file:
                     file.write(files[name])
+        if _RECORD in files:
+            self._tidy(folder)
 
     def keep_last_good(self, method: str, seed: int, fold: Path) -> Path:
         """Where the best weights of a fold that failed lie from now on, if it has left any: with its trial."""

@@ -25,7 +25,7 @@ from bequest.comparison.folder import RunFolder, locked
 from bequest.comparison.local import Call, Job, advance
 from bequest.comparison.trials import Trials
 from bequest.core.errors import BequestError, DataError, RunError, first_line
-from bequest.engine.cluster import Resources
+from bequest.engine.cluster import Resources, check_versions, versions
 from bequest.engine.memory import enough_memory
 
 ATTEMPTS = 4
@@ -115,7 +115,7 @@ class _Tasks:
             self.begin(number, call, 1)
 
     def begin(self, number: int, call: Call, attempt: int) -> None:
-        ref = self.task.remote(_versions(), [self.parcel], call, self.asked.threads)
+        ref = self.task.remote(versions(), [self.parcel], call, self.asked.threads)
         self.pending[ref] = number, call, attempt
 
     def next(self) -> Iterator[tuple[int, Any]]:
@@ -166,11 +166,11 @@ class _Tasks:
         )
 
 
-def carry_out(versions: Mapping[str, str], parcel: Sequence[Any], call: Call, threads: int) -> Ended:
+def carry_out(begun: Mapping[str, str], parcel: Sequence[Any], call: Call, threads: int) -> Ended:
     """What a worker does; it keeps the work for the next task.
 
     Args:
-        versions: Those that the comparison is made with.
+        begun: The versions that the comparison is made with.
         parcel: The place of the work in the object store, in a list, so that it is not read for every task.
         call: The part of the work.
         threads: To compute with.
@@ -179,12 +179,7 @@ def carry_out(versions: Mapping[str, str], parcel: Sequence[Any], call: Call, th
         RunError: Versions differ, or the work cannot be made here.
         BequestError: Whatever the part raises.
     """
-    if versions != _versions():
-        there, here = (", ".join(f"{name} {version}" for name, version in v.items()) for v in (versions, _versions()))
-        raise RunError(
-            f"A worker of Ray has {here}; expected the versions that the comparison began with, {there}. Install the "
-            "same on every machine of the cluster."
-        )
+    check_versions(begun)
     torch.set_num_threads(threads)
     opened = _opened(parcel[0])
     trials, setup = opened.trials, opened.trials.setup
@@ -246,10 +241,6 @@ def _turn(folder: Path) -> Generator[None]:
         yield
 
 
-def _versions() -> dict[str, str]:
-    return {"bequest": bequest.__version__, "torch": torch.__version__}
-
-
 def _place(error: Exception, here: str) -> str:
     """The address of the machine that an error of Ray comes from, as its text tells it; empty where it is here."""
     found = re.search(r"ip=([\d.:a-f]*[\da-f])", str(error))
@@ -258,6 +249,8 @@ def _place(error: Exception, here: str) -> str:
 
 def _own(error: Exception, place: str) -> Exception:
     """What a part raised, with what to know of where it did."""
+    if isinstance(error, ConnectionError):
+        return DataError(f"A worker of Ray cannot reach what it reads ({first_line(error)}); expected the data there.")
     if isinstance(error, DataError) and place:
         return DataError(f"{error} A worker of Ray at {place} says so; the data must lie at the same paths there.")
     if isinstance(error, BequestError | OSError) or "failed to import" not in str(error):

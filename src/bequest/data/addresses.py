@@ -129,13 +129,16 @@ def takes_from(address: str, folder: str) -> bool:
 
 def _walk(system: Any, folder: str) -> Iterator[dict[str, Any]]:
     """Folder by folder, for a file's entry takes a kilobyte; fsspec's own walk leaves out what cannot be listed."""
-    for entry in system.ls(folder, detail=True):
-        if entry["name"].rstrip("/") == folder.rstrip("/"):
-            continue  # object stores keep a folder as an object of its name
-        if entry["type"] == "directory":
-            yield from _walk(system, entry["name"])
-        else:
-            yield entry
+    todo = [folder]
+    while todo:
+        folder = todo.pop()
+        for entry in system.ls(folder, detail=True):
+            if entry["name"].rstrip("/") == folder.rstrip("/"):
+                continue  # object stores keep a folder as an object of its name
+            if entry["type"] == "directory":
+                todo.append(entry["name"])
+            else:
+                yield entry
 
 
 def _is_file(entry: Mapping[str, Any]) -> bool:

@@ -262,6 +262,12 @@ def read_whole(file: Any, name: str) -> FeatureParquet:
     return end
 
 
+def is_out_of_reach(error: DataError) -> bool:
+    """Whether a file could not be fetched, which tells nothing of what is in it: pyarrow's errors have no number."""
+    cause = error.__cause__
+    return isinstance(cause, OSError) and (type(cause) is not OSError or cause.errno is not None)
+
+
 def row_groups(path: Path, layer: str) -> list[RowGroup]:
     """Where a layer's numbers lie in a file, and of which samples they are.
 

@@ -313,15 +313,21 @@ def _refuse_folder(error: OSError) -> NoReturn:
 def _files_below(folder: Path, found: _Found) -> Iterator[str]:
     """Every file below a folder, through links to folders within the given one too, each folder once."""
     seen: set[str] = set()
-    for parent, names, files in os.walk(folder, followlinks=True, onerror=_refuse_folder):
+    todo = [str(folder)]
+    while todo:  # os.walk calls itself for every level, of which there may be a thousand
+        parent = todo.pop()
         real = os.path.realpath(parent)
         if real in seen:  # a link that leads back up would not end
-            names.clear()
             continue
         seen.add(real)
-        names[:] = [name for name in names if not found.leads_out(os.path.join(parent, name))]
-        paths = (os.path.join(parent, name) for name in files)
-        yield from (path for path in paths if not found.leads_out(path))
+        try:
+            with os.scandir(parent) as entries:
+                inside = [(entry.path, entry.is_dir()) for entry in entries]
+        except OSError as error:
+            _refuse_folder(error)
+        inside = [(path, is_folder) for path, is_folder in inside if not found.leads_out(path)]
+        yield from (path for path, is_folder in inside if not is_folder)
+        todo += [path for path, is_folder in inside if is_folder]
 
 
 def _is_hidden(path: Path) -> bool:

@@ -5,6 +5,7 @@ Texts and labels are copied to disk as those of any table; images are decoded fr
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
@@ -25,6 +26,8 @@ PREFIX = "hf:"
 _BATCH_ROWS = 1000
 _SAVED_FILES = ("dataset_dict.json", "dataset_info.json")
 _STATE_FILE = "state.json"
+_CARDS = ("README.md", ".huggingface.yaml")
+"""Where a folder tells which of its files are data."""
 _LISTS = ("List", "LargeList", "Sequence")
 
 
@@ -54,9 +57,11 @@ def opened_dataset(name: str) -> Any:
         if is_saved(folder):
             return datasets.load_from_disk(str(folder))
         if folder.is_dir():
-            return datasets.load_dataset(str(folder))
+            return _of_files(datasets, folder)
         base, _, configuration = name.partition(":")
         return datasets.load_dataset(base, configuration or None)
+    except DataError:
+        raise
     except Exception as error:  # the library meets a stranger's files with whatever they lead it to
         told = str(error).strip() or type(error).__name__
         raise DataError(
@@ -97,6 +102,47 @@ def dataset_table(data: Any, place: str) -> Table:
     return replace(table, place=place, notes=(*table.notes, *notes))
 
 
+def _of_files(datasets: Any, folder: Path) -> Any:
+    """The dataset of a folder's files, which its card may name, none of them elsewhere."""
+    for card in (folder / name for name in _CARDS):
+        if card.is_file():
+            _inner_names(card, list(_told_by(card)), "the data's files below it")
+    builder = datasets.load_dataset_builder(str(folder))
+    root = folder.resolve()
+    for file in (file for files in (builder.config.data_files or {}).values() for file in files):
+        if not Path(file).resolve().is_relative_to(root):
+            raise DataError(f"{folder} has a link to {Path(file).resolve()}; expected files within it. Copy it there.")
+    builder.download_and_prepare()
+    return builder.as_dataset()
+
+
+def _told_by(card: Path) -> Iterator[Any]:
+    """The names of files and folders in a card's metadata, which Markdown has between two lines of dashes."""
+    import yaml
+
+    text = card.read_text(encoding="utf-8", errors="replace")
+    if card.suffix == ".md":
+        found = re.match(r"\s*---\s*\n(.*?)\n---", text, re.S)
+        text = found[1] if found else ""
+    seen: set[int] = set()
+    todo: list[Any] = [yaml.safe_load(text)]
+    while todo:
+        value = todo.pop()
+        if id(value) in seen:  # an alias
+            continue
+        seen.add(id(value))
+        if isinstance(value, Mapping):
+            yield from (name for key in ("data_files", "data_dir", "path") for name in _names(value.get(key)))
+            todo += value.values()
+        elif isinstance(value, list):
+            todo += value
+
+
+def _names(value: Any) -> list[Any]:
+    """A name, or a list's; what else there is stands deeper."""
+    return [name for name in (value if isinstance(value, list) else [value]) if isinstance(name, str)]
+
+
 def _check_saved(folder: Path) -> None:
     """Refuse what `save_to_disk` does not write: files of another shape, and names that lead out of the folder."""
     splits = [folder]
@@ -126,14 +172,15 @@ def _described(file: Path) -> dict[str, Any]:
     return cast(dict[str, Any], found)
 
 
-def _inner_names(file: Path, names: Any) -> list[str]:
+def _inner_names(
+    file: Path, names: Any, expected: str = "files and folders beside it, as save_to_disk writes them"
+) -> list[str]:
     """The names of files or folders that a file tells, all within its folder."""
     told = cast(list[Any], names) if isinstance(names, list) else [names]
     wrong = [name for name in told if not isinstance(name, str) or leads_out(name)]
     if wrong:
         raise DataError(
-            f"{file} names {str(wrong[0])[:100]!r}; expected files and folders beside it, as save_to_disk writes them. "
-            "Save it again."
+            f"{file} names {str(wrong[0])[:100]!r}; expected {expected}. Correct it, or save the dataset again."
         )
     return told
 

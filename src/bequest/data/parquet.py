@@ -9,9 +9,11 @@ from typing import Any
 from bequest.core.errors import DataError
 from bequest.data.messages import listed
 
+READ_BYTES = 2**20
+"""Of a file at a time, rather than a column of a row group whole."""
 _BATCH_ROWS = 4096
-_NESTED_ROWS = 64
-"""Of lists and objects, whose texts pyarrow cannot leave as they are kept, once each."""
+_LARGE_ROWS = 64
+"""Of images' bytes, and of lists and objects, whose texts pyarrow cannot leave as they are kept, once each."""
 _PART_BYTES = 2**24
 _FREE_BYTES, _DENSEST = 2**26, 1000
 """Bytes that any file may stand for, and for each of its own."""
@@ -59,13 +61,15 @@ def parquet_rows(source: Any, name: str, columns: Sequence[str], groups: Sequenc
         limit = max(_FREE_BYTES, _DENSEST * _size(source))
         _check_names(name, plain.schema_arrow.names, columns)
         _check_told(plain, name, groups, limit)
-        # Values that repeat are kept once each until they are counted.
-        is_nested = any(types.is_nested(plain.schema_arrow.field(column).type) for column in columns)
+        # Values that repeat are kept once each until they are counted; large ones would be kept several times so.
+        kinds = {column: plain.schema_arrow.field(column).type for column in columns}
+        is_large = any(types.is_nested(kind) or _is_binary(kind) for kind in kinds.values())
         leaves = map(plain.schema.column, range(len(plain.schema)))
-        texts = [leaf.path for leaf in leaves if leaf.physical_type == "BYTE_ARRAY" and leaf.path in columns]
-        file = parquet.ParquetFile(source, memory_map=True, pre_buffer=False, read_dictionary=texts)
-        rows, taken = _NESTED_ROWS if is_nested else _BATCH_ROWS, 0
-        for batch in file.iter_batches(rows, row_groups=list(groups), columns=list(columns)) if columns else ():
+        texts = [leaf.path for leaf in leaves if leaf.physical_type == "BYTE_ARRAY" and leaf.path in kinds]
+        kept = [name for name in texts if not _is_binary(kinds[name])]
+        file = parquet.ParquetFile(source, pre_buffer=False, buffer_size=READ_BYTES, read_dictionary=kept)
+        most, taken = _batch_rows(plain, groups, _LARGE_ROWS if is_large else _BATCH_ROWS), 0
+        for batch in file.iter_batches(most, row_groups=list(groups), columns=list(columns)) if columns else ():
             taken += _num_bytes(batch)
             _refuse_beyond(name, taken, limit)
             for part in _parts(batch):
@@ -91,6 +95,19 @@ def _check_told(file: Any, name: str, groups: Sequence[int], limit: int) -> None
     parts = [file.metadata.row_group(group) for group in groups]  # what it says of columns ends the process at times
     told = sum(max(part.total_byte_size, _CELL_BYTES * part.num_rows * part.num_columns) for part in parts)
     _refuse_beyond(name, told, limit)
+
+
+def _batch_rows(file: Any, groups: Sequence[int], most: int) -> int:
+    """Rows to decode at once, by what the file says of their sizes."""
+    parts = [file.metadata.row_group(group) for group in groups]
+    row_bytes = max((part.total_byte_size / max(1, part.num_rows) for part in parts), default=0.0)
+    return max(1, min(most, int(_PART_BYTES / max(1.0, row_bytes))))
+
+
+def _is_binary(kind: Any) -> bool:
+    from pyarrow import types
+
+    return types.is_binary(kind) or types.is_large_binary(kind) or types.is_binary_view(kind)
 
 
 def _refuse_beyond(name: str, taken: int, limit: int) -> None:

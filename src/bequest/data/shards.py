@@ -87,11 +87,13 @@ class Item:
         key: Tells it from all others of the data.
         label: Its label as text; empty where none is known.
         read: An image's bytes, or a text; raises `DataError` or `OSError` where it cannot be had.
+        num_bytes: That it holds already; 0 where `read` fetches them.
     """
 
     key: str
     label: str
     read: Callable[[], Any]
+    num_bytes: int = 0
 
 
 def find_shards(address: str | Path, modality: Modality, size: int, observer: Observer) -> list[InputShard]:
@@ -205,7 +207,15 @@ def _tar_item(key: str, members: Members | DataError, modality: Modality, column
     text = label.decode(errors="replace").strip() if isinstance(label, bytes) else ""
     wanted = SUFFIXES if modality == "image" else {".txt"}
     found = [columns.sample] if columns.sample else [name for name in members if f".{name}" in wanted]
-    return Item(key, text, partial(_tar_sample, key, members, found, named, modality))
+    try:
+        content = _tar_sample(key, members, found, named, modality)
+    except DataError as error:
+        return Item(key, text, partial(_refuse, error))
+    return _held(key, text, content)
+
+
+def _held(key: str, label: str, content: bytes | str) -> Item:
+    return Item(key, label, lambda: content, len(content))
 
 
 def _refuse(error: DataError) -> Any:
@@ -242,7 +252,7 @@ def _parquet(shard: InputShard, modality: Modality, columns: Columns) -> Iterato
         wanted = [sample, label] if label else [sample]
         for number, cells in enumerate(parquet_rows(stream, url, wanted, range(first, end)), before):
             name, text = f"{key}#{number}", cells[1] if label else None
-            yield Item(name, "" if text is None else str(text), partial(_cell, cells[0], name, modality, url))
+            yield _cell(name, "" if text is None else str(text), cells[0], modality, url)
 
 
 def _column(schema: Any, url: str, modality: Modality, columns: Columns) -> tuple[str, str | None]:
@@ -276,13 +286,12 @@ def _fits(kind: Any, modality: Modality) -> bool:
     return types.is_binary(kind) or types.is_large_binary(kind) or types.is_binary_view(kind)
 
 
-def _cell(cell: Any, key: str, modality: Modality, url: str) -> Any:
+def _cell(key: str, label: str, cell: Any, modality: Modality, url: str) -> Item:
     value = cell.get("bytes") if isinstance(cell, dict) else cell
-    if not isinstance(value, bytes if modality == "image" else str):
-        raise DataError(
-            f"{key} in {url} is {type(value).__name__}; expected an image's bytes or a text. Fill or remove it."
-        )
-    return value
+    if isinstance(value, bytes if modality == "image" else str):
+        return _held(key, label, value)
+    told = f"{key} in {url} is {type(value).__name__}; expected an image's bytes or a text. Fill or remove it."
+    return Item(key, label, partial(_refuse, DataError(told)))
 
 
 def _text(data: bytes, place: str) -> str:

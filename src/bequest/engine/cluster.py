@@ -10,6 +10,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
+import torch
+
+import bequest
 from bequest.core.errors import DataError, RunError, first_line
 from bequest.core.processes import launched
 
@@ -144,3 +147,25 @@ def connected(address: str, asked: Resources) -> Iterator[Any]:
     finally:
         if own:
             ray.shutdown()
+
+
+def versions() -> dict[str, str]:
+    """Of what must be the same in all processes that compute for one run."""
+    return {"bequest": bequest.__version__, "torch": torch.__version__}
+
+
+def check_versions(begun: Mapping[str, str]) -> None:
+    """Refuse, in a worker, to compute for a process that has others.
+
+    Args:
+        begun: What `versions` gives there.
+
+    Raises:
+        RunError: They differ.
+    """
+    if begun != versions():
+        there, here = (", ".join(f"{name} {version}" for name, version in v.items()) for v in (begun, versions()))
+        raise RunError(
+            f"A worker of Ray has {here}; expected the versions that the command began with, {there}. Install the "
+            "same on every machine of the cluster."
+        )

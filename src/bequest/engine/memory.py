@@ -30,20 +30,26 @@ def is_out_of_memory(error: BaseException) -> bool:
     )
 
 
+class LackOfMemory(MemoryError):
+    """Memory did not suffice, and what takes less is said."""
+
+
 @contextmanager
 def enough_memory() -> Iterator[None]:
     """Says what takes less where memory does not suffice for what is done in this context; other errors pass.
 
     Raises:
-        MemoryError: So it is, whichever library's error told it.
+        LackOfMemory: So it is, whichever library's error told it.
     """
     try:
         yield
+    except LackOfMemory:
+        raise
     except (MemoryError, RuntimeError) as error:
         if not is_out_of_memory(error):
             raise
         reason = next(iter(str(error).strip().splitlines()), "none is left")
-        told = MemoryError(
+        told = LackOfMemory(
             f"Memory did not suffice ({reason}); expected room for the network, its features and what trains it. Lower "
             "--batch-size, --max-tokens or --image-size, give fewer labels (--train-size), or choose a method that "
             "trains less."

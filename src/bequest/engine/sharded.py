@@ -18,10 +18,10 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from queue import SimpleQueue
-from threading import Event, Semaphore, Thread
+from threading import Condition, Event, Semaphore, Thread
 from typing import IO, Any, TypeVar
 
 import numpy as np
@@ -33,25 +33,29 @@ from bequest.core.observe import Observer
 from bequest.core.results import atomic_open, is_temporary
 from bequest.core.typed import check_fields
 from bequest.data.addresses import filesystem
-from bequest.data.feature_files import MANIFEST, SUFFIX, FeatureWriter, read_whole
+from bequest.data.feature_files import MANIFEST, SUFFIX, FeatureWriter, is_out_of_reach, read_whole
 from bequest.data.images import decode_image
 from bequest.data.messages import counted, listed
 from bequest.data.shards import Columns, InputShard, Item, read_items
 from bequest.data.text import Texts
-from bequest.engine import workers
+from bequest.engine import cluster, workers
 from bequest.engine.cluster import Resources
 from bequest.engine.features import Work, circumstances, frozen_copy, run_frozen, tap_key
-from bequest.engine.memory import release
+from bequest.engine.memory import LackOfMemory, enough_memory, release
 from bequest.engine.runtime import Precision, choose_runtime
 from bequest.nn.taps import Apart, Tap, Tapped
 from bequest.sources import Source, get
 
 Array = np.ndarray[Any, Any]
+Row = tuple[str, str, bytes]
+"""A sample's key, label and content hash."""
 Record = dict[str, Any]
 """Of a shard: `name`, `file`, `num_samples`, `digest`, `keys`, `columns` and `bad` (pairs of a key and a reason)."""
 
 _DECODERS = 4
 """Threads that read and decode ahead of the network."""
+_MOST_WAITING = 2**28
+"""Bytes of samples that are read and not yet decoded."""
 _TEXT_BATCHES = 16
 """Of texts, that are sorted by length together."""
 _MOST_BLOCKS = 4096
@@ -154,8 +158,7 @@ class ShardWorker:
         bad: list[tuple[str, str]] = []
         began = time.perf_counter()
         with appearing(self.work.out, shard.name + SUFFIX) as file, FeatureWriter(file, self.work.widths) as writer:
-            for items, hashes, encoded in self._windows(shard, bad):
-                rows = [(item.key, item.label, content) for item, content in zip(items, hashes, strict=True)]
+            for rows, encoded in self._windows(shard, bad):
                 writer.write(rows, self._features(encoded))
             own = {"keys": self._keys, "columns": asdict(self.work.columns), "bad": bad}
             about = {"name": shard.name, **own, "versions": versions()}
@@ -172,33 +175,36 @@ class ShardWorker:
         features[order] = np.concatenate([torch.stack(rows).float().numpy() for rows in layers], 1)
         return features
 
-    def _windows(
-        self, shard: InputShard, bad: list[tuple[str, str]]
-    ) -> Iterator[tuple[list[Item], list[bytes], list[Array]]]:
+    def _windows(self, shard: InputShard, bad: list[tuple[str, str]]) -> Iterator[tuple[list[Row], list[Array]]]:
         """What goes through the network together; what cannot be read is noted, or raised."""
         size = self.work.batch_size * (1 if self.source.modality == "image" else _TEXT_BATCHES)
-        items, hashes, encoded = list[Item](), list[bytes](), list[Array]()
-        for item, future in _ahead(self._encoding(shard), 2 * size):
+        rows, encoded = list[Row](), list[Array]()
+        for key, label, future in _ahead(self._encoding(shard), 2 * size):
             try:
                 content, array = future.result()
             except DataError as error:
                 if not self.work.skip_bad:
                     raise DataError(f"{error} Or leave such samples out: --skip-bad.") from error
-                bad.append((item.key, str(error)))
+                bad.append((key, str(error)))
                 continue
-            items.append(item)
-            hashes.append(content)
+            rows.append((key, label, content))
             encoded.append(array)
-            if len(items) == size:
-                yield items, hashes, encoded
-                items, hashes, encoded = [], [], []
-        if items:
-            yield items, hashes, encoded
+            if len(rows) == size:
+                yield rows, encoded
+                rows, encoded = [], []
+        if rows:
+            yield rows, encoded
 
-    def _encoding(self, shard: InputShard) -> Iterator[tuple[Item, Future[tuple[bytes, Array]]]]:
+    def _encoding(self, shard: InputShard) -> Iterator[tuple[str, str, Future[tuple[bytes, Array]]]]:
+        """Key, label, and what will be encoded, without the item, which may hold far more than that."""
+        room = _Room(_MOST_WAITING)
         with ThreadPoolExecutor(_DECODERS) as pool:
             for item in read_items(shard, self.source.modality, self.work.columns):
-                yield item, pool.submit(self._encode, item)
+                room.take(item.num_bytes)
+                future = pool.submit(self._encode, item)
+                future.add_done_callback(partial(room.give, item.num_bytes))
+                yield item.key, item.label, future
+                del item, future  # else it is held while the next one is read
 
     def _encode(self, item: Item) -> tuple[bytes, Array]:
         try:
@@ -264,7 +270,7 @@ class OnRay:
             )
             made = data.from_items(rows, override_num_blocks=min(len(rows), _MOST_BLOCKS)).map_batches(
                 _Actor,
-                fn_constructor_args=(work, self.asked.threads, begun),
+                fn_constructor_args=(work, self.asked.threads, begun, cluster.versions()),
                 batch_size=1,
                 compute=data.ActorPoolStrategy(size=workers.num_workers(self.ray, self.asked, len(todo))),
                 **stated,
@@ -328,8 +334,8 @@ class _Begun:
 class _Actor:
     """A worker of Ray Data's pool. Faults that the user can mend come back as records, whole and once."""
 
-    def __init__(self, work: FeaturePass, threads: int, begun: Any) -> None:
-        self.work, self.threads, self.begun = work, threads, begun
+    def __init__(self, work: FeaturePass, threads: int, begun: Any, versions: Mapping[str, str]) -> None:
+        self.work, self.threads, self.begun, self.versions = work, threads, begun, versions
 
     @cached_property
     def worker(self) -> ShardWorker:
@@ -343,11 +349,13 @@ class _Actor:
 
         shard = _input_shard(json.loads(text))
         try:
+            cluster.check_versions(self.versions)
             deaths: Any = ray.get(self.begun.begin.remote(shard.name))
             if deaths:
                 raise workers.died(f"at {shard.name} of the data", deaths)
-            record = self.worker.make(shard)
-        except BequestError as error:
+            with enough_memory():
+                record = self.worker.make(shard)
+        except (BequestError, LackOfMemory) as error:
             record = {"error": type(error).__name__, "text": str(error)}
         self.begun.end.remote(shard.name)
         return record
@@ -436,8 +444,13 @@ class Extraction:
     def _found(self, name: str) -> Record | None:
         try:
             return finished(self.work.out, name.removesuffix(SUFFIX))
-        except DataError:
-            return None
+        except DataError as error:
+            if not is_out_of_reach(error):
+                return None
+            raise RunError(
+                f"{name} in {self.work.out} cannot be read now ({first_line(error.__cause__ or error)}); expected all "
+                "that an earlier pass has left there. Nothing was removed: run this again when it can be."
+            ) from error
 
     def _enter(self, record: Record) -> None:
         self._check_same(record)
@@ -562,6 +575,25 @@ def appearing(folder: str, name: str) -> Iterator[IO[bytes]]:
         raise RunError(
             f"Cannot write {name} into {folder} ({error.strerror or error}); expected a place with room for it."
         ) from error
+
+
+class _Room:
+    """Bytes that may wait at once; what takes more than all of them waits alone."""
+
+    def __init__(self, most: int) -> None:
+        self._most, self._taken, self._changed = most, 0, Condition()
+
+    def take(self, count: int) -> None:
+        """Wait until there is room."""
+        with self._changed:
+            self._changed.wait_for(lambda: not self._taken or self._taken + count <= self._most)
+            self._taken += count
+
+    def give(self, count: int, _: Any = None) -> None:
+        """Give room back."""
+        with self._changed:
+            self._taken -= count
+            self._changed.notify_all()
 
 
 def _ahead(items: Iterator[_T], depth: int) -> Iterator[_T]:

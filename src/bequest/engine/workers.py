@@ -16,7 +16,7 @@ import numpy as np
 import torch
 
 from bequest.core.errors import BequestError, RunError, first_line
-from bequest.engine.cluster import Resources
+from bequest.engine.cluster import Resources, check_versions, versions
 from bequest.engine.features import Work, run_frozen
 from bequest.engine.runtime import Runtime, choose_runtime
 
@@ -59,7 +59,7 @@ class Workers:
 
         Raises:
             BequestError: What `run_frozen` raises, on a worker.
-            RunError: Workers died again and again, or compute on another kind of device.
+            RunError: Workers died again and again, have other versions, or compute on another kind of device.
         """
         self._start()
         self._given += 1
@@ -69,7 +69,8 @@ class Workers:
             if len(running) == _AHEAD * len(self._actors):
                 yield self._result(running.popleft())
             actor = self._actors[number % len(self._actors)]
-            running.append(actor.run.remote(self._given, held, runtime.frozen, runtime.describe(), list(part)))
+            same = versions(), runtime.frozen, runtime.describe()
+            running.append(actor.run.remote(self._given, held, *same, list(part)))
         while running:
             yield self._result(running.popleft())
 
@@ -119,12 +120,19 @@ class _Worker:
         self.number = 0
 
     def run(
-        self, number: int, held: list[Any], frozen: Any, described: dict[str, Any], items: list[Array]
+        self,
+        number: int,
+        held: list[Any],
+        begun: dict[str, str],
+        frozen: Any,
+        described: dict[str, Any],
+        items: list[Array],
     ) -> tuple[list[list[Any]], float]:
         """One part of the pass with a number."""
         import ray
 
         if number != self.number:
+            check_versions(begun)
             self.work: Work = ray.get(held[0])
             self.number = number
             self.runtime = choose_runtime(frozen)
