@@ -312,15 +312,15 @@ def _refuse_folder(error: OSError) -> NoReturn:
 
 def _files_below(folder: Path, found: _Found) -> Iterator[str]:
     """Every file below a folder, through links to folders within the given one too, each folder once."""
-    seen: set[str] = set()
+    seen: set[tuple[int, int]] = set()
     todo = [str(folder)]
     while todo:  # os.walk calls itself for every level, of which there may be a thousand
         parent = todo.pop()
-        real = os.path.realpath(parent)
-        if real in seen:  # a link that leads back up would not end
-            continue
-        seen.add(real)
         try:
+            about = os.stat(parent)
+            if (about.st_dev, about.st_ino) in seen:  # a link that leads back up would not end
+                continue
+            seen.add((about.st_dev, about.st_ino))
             with os.scandir(parent) as entries:
                 inside = [(entry.path, entry.is_dir()) for entry in entries]
         except OSError as error:

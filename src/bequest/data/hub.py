@@ -118,14 +118,14 @@ def _of_files(datasets: Any, folder: Path) -> Any:
 
 def _told_by(card: Path) -> Iterator[Any]:
     """The names of files and folders in a card's metadata, which Markdown has between two lines of dashes."""
-    import yaml
+    from yaml import safe_load
 
     text = card.read_text(encoding="utf-8", errors="replace")
     if card.suffix == ".md":
         found = re.match(r"\s*---\s*\n(.*?)\n---", text, re.S)
         text = found[1] if found else ""
     seen: set[int] = set()
-    todo: list[Any] = [yaml.safe_load(text)]
+    todo: list[Any] = [safe_load(text)]
     while todo:
         value = todo.pop()
         if id(value) in seen:  # an alias
